@@ -1,0 +1,1 @@
+"""Speaker Embedding Enhancement Diffusion: the library behind the `seed` commands."""

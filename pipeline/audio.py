@@ -1,0 +1,87 @@
+"""Read audio files as 16 kHz mono, and cut crops from them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from pipeline.errors import AudioError
+
+Waveform = NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+"""Hz. Every encoder of ours listens at this rate."""
+
+# libsndfile clips a WAV whose data chunk promises more than the file holds, and only says so in its log.
+_SHORT_CHUNK = re.compile(r"data : (\d+) \(should be (\d+)\)")
+_STREAMED = 0x7FFFFF00  # writers that cannot seek back leave a huge size in the header; that is no damage
+
+
+def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
+    """Read a whole file as mono float32 [S] at `sample_rate` Hz; channels are averaged, rates converted by soxr.
+
+    Raises:
+        AudioError: the file is missing, not audio, empty, truncated, silent, or holds NaN or infinite samples.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            promised, rate, log = file.frames, file.samplerate, file.extra_info
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+        raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
+    short = _SHORT_CHUNK.search(log)
+    if short and int(short[2]) < int(short[1]) < _STREAMED:
+        raise AudioError(f"{path}: truncated, holds {short[2]} of {short[1]} bytes of audio. Copy the file again.")
+    if len(samples) < promised:
+        raise AudioError(f"{path}: truncated, holds {len(samples)} of {promised} samples. Copy the file again.")
+    if len(samples) == 0:
+        raise AudioError(f"{path}: empty, holds no samples. Remove it from the manifest.")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples. Export the recording again.")
+    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    if not mono.any():
+        raise AudioError(f"{path}: silent, every sample is zero. Remove it from the manifest.")
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def random_crop(wave: Waveform, length: int, rng: np.random.Generator) -> Waveform:
+    """Cut `length` samples at a random start; a shorter wave is repeated to fill the crop."""
+    if len(wave) < length:
+        return np.resize(wave, length)
+    start = int(rng.integers(len(wave) - length + 1))
+    return wave[start : start + length]
+
+
+def even_crops(wave: Waveform, count: int, length: int | None) -> list[Waveform]:
+    """Cut `count` crops of `length` samples at evenly spaced starts, first to last; None means the whole wave."""
+    if length is None:
+        return [wave] * count
+    if len(wave) < length:
+        return [np.resize(wave, length)] * count
+    starts = np.linspace(0, len(wave) - length, count).astype(int)
+    return [wave[start : start + length] for start in starts]
+
+
+def duration(path: Path) -> float | None:
+    """Return the length of an audio file in seconds from its header, or None where that cannot be read."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+        return None
+    return float(info.frames / info.samplerate)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "no such file. Check the audio root, or make the manifest again."
+    if path.is_dir():
+        return "is a folder, not an audio file."
+    if path.stat().st_size == 0:
+        return "empty file (0 bytes). Copy the file again."
+    reason = str(getattr(error, "error_string", error)).rstrip(".")
+    return f"cannot be read as audio ({reason}). Convert it to WAV or FLAC, or remove it from the manifest."

@@ -1,0 +1,64 @@
+"""Noise, music, rooms and talkers on disk, read once each and kept while there is room."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.audio import Waveform, read_audio
+from pipeline.errors import AudioError, CorpusError
+
+KINDS = ("noise", "music", "rooms", "babble")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to corrupt speech with; `speaker` is known for talkers only."""
+
+    path: Path
+    speaker: str | None = None
+
+
+class SourcePool:
+    """The sources of one recipe behind a bounded cache of decoded waves, shared by the threads of a process."""
+
+    def __init__(self, sources: Mapping[str, Sequence[Source]], cache_seconds: float = 7200.0) -> None:
+        """Args: sources by kind, in the order drawn by; cache_seconds: decoded audio to keep (64 kB a second)."""
+        self.sources = {kind: tuple(sources.get(kind, ())) for kind in KINDS}
+        self._limit = int(cache_seconds * 16_000)
+        self._cache: OrderedDict[Path, Waveform] = OrderedDict()
+        self._held = 0
+        self._lock = threading.Lock()
+        self._talkers: dict[str | None, list[Source]] = {}
+        for source in self.sources["babble"]:
+            self._talkers.setdefault(source.speaker, []).append(source)
+
+    def talkers(self, without: str | None) -> list[list[Source]]:
+        """Return the babble files by talker, one speaker left out; files of nobody known are a talker each."""
+        named = [files for speaker, files in self._talkers.items() if speaker is not None and speaker != without]
+        return named + [[file] for file in self._talkers.get(None, [])]
+
+    def read(self, source: Source) -> Waveform:
+        """Return a source's wave [S] at 16 kHz.
+
+        Raises:
+            CorpusError: the file cannot be used; unlike a bad utterance, it would spoil every row that draws it.
+        """
+        with self._lock:
+            wave = self._cache.get(source.path)
+            if wave is not None:
+                self._cache.move_to_end(source.path)
+                return wave
+        try:
+            wave = read_audio(source.path)
+        except AudioError as error:
+            raise CorpusError(f"augmentation source {error}") from error
+        with self._lock:
+            if source.path not in self._cache:
+                self._cache[source.path] = wave
+                self._held += len(wave)
+            while self._held > self._limit and len(self._cache) > 1:
+                _, dropped = self._cache.popitem(last=False)
+                self._held -= len(dropped)
+        return wave

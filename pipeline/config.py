@@ -1,0 +1,178 @@
+"""The one place for knobs: `params.yaml`, read through a validated, frozen model."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.augment.recipe import Recipe, condition_recipe, condition_view, training_recipe
+from pipeline.errors import ConfigError
+
+HOP = 160
+"""Samples in a frame's shift at 16 kHz."""
+OVERHANG = 240
+"""Samples of the last 400-sample window beyond its shift."""
+
+TRAIN = "train"
+"""The name of the training set; every other set is an evaluation condition."""
+
+
+class Frozen(BaseModel):
+    """Unknown keys and values of another type are errors; nothing changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Decibels = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Cutting(Frozen):
+    """How much of the corpus to use (null: all)."""
+
+    max_speakers: int | None = Field(None, ge=1)
+    max_utterances: int | None = Field(None, ge=1)
+
+
+class Extract(Frozen):
+    """Stage one: encode clean and corrupted crops."""
+
+    draws: int = Field(4, ge=1)
+    frames: int = Field(200, ge=10)
+    noise_snr: Decibels = [0.0, 15.0]
+    music_snr: Decibels = [5.0, 15.0]
+    babble_share: float = Field(0.3, ge=0, le=1)
+    eval_crops: int = Field(1, ge=1)
+    eval_frames: int | None = Field(None, ge=10)
+    shard: int = Field(64, ge=1)
+    workers: int = Field(2, ge=0)
+    max_failures: int = Field(10, ge=0)
+    device: str = "auto"
+
+
+class Network(Frozen):
+    """The denoising network and what it is given."""
+
+    predict: Literal["sample", "correction"] = "correction"
+    precondition: Literal["none", "center", "whiten"] = "whiten"
+    blocks: int = Field(3, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Train(Frozen):
+    """Stage two: fit SEED on cached pairs."""
+
+    network: Network = Network()
+    timesteps: int = Field(1000, ge=2)
+    beta_start: float = Field(1e-4, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(5e-5, ge=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+    max_epochs: int = Field(60, ge=1)
+    patience: int = Field(8, ge=1)
+    validation: float = Field(0.1, gt=0, lt=1)
+    threads: int = Field(2, ge=1)
+    device: str = "auto"
+
+
+class Enhance(Frozen):
+    """One reverse step from timestep t."""
+
+    timestep: int = Field(50, ge=0)
+
+
+class Score(Frozen):
+    """Trials and what is measured on them."""
+
+    max_trials: int = Field(1_000_000, ge=2)
+    bootstrap: int = Field(200, ge=0)
+
+
+class Params(Frozen):
+    """All of `params.yaml`."""
+
+    corpus: str = "demo"
+    data_root: str | None = None
+    seed: int = Field(0, ge=0)
+    encoders: list[str] = Field(["ge2e"], min_length=1)
+    sets: list[str] = [TRAIN, "clean", "noise0"]
+    conditions: list[str] = Field(["clean", "noise0"], min_length=1)
+    manifest: Cutting = Cutting()
+    extract: Extract = Extract()
+    train: Train = Train()
+    enhance: Enhance = Enhance()
+    score: Score = Score()
+
+    @model_validator(mode="after")
+    def _sets_are_train_and_conditions(self) -> "Params":
+        for name in self.conditions:
+            condition_view(name)
+        if "clean" not in self.conditions:
+            raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
+        if self.sets != [TRAIN, *self.conditions]:
+            raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
+        if self.enhance.timestep >= self.train.timesteps:
+            raise ValueError("enhance.timestep must be below train.timesteps")
+        return self
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the recipe of a set: the training views, or one evaluation condition."""
+        extract = self.extract
+        if name == TRAIN:
+            crop = samples(extract.frames)
+            noise, music = _pair(extract.noise_snr), _pair(extract.music_snr)
+            return training_recipe(extract.draws, crop, noise, music, extract.babble_share)
+        frames = extract.eval_frames
+        return condition_recipe(name, extract.eval_crops, None if frames is None else samples(frames))
+
+
+def samples(frames: int) -> int:
+    """Return the samples that `frames` 25 ms windows at 10 ms shift span at 16 kHz, as the paper counts them."""
+    return frames * HOP + OVERHANG
+
+
+def read_params(path: Path | None) -> Params:
+    """Read a parameter file; None gives the defaults.
+
+    Raises:
+        ConfigError: an unknown, missing or ill-typed key, named.
+    """
+    if path is None:
+        return Params()
+    return validated(Params, load_yaml(path), str(path))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping, the dialect DVC reads (so that 5e-4 is a number)."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file. Name another, or run from the project's folder.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values.")
+    return content
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def validated(model: type[_M], content: Any, where: str) -> _M:
+    """Build a model from plain data, or raise ConfigError that names the first wrong key and what it should be."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        key = ".".join(map(str, first["loc"]))
+        got = f", got {first['input']!r}" if first["type"] != "missing" and first["loc"] else ""
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        tail = f" ({more} more wrong)" if more else ""
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{what}{got}{tail}") from error
+
+
+def _pair(values: list[float]) -> tuple[float, float]:
+    return values[0], values[1]

@@ -1,0 +1,135 @@
+"""Simulated rooms: shoebox room impulse responses by the image source method (pyroomacoustics)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import wavfile
+
+from pipeline.errors import CorpusError
+
+SAMPLE_RATE = 16000
+# Reflections an image source may have seen. Enough for a decay of 30 dB in all rooms drawn here, at 0.05 s a room.
+MAX_ORDER = 40
+WALL_DISTANCE = 0.5
+TALKER_DISTANCE = 1.0
+
+
+@dataclass(frozen=True)
+class RoomRange:
+    """What rooms are drawn from, uniformly: (low, high) of each quantity, lengths in m, RT60 in s."""
+
+    length: tuple[float, float]
+    width: tuple[float, float]
+    height: tuple[float, float]
+    rt60: tuple[float, float]
+
+
+TRAIN_ROOMS = RoomRange(length=(3, 9), width=(3, 8), height=(2.4, 4), rt60=(0.2, 0.8))
+# Larger and more reverberant: rooms that training has not heard.
+TEST_ROOMS = RoomRange(length=(5, 12), width=(4, 10), height=(2.6, 4.5), rt60=(0.4, 1.0))
+
+
+@dataclass(frozen=True)
+class Room:
+    """One room: its size, the places of talker and microphone [3] in m, and the RT60 asked for in s."""
+
+    size: NDArray[np.float64]
+    talker: NDArray[np.float64]
+    microphone: NDArray[np.float64]
+    rt60: float
+
+
+def draw_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> Room:
+    """Room number `index` of the family `seed`; both places 0.5 m off every wall and 1 m or more apart."""
+    rng = np.random.default_rng([seed, index])
+    size = np.array([rng.uniform(*bounds) for bounds in (rooms.length, rooms.width, rooms.height)])
+    rt60 = float(rng.uniform(*rooms.rt60))
+    while True:
+        talker, microphone = rng.uniform(WALL_DISTANCE, size - WALL_DISTANCE, (2, 3))
+        if np.linalg.norm(talker - microphone) >= TALKER_DISTANCE:
+            return Room(size, talker, microphone, rt60)
+
+
+def reverberation_time(response: NDArray[np.floating[Any]], sample_rate: int = SAMPLE_RATE) -> float:
+    """RT60 in s of an impulse response [taps]: Schroeder's backward integral, from -5 to -25 dB, times three."""
+    energy = np.cumsum(np.square(response[::-1], dtype=np.float64))[::-1]
+    decay = 10 * np.log10(energy / energy[0] + 1e-12)
+    return float(3 * (np.argmax(decay < -25) - np.argmax(decay < -5)) / sample_rate)
+
+
+def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDArray[np.float32]:
+    """Room impulse response [taps] at 16 kHz, its peak at 1; a pure function of its arguments.
+
+    Args:
+        index: number of the room within its family.
+        seed: the family.
+        rooms: what size and reverberation are drawn from.
+
+    Raises:
+        CorpusError: pyroomacoustics is not installed.
+    """
+    room = draw_room(index, seed, rooms)
+    volume = float(room.size.prod())
+    surface = 2 * float(room.size @ np.roll(room.size, 1))
+    # Eyring: RT60 = 0.161 V / (-S ln(1 - absorption)). It holds for a diffuse field; a flat room decays more slowly, so
+    # one correction by the decay measured brings the result to what was asked.
+    decay = 0.161 * volume / (surface * room.rt60)
+    measured = reverberation_time(_image_sources(room, 1 - np.exp(-decay)))
+    response = _image_sources(room, 1 - np.exp(-decay * measured / room.rt60))
+    # Beyond the RT60 there is nothing to hear, but as many taps again to convolve with.
+    response = response[: int(np.argmax(np.abs(response))) + int(1.1 * room.rt60 * SAMPLE_RATE)]
+    return np.asarray(response / np.abs(response).max(), dtype=np.float32)
+
+
+def write_rooms(
+    folder: Path,
+    count: int,
+    seed: int,
+    rooms: RoomRange = TRAIN_ROOMS,
+    wrote: Callable[[], None] | None = None,
+) -> None:
+    """Write `room000.wav` and on into an existing folder: mono 32-bit float WAV, 16 kHz.
+
+    Args:
+        folder: where to; files of the same names are overwritten.
+        count: how many rooms.
+        seed: the family of rooms.
+        rooms: what size and reverberation are drawn from.
+        wrote: called after each file.
+
+    Raises:
+        CorpusError: pyroomacoustics is not installed.
+    """
+    for index in range(count):
+        # Not libsndfile: its float WAV holds the time of writing (PEAK chunk), and no two runs would be alike.
+        wavfile.write(folder / f"room{index:03d}.wav", SAMPLE_RATE, simulate_room(index, seed, rooms))
+        if wrote is not None:
+            wrote()
+
+
+def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
+    """Impulse response [taps] of a shoebox whose walls all absorb this share of the energy."""
+    try:
+        import pyroomacoustics
+    except ImportError as error:
+        raise CorpusError(
+            "simulated rooms need pyroomacoustics, which is not installed: pip install 'speaker-seed[rooms]'"
+        ) from error
+    constants = pyroomacoustics.constants
+    threads = constants.get("num_threads")
+    # Threads add up the images in an order of their own; with one, the last bit does not depend on the machine's cores.
+    constants.set("num_threads", 1)
+    try:
+        box = pyroomacoustics.ShoeBox(
+            room.size, fs=SAMPLE_RATE, materials=pyroomacoustics.Material(absorption), max_order=MAX_ORDER
+        )
+        box.add_source(room.talker)
+        box.add_microphone(room.microphone)
+        box.compute_rir()
+    finally:
+        constants.set("num_threads", threads)
+    return np.asarray(box.rir[0][0], dtype=np.float64)

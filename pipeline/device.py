@@ -1,0 +1,24 @@
+"""Where tensors live."""
+
+import torch
+
+from pipeline.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name such as cpu or cuda:1; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or torch cannot use it here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:<index>.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use cpu."
+        )
+    return device

@@ -1,0 +1,49 @@
+"""Named errors. Each message says what is wrong, where, and what to do about it, on one line."""
+
+
+class SeedError(Exception):
+    """Base of every error a user can cause and mend; the command line prints it as one line and exits with 1."""
+
+
+class ConfigError(SeedError, ValueError):
+    """A parameter file or corpus definition has an unknown, missing or ill-typed key."""
+
+
+class CorpusError(SeedError, ValueError):
+    """A corpus, or a part of it, is not where its definition says, or has nothing that matches."""
+
+
+class FetchError(SeedError, RuntimeError):
+    """A download failed, or what arrived is not what was promised."""
+
+
+class AudioError(SeedError, ValueError):
+    """An audio file is missing, empty, truncated, silent, holds NaN, or is no audio at all."""
+
+
+class ManifestError(SeedError, ValueError):
+    """An utterance list has wrong columns, duplicate ids or unreadable rows."""
+
+
+class WeightsError(SeedError, ValueError):
+    """Encoder or model weights are missing, of another checksum, or do not fit the architecture."""
+
+
+class StoreError(SeedError, ValueError):
+    """An embedding store is missing, corrupt, unfinished, or of another kind than asked for."""
+
+
+class ExtractionError(SeedError, RuntimeError):
+    """More utterances failed than `extract.max_failures` allows."""
+
+
+class TrialError(SeedError, ValueError):
+    """A trial list is malformed, one-sided or empty."""
+
+
+class UnknownUtteranceError(TrialError, LookupError):
+    """A trial names an utterance that the store does not hold."""
+
+
+class TrainingError(SeedError, RuntimeError):
+    """There is nothing to train on, or the loss is no longer a number."""

@@ -1,0 +1,113 @@
+"""Bring a corpus to `data/audio/<name>`: generate it, download it, or link to where it already is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.corpora import ROLES, SIMULATED, Corpus
+from pipeline.demo.corpus import make_demo
+from pipeline.demo.rooms import write_rooms
+from pipeline.download import download, unpack
+from pipeline.errors import CorpusError, FetchError
+from pipeline.files import replacing, replacing_folder
+
+RECEIPT = "corpus.json"
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and of how much (if known)."""
+
+
+def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress | None = None) -> Path:
+    """Make `out` hold the corpus's role folders (speech, noise, music, rooms, simulated) and a receipt.
+
+    Recorded corpora are linked, not copied. A role the corpus lacks is an empty folder, so that whatever watches the
+    folders (DVC does) finds each of them.
+
+    Args:
+        name: the corpus's name.
+        corpus: its definition.
+        root: the folder above its role folders, see `corpora.data_root`.
+        out: where to bring it.
+        progress: see `Progress`.
+
+    Returns:
+        The receipt, a JSON file that says what the corpus is and under which licence.
+
+    Raises:
+        CorpusError: the corpus is not there and has no url, or a role folder is missing.
+        FetchError: the download failed or is not what the definition promises.
+    """
+    report = progress or (lambda what, done, total: None)
+    receipt = out / RECEIPT
+    receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
+    out.mkdir(parents=True, exist_ok=True)
+    if corpus.origin.generate:
+        _generate(out, lambda done, total: report("synthesising", done, total))
+    else:
+        speech = root / corpus.folders["speech"]
+        if not speech.is_dir():
+            _download(name, corpus, root, speech, report)
+        _link(corpus, root, out)
+    for role in (*ROLES, SIMULATED):
+        (out / role).mkdir(exist_ok=True)
+    if SIMULATED in (corpus.train.rooms, corpus.test.rooms):
+        report("simulating rooms", 0, None)
+        _simulate(out / SIMULATED, corpus.simulated_rooms)
+    with replacing(receipt) as temporary:
+        content = {"corpus": name, "title": corpus.title, "licence": corpus.licence, "origin": corpus.origin.page}
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return receipt
+
+
+def _generate(out: Path, progress: Callable[[int, int], None]) -> None:
+    with replacing_folder(out.with_name(f"{out.name}.generated")) as folder:
+        make_demo(folder, progress=progress)
+        for part in sorted(folder.iterdir()):
+            _clear(out / part.name)
+            shutil.move(part, out / part.name)
+    out.with_name(f"{out.name}.generated").rmdir()
+
+
+def _download(name: str, corpus: Corpus, root: Path, speech: Path, report: Progress) -> None:
+    origin = corpus.origin
+    if origin.url is None:
+        page = f" It can be had from {origin.page}." if origin.page else ""
+        raise CorpusError(
+            f"corpus {name!r} is not there: no folder {speech}. Point SEED_DATA or data_root to the folder that holds"
+            f" {corpus.folders['speech']!r}, or give the corpus an origin url in data/corpora.yaml.{page}"
+        )
+    if origin.sha256 is None:
+        raise FetchError(f"corpus {name!r}: origin.url needs origin.sha256 beside it in data/corpora.yaml.")
+    archive = root / "downloads" / origin.url.rsplit("/", 1)[-1]
+    download(origin.url, archive, origin.sha256, lambda done, total: report("downloading", done, total))
+    report("unpacking", 0, None)
+    unpack(archive, speech)
+
+
+def _link(corpus: Corpus, root: Path, out: Path) -> None:
+    for role, folder in corpus.folders.items():
+        source, link = (root / folder).resolve(), out / role
+        if not source.is_dir():
+            raise CorpusError(
+                f"no folder {source}, where the corpus's {role} should be. Point SEED_DATA or data_root to the folder"
+                " that holds it, or correct folders in data/corpora.yaml."
+            )
+        if link.is_symlink() and link.resolve() == source:
+            continue
+        _clear(link)
+        link.symlink_to(source, target_is_directory=True)
+
+
+def _simulate(folder: Path, count: int) -> None:
+    if len(list(folder.glob("*.wav"))) == count:
+        return
+    with replacing_folder(folder) as new:
+        write_rooms(new, count, seed=0)
+
+
+def _clear(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)

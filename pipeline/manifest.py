@@ -1,0 +1,142 @@
+"""Utterance lists: which recordings a set holds, in row order, and what may be mixed into them."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pipeline.augment.sources import KINDS, Source
+from pipeline.errors import ManifestError
+from pipeline.files import replacing
+
+AUGMENT_COLUMNS = ("kind", "path", "speaker", "sha256")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known."""
+
+    utterance: str
+    path: str
+    speaker: str | None = None
+    seconds: float | None = None
+    sha256: str | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Utterance))
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256`.
+
+    Raises:
+        ManifestError: missing, empty, unknown or duplicate columns, a short row, or a duplicate utterance.
+    """
+    rows = _read_csv(path, required=COLUMNS[:2], known=COLUMNS)
+    seen: dict[str, int] = {}
+    manifest = []
+    for line, row in rows:
+        name = row["utterance"]
+        if not name or not row["path"]:
+            raise ManifestError(f"{path}:{line}: the row has no utterance or no path. Fill it in or remove the row.")
+        if name in seen:
+            raise ManifestError(
+                f"{path}:{line}: utterance {name!r} stands on line {seen[name]} already. Ids must be unique."
+            )
+        seen[name] = line
+        manifest.append(
+            Utterance(
+                name, row["path"], row.get("speaker") or None, _seconds(row, path, line), row.get("sha256") or None
+            )
+        )
+    if not manifest:
+        raise ManifestError(f"{path}: lists no utterances. Check the file pattern it was made with.")
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
+    """Write a manifest as CSV, whole or not at all."""
+    rows = (
+        {
+            "utterance": row.utterance,
+            "path": row.path,
+            "speaker": row.speaker or "",
+            "seconds": "" if row.seconds is None else f"{row.seconds:.3f}",
+            "sha256": row.sha256 or "",
+        }
+        for row in manifest
+    )
+    _write_csv(path, COLUMNS, rows)
+
+
+def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
+    """Read an augmentation list (`kind,path` and any of `speaker,sha256`) as sources by kind, below an audio root.
+
+    Raises:
+        ManifestError: a wrong column, or a kind that is not noise, music, rooms or babble.
+    """
+    sources: dict[str, list[Source]] = {}
+    for line, row in _read_csv(path, required=AUGMENT_COLUMNS[:2], known=AUGMENT_COLUMNS):
+        if row["kind"] not in KINDS:
+            raise ManifestError(f"{path}:{line}: unknown kind {row['kind']!r}, it is one of {', '.join(KINDS)}.")
+        sources.setdefault(row["kind"], []).append(Source(root / row["path"], row.get("speaker") or None))
+    return sources
+
+
+def write_augment(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write an augmentation list as CSV, whole or not at all."""
+    _write_csv(path, AUGMENT_COLUMNS, rows)
+
+
+def fingerprint(path: Path | None) -> str | None:
+    """Return the SHA-256 of a list's bytes; with the files' own checksums in it, that covers what they hold."""
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
+    text = row.get("seconds")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise ManifestError(f"{path}:{line}: seconds is {text!r}, not a number.") from None
+
+
+def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            _check_header(path, header, required, known)
+            rows = []
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: {len(cells)} fields where the header has {len(header)}."
+                    )
+                rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
+            return rows
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such manifest. Make it with `seed manifest`.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: not a CSV text in UTF-8 ({error}).") from error
+
+
+def _check_header(path: Path, header: Sequence[str], required: Sequence[str], known: Sequence[str]) -> None:
+    duplicate = sorted({name for name in header if header.count(name) > 1})
+    unknown = [name for name in header if name not in known]
+    missing = [name for name in required if name not in header]
+    for what, names in (("duplicate", duplicate), ("unknown", unknown), ("missing", missing)):
+        if names:
+            raise ManifestError(
+                f"{path}:1: {what} column {', '.join(map(repr, names))}. Columns are {', '.join(known)}."
+            )
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,158 @@
+"""Tables of error rates, for people and for programs."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Params
+from pipeline.corpora import Corpus
+from pipeline.errors import TrialError
+from pipeline.files import replacing
+from pipeline.metrics import Roc, det_points
+from pipeline.trials import Trials
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Metrics = Mapping[str, Mapping[str, Any]]
+"""Metrics of one encoder by condition and system."""
+
+RAW, SEED = "raw", "seed"
+CLEAN = "clean"
+MEAN = "mean of the noisy"
+
+HEADER = ("condition", "EER raw, %", "EER seed, %", "change", "minDCF(0.01) raw", "seed", "minDCF(0.05) raw", "seed")
+
+
+def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `<encoder>/metrics.json` of every encoder.
+
+    Raises:
+        TrialError: one is missing or is no such file.
+    """
+    metrics = {}
+    for encoder in encoders:
+        path = results / encoder / "metrics.json"
+        try:
+            metrics[encoder] = json.loads(path.read_text(encoding="utf-8"))
+            if not all({RAW, SEED} <= set(systems) for systems in metrics[encoder].values()):
+                raise TrialError(f"{path}: every condition needs the systems {RAW} and {SEED}. Score both.")
+        except FileNotFoundError:
+            raise TrialError(f"{path}: no metrics there. Make them with `seed score`.") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+            raise TrialError(f"{path}: not a metrics file ({error}). Score again.") from error
+    return metrics
+
+
+def relative_change(before: float, after: float) -> float | None:
+    """Return (after - before) / before, or None where there is nothing to compare with."""
+    return (after - before) / before if before > 0 else None
+
+
+def mean_noisy(table: Metrics, system: str) -> float | None:
+    """Return a system's mean EER in percent over all conditions but clean, or None if there are none."""
+    values = [systems[system]["eer"] for name, systems in table.items() if name != CLEAN]
+    return float(np.mean(values)) if values else None
+
+
+def rows(table: Metrics) -> list[tuple[str, ...]]:
+    """Return the table's rows as text, one a condition and the mean EER over the noisy ones."""
+    lines = []
+    for condition, systems in table.items():
+        raw, seed = systems[RAW], systems[SEED]
+        costs = [f"{system[f'min_dcf_{p}']:.3f}" for p in ("0.01", "0.05") for system in (raw, seed)]
+        lines.append((condition, _with_interval(raw), _with_interval(seed), _change(raw["eer"], seed["eer"]), *costs))
+    before, after = mean_noisy(table, RAW), mean_noisy(table, SEED)
+    if before is not None and after is not None:
+        lines.append((MEAN, f"{before:.2f}", f"{after:.2f}", _change(before, after), "", "", "", ""))
+    return lines
+
+
+def terminal_table(encoder: str, table: Metrics) -> "Table":
+    """Return the table of one encoder for rich to print."""
+    from rich.table import Table
+
+    result = Table(title=f"{encoder}: enrolment clean, test in the condition")
+    for number, name in enumerate(HEADER):
+        result.add_column(name, justify="left" if number == 0 else "right")
+    for line in rows(table):
+        result.add_row(*line, end_section=line[0] == CLEAN, style="bold" if line[0] == MEAN else None)
+    return result
+
+
+def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corpus) -> str:
+    """Return the whole report in Markdown: what was done, and a table an encoder."""
+    score, extract = params.score, params.extract
+    crops = (
+        "whole utterances"
+        if extract.eval_frames is None
+        else f"{extract.eval_crops} crops of {extract.eval_frames} frames"
+    )
+    lines = [
+        f"# Error rates on {params.corpus}",
+        "",
+        f"{corpus.title}.",
+        "",
+        f"Enrolment clean, test in the condition; {crops}, cosine; all ordered pairs of different utterances, at most"
+        f" {score.max_trials:,}. Train and test share no speakers, noise, music, rooms or background talkers.",
+        f"In brackets: 95 % interval, bootstrap over speakers ({score.bootstrap} resamples). Seed {params.seed}.",
+    ]
+    for encoder, table in metrics.items():
+        trials = next(iter(table.values()))[RAW]
+        lines += [
+            "",
+            f"## {encoder}",
+            "",
+            f"{trials['targets']:,} target and {trials['nontargets']:,} non-target trials.",
+            "",
+        ]
+        lines += ["| " + " | ".join(HEADER) + " |", "|---" + "|---:" * (len(HEADER) - 1) + "|"]
+        lines += ["| " + " | ".join(line) + " |" for line in rows(table)]
+    return "\n".join(lines) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_det(path: Path, rocs: Mapping[tuple[str, str], Roc]) -> None:
+    """Write DET points of several ROCs by (condition, system) as CSV, rates in percent."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("condition", "system", "false_alarm", "miss"))
+        for (condition, system), roc in rocs.items():
+            for false_alarm, miss in det_points(roc):
+                writer.writerow((condition, system, f"{100 * false_alarm:.4f}", f"{100 * miss:.4f}"))
+
+
+def write_scores(
+    path: Path, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
+) -> None:
+    """Write a score a trial as CSV."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("label", "enrolment", "test", "score"))
+        for left, right, target, value in zip(trials.enrol, trials.test, trials.target, scores, strict=True):
+            writer.writerow((int(target), enrol[left], test[right], f"{value:.6f}"))
+
+
+def _with_interval(system: Mapping[str, Any]) -> str:
+    interval = system.get("eer_ci")
+    return f"{system['eer']:.2f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
+
+
+def _change(before: float, after: float) -> str:
+    change = relative_change(before, after)
+    return "–" if change is None else f"{100 * change:+.0f} %"

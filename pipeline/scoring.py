@@ -1,0 +1,153 @@
+"""Score trials on stored embeddings, and measure what the scores are worth."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError, TrialError
+from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
+from pipeline.store import OK, EmbeddingStore
+from pipeline.trials import Trials, all_pairs, speakers_of
+
+OPERATING_POINTS = (0.01, 0.05)
+"""P_target of the reported minDCFs."""
+
+_BLOCK = 65_536  # trials scored at a time
+
+
+def utterance_vectors(store: EmbeddingStore) -> NDArray[np.float32]:
+    """Return one unit vector an utterance [N, D]: the mean of its unit-length crops; NaN where it failed."""
+    crops = store.read()[:, :, 0]
+    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
+    mean: NDArray[np.float32] = crops.mean(axis=1)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    return mean
+
+
+def cosine_scores(enrol: NDArray[np.float32], test: NDArray[np.float32], trials: Trials) -> NDArray[np.float32]:
+    """Return the cosine [M] of every trial, from unit vectors [N, D] of both sides."""
+    scores = np.empty(len(trials), dtype=np.float32)
+    for start in range(0, len(trials), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        scores[part] = np.einsum("md,md->m", enrol[trials.enrol[part]], test[trials.test[part]])
+    return scores
+
+
+def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
+    """Raise StoreError unless the vectors of two stores live in one space."""
+    for key in ("encoder", "weights_sha256", "dim", "enhanced_by_sha256", "timestep"):
+        if enrol.attributes.get(key) != test.attributes.get(key):
+            raise StoreError(
+                f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"
+                f" {test.attributes.get(key)!r}. Score stores of one encoder, both raw or both enhanced by one model."
+            )
+
+
+def measure(
+    scores: NDArray[np.float32],
+    trials: Trials,
+    speakers: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> tuple[dict[str, Any], Roc]:
+    """Return the metrics of scores [M], and their ROC.
+
+    `eer` is in percent, `eer_ci` its 95 % interval by bootstrap over speakers (where these are known).
+
+    Args:
+        scores: a score a trial.
+        trials: the trials.
+        speakers: speaker numbers [M] of the enrolment and of the test sides.
+        bootstrap: resamples; 0 leaves the interval out.
+        seed: of the bootstrap.
+    """
+    ranking = Ranking(scores, trials.target)
+    roc = ranking.roc()
+    targets = int(trials.target.sum())
+    metrics: dict[str, Any] = {"eer": 100 * eer(roc)}
+    if speakers and bootstrap:
+        metrics["eer_ci"] = [100 * bound for bound in speaker_bootstrap(ranking, *speakers, eer, bootstrap, seed)]
+    metrics |= {f"min_dcf_{p}": min_dcf(roc, p) for p in OPERATING_POINTS}
+    metrics |= {"targets": targets, "nontargets": len(trials) - targets}
+    return metrics, roc
+
+
+def score_list(enrol: EmbeddingStore, test: EmbeddingStore, trials: Trials) -> tuple[Trials, NDArray[np.float32]]:
+    """Score a trial list between two stores; trials of failed utterances are left out.
+
+    Raises:
+        StoreError: the stores cannot be compared, or are damaged.
+        TrialError: no trials are left.
+    """
+    check_comparable(enrol, test)
+    kept = trials.keep((enrol.status[trials.enrol] == OK) & (test.status[trials.test] == OK))
+    if len(kept) == 0:
+        raise TrialError(f"{test.path}: no trials are left, their utterances all failed. See its failures list.")
+    return kept, cosine_scores(utterance_vectors(enrol), utterance_vectors(test), kept)
+
+
+def score_systems(
+    systems: Mapping[str, Path],
+    conditions: Sequence[str],
+    enrolment: str,
+    speakers: Mapping[str, str | None],
+    manifest: Path,
+    max_trials: int,
+    bootstrap: int,
+    seed: int,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
+    """Measure every system in every condition, enrolled on `enrolment`, on the same trials throughout.
+
+    An utterance that failed in any of the stores is in no trial, so that systems and conditions can be compared.
+
+    Args:
+        systems: the folder of each system's stores, `<condition>.zarr`.
+        conditions: which of them to score.
+        enrolment: the condition of the enrolment side.
+        speakers: speaker by utterance id.
+        manifest: where the speakers were read from, for messages.
+        max_trials: see `trials.all_pairs`.
+        bootstrap: resamples of the confidence interval.
+        seed: of trials and bootstrap.
+        progress: called with the name of each condition as it is done.
+
+    Returns:
+        Metrics by condition and system, and the ROCs by the same pair.
+
+    Raises:
+        TrialError: there are no trials of one class.
+        StoreError: a store is missing, damaged, or holds other utterances than the rest.
+    """
+    stores = {
+        (condition, system): EmbeddingStore.open(folder / f"{condition}.zarr")
+        for condition in dict.fromkeys([enrolment, *conditions])
+        for system, folder in systems.items()
+    }
+    first = next(iter(stores.values()))
+    for (_, system), store in stores.items():
+        if store.utterances != first.utterances:
+            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
+        check_comparable(stores[enrolment, system], store)
+    usable = np.flatnonzero(np.all([store.status == OK for store in stores.values()], axis=0))
+    labels = np.array(speakers_of(first.utterances, speakers, manifest))
+    pairs = all_pairs(list(labels[usable]), max_trials, seed)
+    trials = Trials(usable[pairs.enrol], usable[pairs.test], pairs.target)
+    _, numbers = np.unique(labels, return_inverse=True)
+    sides = numbers[trials.enrol], numbers[trials.test]
+
+    enrolled = {system: utterance_vectors(stores[enrolment, system]) for system in systems}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    rocs = {}
+    for condition in conditions:
+        for system in systems:
+            scores = cosine_scores(enrolled[system], utterance_vectors(stores[condition, system]), trials)
+            metrics, roc = measure(scores, trials, sides, bootstrap, seed)
+            table.setdefault(condition, {})[system] = metrics
+            rocs[condition, system] = roc
+        if progress:
+            progress(condition)
+    return table, rocs

@@ -1,0 +1,197 @@
+"""Embedding stores: the only code that touches Zarr.
+
+A store is a Zarr v3 group: `embeddings [utterance, draw, view, dim]` float32 in shards of whole rows, `status
+[utterance]` written after its rows, `utterances` the ids in row order, and attributes that say what it was made of.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.files import move_folder
+
+SCHEMA = 1
+MISSING, OK, FAILED = 0, 1, 2
+
+_CHUNK_ROWS = 16  # rows that can be read without decoding a whole shard
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """A finished store, read only."""
+
+    path: Path
+    attributes: Mapping[str, Any]
+    utterances: tuple[str, ...]
+    status: NDArray[np.uint8]
+    """[utterance], OK or FAILED."""
+
+    @classmethod
+    def open(cls, path: Path) -> "EmbeddingStore":
+        """Open a store.
+
+        Raises:
+            StoreError: there is none, it is corrupt, unfinished, or of another schema.
+        """
+        if not (path / "zarr.json").is_file():
+            raise StoreError(f"{path}: no embedding store there. Make it with `seed extract`.")
+        try:
+            group = zarr.open_group(path, mode="r")
+            attributes = dict(group.attrs)
+            if attributes.get("schema") != SCHEMA:
+                raise StoreError(f"{path}: store schema {attributes.get('schema')}, this version reads {SCHEMA}.")
+            ids = tuple(map(str, np.asarray(_array(group, "utterances")[:])))
+            status = np.asarray(_array(group, "status")[:], dtype=np.uint8)
+            shape = _array(group, "embeddings").shape
+        except StoreError:
+            raise
+        except Exception as error:  # Zarr raises whatever its codecs and parsers raise
+            raise StoreError(f"{path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+        if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
+            raise StoreError(f"{path}: corrupt embedding store, its arrays disagree in length. Extract it again.")
+        if (status == MISSING).any():
+            left = int((status == MISSING).sum())
+            raise StoreError(f"{path}: unfinished, {left} of {len(ids)} rows are missing. Run `seed extract` again.")
+        return cls(path, attributes, ids, status)
+
+    @cached_property
+    def ok(self) -> NDArray[np.int64]:
+        """Row numbers of the utterances that were encoded."""
+        return np.flatnonzero(self.status == OK)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self.attributes["dim"])
+
+    def read(self) -> NDArray[np.float32]:
+        """Return all embeddings [utterance, draw, view, dim] in memory; failed rows are NaN.
+
+        Raises:
+            StoreError: a shard is damaged.
+        """
+        try:
+            values = np.asarray(_array(zarr.open_group(self.path, mode="r"), "embeddings")[:], dtype=np.float32)
+        except Exception as error:
+            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+        if not np.isfinite(values[self.ok]).all():
+            raise StoreError(f"{self.path}: rows marked as encoded hold NaN; the store is damaged. Extract it again.")
+        return values
+
+
+class StoreWriter:
+    """A store in the making, in a journal folder beside its final place.
+
+    The journal is keyed by what the store is made of, so that work of another recipe or encoder is never mixed in, and
+    whoever runs again after a kill finds the finished shards.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        utterances: Sequence[str],
+        shape: tuple[int, int, int],
+        attributes: Mapping[str, Any],
+        shard: int,
+    ) -> None:
+        """Open or create the journal.
+
+        Args:
+            target: the store's final place, a folder named `….zarr`.
+            utterances: ids in row order.
+            shape: draws, views and dim of a row.
+            attributes: what the store is made of; JSON values.
+            shard: rows in a shard; one writer owns one whole shard.
+        """
+        self.target, self.shard, self.rows = target, shard, len(utterances)
+        made_of = json.dumps({"attributes": attributes, "shard": shard, "ids": list(utterances)}, sort_keys=True)
+        self.folder = target.parent / f".{target.name}.journal" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        store = self.folder / "store.zarr"
+        if not (store / "zarr.json").is_file():
+            self._create(store, utterances, shape, attributes)
+        group = zarr.open_group(store, mode="r+")
+        self._embeddings, self._status = _array(group, "embeddings"), _array(group, "status")
+
+    def shards(self) -> list[range]:
+        """Return the rows of every shard."""
+        return [range(start, min(start + self.shard, self.rows)) for start in range(0, self.rows, self.shard)]
+
+    def status(self) -> NDArray[np.uint8]:
+        """Return the status [utterance] so far."""
+        return np.asarray(self._status[:], dtype=np.uint8)
+
+    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8]) -> None:
+        """Write one whole shard: embeddings [rows, draw, view, dim], and only then its status [rows]."""
+        self._embeddings[rows.start : rows.stop] = values
+        self._status[rows.start : rows.stop] = status
+
+    def finish(self) -> None:
+        """Move the finished store into its place, and take the journal away."""
+        if (self.status() == MISSING).any():
+            raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
+        move_folder(self.folder / "store.zarr", self.target)
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+    def _create(
+        self, path: Path, utterances: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any]
+    ) -> None:
+        """Lay out an empty store; it appears under its name only when it is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name("new.zarr")
+        shutil.rmtree(new, ignore_errors=True)
+        group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
+        count, shard = len(utterances), self.shard
+        inner = _CHUNK_ROWS if shard % _CHUNK_ROWS == 0 else shard
+        group.create_array(
+            "embeddings",
+            shape=(count, *shape),
+            chunks=(inner, *shape),
+            shards=(shard, *shape),
+            dtype="float32",
+            fill_value=float("nan"),
+            compressors=None,  # embeddings gain about a tenth from compression
+            dimension_names=("utterance", "draw", "view", "dim"),
+        )
+        group.create_array(
+            "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=None
+        )
+        ids = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=None)
+        ids[:] = np.array(utterances, dtype=object)
+        new.replace(path)
+
+
+def write_store(
+    path: Path,
+    utterances: Sequence[str],
+    values: NDArray[np.float32],
+    status: NDArray[np.uint8],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write a whole store at once from memory: embeddings [utterance, draw, view, dim] and status [utterance]."""
+    shard = 1024
+    writer = StoreWriter(path, utterances, values.shape[1:], attributes, shard)
+    for rows in writer.shards():
+        part = slice(rows.start, rows.stop)
+        writer.write(rows, values[part], status[part])
+    writer.finish()
+
+
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{group.store_path}: {name} is not an array.")
+    return array
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,145 @@
+"""Trial lists: which enrolment is compared with which test utterance, and whether they are the same speaker."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import TrialError, UnknownUtteranceError
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids, `target` [M] whether same speaker."""
+
+    enrol: Index
+    test: Index
+    target: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def keep(self, mask: NDArray[np.bool_]) -> "Trials":
+        """Return the trials of a mask [M]."""
+        return Trials(self.enrol[mask], self.test[mask], self.target[mask])
+
+
+def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
+    """Pair every utterance as enrolment with every other one as test, in order of rows.
+
+    Above `limit` trials, a seeded sample is drawn: all targets up to half the limit, the rest non-targets.
+
+    Args:
+        speakers: the speaker of every utterance [N].
+        limit: most trials to make.
+        seed: of the sample.
+
+    Raises:
+        TrialError: there would be no target or no non-target trial.
+    """
+    _, group = np.unique(np.asarray(speakers), return_inverse=True)
+    count = len(group)
+    enrol, test = _target_pairs(group)
+    others = count * (count - 1) - len(enrol)
+    if len(enrol) == 0 or others == 0:
+        kind = "target" if len(enrol) == 0 else "non-target"
+        raise TrialError(
+            f"{count} utterances of {len(set(speakers))} speakers make no {kind}"
+            " trials; two speakers with two utterances each are the least."
+        )
+    rng = np.random.default_rng(seed)
+    if len(enrol) + others > limit:
+        kept = np.sort(rng.permutation(len(enrol))[: max(1, limit // 2)])
+        enrol, test = enrol[kept], test[kept]
+        codes = _sampled_nontargets(group, min(others, limit - len(enrol)), rng)
+    else:
+        codes = np.flatnonzero((group[:, None] != group[None, :]).ravel())
+    codes = np.sort(np.concatenate([enrol * count + test, codes]))
+    enrol, test = codes // count, codes % count
+    return Trials(enrol, test, group[enrol] == group[test])
+
+
+def read_trials(path: Path, enrol: Sequence[str], test: Sequence[str]) -> Trials:
+    """Read a list of lines `label enrolment test`, label 1 (target) or 0, against the ids of two stores.
+
+    Raises:
+        TrialError: a malformed line, or only one class.
+        UnknownUtteranceError: utterances that a store does not hold.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise TrialError(f"{path}: no such trial list.") from None
+    except UnicodeDecodeError as error:
+        raise TrialError(f"{path}: not a text in UTF-8 ({error}).") from error
+    rows = {name: row for row, name in enumerate(enrol)}, {name: row for row, name in enumerate(test)}
+    numbers: tuple[list[int], list[int]] = ([], [])
+    labels: list[bool] = []
+    unknown: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = line.split()
+        if len(fields) != 3 or fields[0] not in ("0", "1"):
+            raise TrialError(f"{path}:{number}: expected `1|0 enrolment test`, found {line[:80]!r}.")
+        labels.append(fields[0] == "1")
+        for name, known, found in zip(fields[1:], rows, numbers, strict=True):
+            found.append(known.get(name, -1))
+            if name not in known:
+                unknown.append((number, name))
+    if unknown:
+        number, name = unknown[0]
+        trials = len({line for line, _ in unknown})
+        raise UnknownUtteranceError(
+            f"{trials:,} of {len(labels):,} trials name utterances that are not in the store, first: {name}"
+            f" ({path}:{number}). Extract them or fix the list; ids are those of the manifest."
+        )
+    target = np.array(labels, dtype=np.bool_)
+    if target.all() or not target.any():
+        raise TrialError(f"{path}: {len(target)} trials of one class only; error rates need targets and non-targets.")
+    return Trials(np.array(numbers[0]), np.array(numbers[1]), target)
+
+
+def speakers_of(utterances: Sequence[str], speakers: Mapping[str, str | None], where: Path) -> list[str]:
+    """Return the speaker of every utterance of a store, as a manifest has them.
+
+    Raises:
+        UnknownUtteranceError: an utterance is not in the manifest.
+        TrialError: a speaker is unknown.
+    """
+    result = []
+    for name in utterances:
+        if name not in speakers:
+            raise UnknownUtteranceError(f"{where}: has no utterance {name!r}, which the store holds. Extract it again.")
+        speaker = speakers[name]
+        if speaker is None:
+            raise TrialError(f"{where}: utterance {name!r} has no speaker; trials need the speaker column or a list.")
+        result.append(speaker)
+    return result
+
+
+def _target_pairs(group: Index) -> tuple[Index, Index]:
+    """Return all ordered pairs of different rows of the same group."""
+    enrol, test = [], []
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        first, second = np.meshgrid(rows, rows, indexing="ij")
+        differ = first != second
+        enrol.append(first[differ])
+        test.append(second[differ])
+    return np.concatenate(enrol), np.concatenate(test)
+
+
+def _sampled_nontargets(group: Index, wanted: int, rng: np.random.Generator) -> Index:
+    """Draw different non-target pairs as codes enrol * N + test, without listing all of them."""
+    count = len(group)
+    codes: Index = np.empty(0, dtype=np.int64)
+    while len(codes) < wanted:
+        drawn = rng.integers(count * count, size=2 * (wanted - len(codes)) + 64)
+        drawn = drawn[group[drawn // count] != group[drawn % count]]
+        codes = np.unique(np.concatenate([codes, drawn]))
+    return rng.permutation(codes)[:wanted]

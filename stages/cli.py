@@ -1,0 +1,83 @@
+"""`seed`: one command a stage. Commands are imported when they are called, so that `--help` is instant."""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+COMMANDS = {
+    "fetch": "Bring a corpus here: generate, download or link it.",
+    "manifest": "List the utterances of a corpus, and what may be mixed into them.",
+    "extract": "Encode clean and corrupted utterances into an embedding store.",
+    "train": "Train SEED on a store of clean and noisy embeddings.",
+    "enhance": "Enhance a store of embeddings with a trained model.",
+    "score": "Score trials, and measure error rates.",
+    "report": "Put the error rates of all encoders into one table.",
+}
+
+
+class Stages(click.Group):
+    """A group that imports a command's module only to run it or to print its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order data flows through them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import `stages.<name>` and return its command."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"stages.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Stages, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="speaker-seed")
+def seed() -> None:
+    """Speaker Embedding Enhancement Diffusion.
+
+    Encode speech once, clean and corrupted; then train, enhance, score and report on the stored vectors alone.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; what a user can mend is one line on stderr and exit code 1 (2 for usage)."""
+    from pipeline.errors import SeedError
+
+    try:
+        seed.main(args=arguments, prog_name="seed", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("seed: stopped. Finished shards are kept; run the same command again to go on.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        sys.exit(1)
+    except SeedError as error:
+        click.echo(f"seed: error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        hint = (
+            " Free some space and run the command again; finished work is kept." if error.errno == errno.ENOSPC else ""
+        )
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"seed: error: {error.strerror or error}{where}.{hint}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the commands share: reading parameters, and showing progress."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW = click.Path(path_type=Path)
+
+params_option = click.option(
+    "--params",
+    type=FILE,
+    help="Parameter file.  [default: params.yaml in the working folder; without one, the built-in defaults]",
+)
+
+
+def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "Params":
+    """Read the parameter file given, else params.yaml if there is one; dotted `changes` that are not None win."""
+    from pipeline.config import Params, load_yaml, validated
+
+    here = Path("params.yaml")
+    path = given or (here if here.is_file() else None)
+    content = load_yaml(path) if path else {}
+    for key, value in (changes or {}).items():
+        if value is not None:
+            *sections, last = key.split(".")
+            place = content
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[last] = value
+    return validated(Params, content, str(path or "options"))
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far a piece of work is, on stderr; yields a function that is told of every advance."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda steps: bar.advance(task, steps)

@@ -1,0 +1,30 @@
+"""`seed enhance`."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+
+
+@click.command()
+@click.option("--store", type=FOLDER, required=True, help="Store of embeddings to enhance.")
+@click.option("--model", type=FILE, required=True, help="Trained model, ….safetensors.")
+@click.option("--out", type=NEW, required=True, help="Store to write, a folder named ….zarr.")
+@click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:<index>.")
+@params_option
+def enhance(store: Path, model: Path, out: Path, timestep: int | None, device: str, params: Path | None) -> None:
+    """Enhance every embedding of a store by one noise-free reverse step.
+
+    Enhanced vectors are to be compared with vectors enhanced by the same model.
+    """
+    from pipeline.device import choose_device
+    from pipeline.enhance import enhance as run
+    from pipeline.store import EmbeddingStore
+
+    settings = load_params(params, {"enhance.timestep": timestep})
+    opened = EmbeddingStore.open(store)
+    with progress_bar("enhancing", None) as advance:
+        count = run(opened, model, out, settings.enhance.timestep, choose_device(device), advance)
+    click.echo(f"{out}: {count:,} vectors enhanced")

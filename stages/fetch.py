@@ -1,0 +1,37 @@
+"""`seed fetch`."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, NEW, load_params, params_option
+
+
+@click.command()
+@click.option("--corpus", help="Name of a corpus.  [default: corpus of the parameter file]")
+@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]")
+@click.option("--out", type=NEW, help="Where to bring it.  [default: data/audio/<corpus>]")
+@params_option
+def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | None, params: Path | None) -> None:
+    """Bring a corpus here: synthesise the demo, download an archive, or link to recordings that are already here.
+
+    A broken download is resumed. The archive's sha256 is checked before anything of it is used.
+    """
+    from rich.console import Console
+
+    from pipeline.corpora import data_root as find_root
+    from pipeline.corpora import read_corpus
+    from pipeline.fetch import fetch as run
+
+    settings = load_params(params, {"corpus": corpus, "data_root": data_root})
+    definition = read_corpus(corpora, settings.corpus)
+    target = out or Path("data/audio") / settings.corpus
+    console = Console(stderr=True)
+    with console.status("fetching") as status:
+
+        def show(what: str, done: int, total: int | None) -> None:
+            status.update(f"{what} {done:,} of {total:,}" if total else f"{what} {done or ''}")
+
+        run(settings.corpus, definition, find_root(definition, settings.data_root), target, show)
+    click.echo(f"{settings.corpus}: {definition.title}\n  in {target}; licence: {definition.licence}")

@@ -1,0 +1,60 @@
+"""`seed manifest`."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+
+
+@click.command()
+@click.option("--corpus", help="Name of a corpus: write the lists of all its sets into the folder --out.")
+@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--audio", type=FOLDER, help="Folder of the audio.  [default: data/audio/<corpus>]")
+@click.option(
+    "--pattern", help="Without --corpus: glob pattern below --audio, such as '*/*.wav'; --out is then one CSV file."
+)
+@click.option(
+    "--speaker", help="Without --corpus: regular expression on the path below --audio; its group is the speaker."
+)
+@click.option("--out", type=NEW, required=True, help="Folder (with --corpus) or CSV file (with --pattern) to write.")
+@params_option
+def manifest(
+    corpus: str | None,
+    corpora: Path,
+    audio: Path | None,
+    pattern: str | None,
+    speaker: str | None,
+    out: Path,
+    params: Path | None,
+) -> None:
+    """List utterances with their speaker, duration (seconds) and sha256.
+
+    With --corpus, every set of the parameter file gets <set>.csv, and <set>.augment.csv with the noise, music, rooms
+    and talkers that may be mixed into it. Paths are relative to the working folder.
+    """
+    if (corpus is None) == (pattern is None):
+        raise click.UsageError("give either --corpus, or --pattern with --audio")
+    if pattern is not None and audio is None:
+        raise click.UsageError("--pattern needs --audio")
+    from pipeline.corpora import Cut, Describer, list_utterances, read_corpus, write_set
+    from pipeline.files import replacing_folder
+    from pipeline.manifest import write_manifest
+
+    if pattern is not None and audio is not None:
+        rows = list_utterances(audio, pattern, speaker)
+        with progress_bar("reading", len(rows)) as advance:
+            described = Describer(lambda: advance(1))
+            write_manifest(out, [described(row) for row in rows])
+        click.echo(f"{out}: {len(rows):,} utterances of {len({row.speaker for row in rows} - {None}):,} speakers")
+        return
+    settings = load_params(params, {"corpus": corpus})
+    definition = read_corpus(corpora, settings.corpus)
+    source = audio or Path("data/audio") / settings.corpus
+    cut = Cut(settings.manifest.max_speakers, settings.manifest.max_utterances)
+    with progress_bar("reading", None) as advance, replacing_folder(out) as folder:
+        described = Describer(lambda: advance(1))
+        for name in settings.sets:
+            split = "train" if name == "train" else "test"
+            count = write_set(definition, source, split, name, settings.recipe(name), cut, folder, described)
+            click.echo(f"{out / name}.csv: {count:,} utterances")

@@ -1,0 +1,39 @@
+"""`seed report`."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, FOLDER, NEW, load_params, params_option
+
+
+@click.command()
+@click.option(
+    "--results", type=FOLDER, default="results/scores", show_default=True, help="Folder with <encoder>/metrics.json."
+)
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    help="Encoders to report, repeatable.  [default: those of the parameter file]",
+)
+@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--out", type=NEW, default="results", show_default=True, help="Folder for metrics.json and report.md.")
+@params_option
+def report(results: Path, encoders: tuple[str, ...], corpora: Path, out: Path, params: Path | None) -> None:
+    """Put the error rates of all encoders into one metrics.json, a Markdown report and a table here."""
+    from rich.console import Console
+
+    from pipeline.corpora import read_corpus
+    from pipeline.report import markdown_report, read_metrics, terminal_table, write_json, write_text
+
+    settings = load_params(params, {"encoders": list(encoders) or None})
+    metrics = read_metrics(results, settings.encoders)
+    corpus = read_corpus(corpora, settings.corpus)
+    write_json(out / "metrics.json", metrics)
+    write_text(out / "report.md", markdown_report(metrics, settings, corpus))
+    console = Console()
+    for encoder, table in metrics.items():
+        console.print(terminal_table(encoder, table))
+    console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
+    console.print(f"Written: {out / 'metrics.json'}, {out / 'report.md'}", soft_wrap=True)

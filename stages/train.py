@@ -1,0 +1,73 @@
+"""`seed train`."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+
+
+@click.command()
+@click.option("--store", type=FOLDER, required=True, help="Training store: view 0 clean, the others corrupted.")
+@click.option(
+    "--manifest", type=FILE, help="Its manifest, to hold out whole speakers for validation; else utterances are."
+)
+@click.option("--out", type=NEW, required=True, help="Model file to write, ….safetensors.")
+@click.option("--curve", type=NEW, help="CSV file of losses by epoch to write.  [default: curve.csv beside the model]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of initial weights, order, timesteps and noise.  [default: 0]"
+)
+@click.option("--device", help="auto, cpu, cuda or cuda:<index>.  [default: auto]")
+@params_option
+def train(
+    store: Path,
+    manifest: Path | None,
+    out: Path,
+    curve: Path | None,
+    seed: int | None,
+    device: str | None,
+    params: Path | None,
+) -> None:
+    """Train SEED on pairs of clean and noisy embeddings. No speaker labels are learnt from.
+
+    The epoch with the lowest loss on held-out training speakers is kept.
+    """
+    import csv
+
+    from pipeline.device import choose_device
+    from pipeline.files import replacing
+    from pipeline.manifest import read_manifest
+    from pipeline.model import save_model
+    from pipeline.store import EmbeddingStore
+    from pipeline.train import Epoch
+    from pipeline.train import train as run
+
+    settings = load_params(params, {"seed": seed, "train.device": device})
+    opened = EmbeddingStore.open(store)
+    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
+    where = choose_device(settings.train.device)
+    with progress_bar("training", settings.train.max_epochs) as advance:
+
+        def show(epoch: Epoch) -> None:
+            advance(1 if epoch.epoch else 0)
+
+        trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show)
+    encoder = {
+        "name": opened.attributes["encoder"],
+        "weights_sha256": opened.attributes["weights_sha256"],
+        "dim": opened.dim,
+    }
+    best = trained.curve[trained.best_epoch]
+    summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
+    with replacing(curve or out.with_name("curve.csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("epoch", "train_loss", "validation_loss"))
+        for row in trained.curve:
+            writer.writerow(
+                (row.epoch, "" if row.epoch == 0 else f"{row.train_loss:.6f}", f"{row.validation_loss:.6f}")
+            )
+    save_model(out, trained.model, encoder, summary)
+    click.echo(
+        f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
+        f" (untrained {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
+    )
