@@ -70,9 +70,9 @@ class Train(Frozen):
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(5e-5, ge=0)
-    ema: float = Field(0.999, ge=0, lt=1)
-    max_epochs: int = Field(60, ge=1)
-    patience: int = Field(8, ge=1)
+    ema: float = Field(0.99, ge=0, lt=1)
+    max_epochs: int = Field(60, ge=0)
+    patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
     threads: int = Field(2, ge=1)
     device: str = "auto"
@@ -114,6 +114,8 @@ class Params(Frozen):
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:
             raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
+        if self.train.max_epochs == 0 and self.train.network.predict == "sample":
+            raise ValueError("train.max_epochs 0 needs network.predict: correction; an untrained sample is zero")
         if self.enhance.timestep >= self.train.timesteps:
             raise ValueError("enhance.timestep must be below train.timesteps")
         return self

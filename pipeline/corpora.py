@@ -24,14 +24,23 @@ SIMULATED = "simulated"
 _GLOB = re.compile(r"[*?\[]")
 
 
+class Synthesis(Frozen):
+    """How large a synthetic corpus is; see `demo.corpus.make_demo`."""
+
+    train_voices: int = Field(ge=1)
+    test_voices: int = Field(ge=2)
+    babble_voices: int = Field(ge=1)
+    utterances: int = Field(ge=2)
+    background: float = Field(ge=0, le=1)
+
+
 class Origin(Frozen):
-    """Where a corpus comes from. With a url, `seed fetch` downloads, verifies and unpacks it."""
+    """Where a corpus comes from: an archive to download, or synthesis by this package."""
 
     page: str | None = None
     url: str | None = None
     sha256: str | None = None
-    generate: bool = False
-    """The corpus is synthesised by this package (the demo)."""
+    synthesis: Synthesis | None = None
 
 
 class Split(Frozen):

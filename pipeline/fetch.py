@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.corpora import ROLES, SIMULATED, Corpus
+from pipeline.corpora import ROLES, SIMULATED, Corpus, Synthesis
 from pipeline.demo.corpus import make_demo
 from pipeline.demo.rooms import write_rooms
 from pipeline.download import download, unpack
@@ -13,6 +13,7 @@ from pipeline.errors import CorpusError, FetchError
 from pipeline.files import replacing, replacing_folder
 
 RECEIPT = "corpus.json"
+_MARK = ".seed-fetch"  # the folder is ours: what stands in it may be replaced
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and of how much (if known)."""
@@ -40,10 +41,13 @@ def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress |
     """
     report = progress or (lambda what, done, total: None)
     receipt = out / RECEIPT
-    receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
     out.mkdir(parents=True, exist_ok=True)
-    if corpus.origin.generate:
-        _generate(out, lambda done, total: report("synthesising", done, total))
+    if not (out / _MARK).exists() and any(out.iterdir()):
+        raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
+    (out / _MARK).touch()
+    receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
+    if corpus.origin.synthesis:
+        _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))
     else:
         speech = root / corpus.folders["speech"]
         if not speech.is_dir():
@@ -60,13 +64,15 @@ def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress |
     return receipt
 
 
-def _generate(out: Path, progress: Callable[[int, int], None]) -> None:
-    with replacing_folder(out.with_name(f"{out.name}.generated")) as folder:
-        make_demo(folder, progress=progress)
-        for part in sorted(folder.iterdir()):
-            _clear(out / part.name)
-            shutil.move(part, out / part.name)
-    out.with_name(f"{out.name}.generated").rmdir()
+def _synthesise(size: Synthesis, out: Path, progress: Callable[[int, int], None]) -> None:
+    new = out / ".new"
+    _clear(new)
+    new.mkdir()
+    make_demo(new, progress, **size.model_dump())
+    for part in sorted(new.iterdir()):
+        _clear(out / part.name)
+        part.replace(out / part.name)
+    new.rmdir()
 
 
 def _download(name: str, corpus: Corpus, root: Path, speech: Path, report: Progress) -> None:

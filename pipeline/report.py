@@ -24,9 +24,9 @@ Metrics = Mapping[str, Mapping[str, Any]]
 
 RAW, SEED = "raw", "seed"
 CLEAN = "clean"
-MEAN = "mean of the noisy"
+MEAN = "mean noisy"
 
-HEADER = ("condition", "EER raw, %", "EER seed, %", "change", "minDCF(0.01) raw", "seed", "minDCF(0.05) raw", "seed")
+HEADER = ("condition", "EER raw, %", "EER seed, %", "change", "minDCF 0.01 raw", "seed", "minDCF 0.05 raw", "seed")
 
 
 def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -83,6 +83,16 @@ def terminal_table(encoder: str, table: Metrics) -> "Table":
     for line in rows(table):
         result.add_row(*line, end_section=line[0] == CLEAN, style="bold" if line[0] == MEAN else None)
     return result
+
+
+def summary_line(encoder: str, table: Metrics) -> str:
+    """Return one line on an encoder: the EER on clean speech and the mean over the noisy conditions."""
+    clean = table[CLEAN]
+    text = f"{encoder}: clean EER {clean[RAW]['eer']:.2f} -> {clean[SEED]['eer']:.2f} %"
+    before, after = mean_noisy(table, RAW), mean_noisy(table, SEED)
+    if before is not None and after is not None:
+        text += f", mean noisy EER {before:.2f} -> {after:.2f} % ({_change(before, after)})"
+    return text
 
 
 def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corpus) -> str:

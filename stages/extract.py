@@ -20,6 +20,9 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     " of them joined by '_' (SNR in dB).",
 )
 @click.option("--augment", type=FILE, help="Noise, music, rooms and talkers to mix in (CSV: kind,path and more).")
+@click.option(
+    "--weights", help="Where to take the encoder's published weights from.  [default: the registry's address]"
+)
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of crops and corruption.  [default: 0]")
 @click.option("--draws", type=click.IntRange(min=1), help="Training crops an utterance.  [default: 4]")
@@ -38,6 +41,7 @@ def extract(
     out: Path,
     set_name: str,
     augment: Path | None,
+    weights: str | None,
     root: Path,
     seed: int | None,
     draws: int | None,
@@ -66,7 +70,7 @@ def extract(
     sources = read_augment(augment, root) if augment else {}
     recipe = settings.recipe(set_name)
     where = choose_device(settings.extract.device)
-    network = load_encoder(encoder, where)
+    network = load_encoder(encoder, where, weights)
     attributes = store_attributes(
         encoder,
         encoder_spec(encoder).sha256,

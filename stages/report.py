@@ -19,13 +19,18 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option
 )
 @click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
 @click.option("--out", type=NEW, default="results", show_default=True, help="Folder for metrics.json and report.md.")
+@click.option(
+    "--table/--no-table", default=True, show_default=True, help="Print the whole table, or a line an encoder."
+)
 @params_option
-def report(results: Path, encoders: tuple[str, ...], corpora: Path, out: Path, params: Path | None) -> None:
+def report(
+    results: Path, encoders: tuple[str, ...], corpora: Path, out: Path, table: bool, params: Path | None
+) -> None:
     """Put the error rates of all encoders into one metrics.json, a Markdown report and a table here."""
     from rich.console import Console
 
     from pipeline.corpora import read_corpus
-    from pipeline.report import markdown_report, read_metrics, terminal_table, write_json, write_text
+    from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table, write_json, write_text
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)
@@ -33,7 +38,9 @@ def report(results: Path, encoders: tuple[str, ...], corpora: Path, out: Path, p
     write_json(out / "metrics.json", metrics)
     write_text(out / "report.md", markdown_report(metrics, settings, corpus))
     console = Console()
-    for encoder, table in metrics.items():
-        console.print(terminal_table(encoder, table))
+    if not console.is_terminal:
+        console = Console(width=120)  # a log has no width of its own
+    for encoder, conditions in metrics.items():
+        console.print(terminal_table(encoder, conditions) if table else summary_line(encoder, conditions))
     console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {out / 'metrics.json'}, {out / 'report.md'}", soft_wrap=True)

@@ -1,0 +1,54 @@
+"""Shared fixtures: small audio made on the spot, the real GE2E encoder, and the real recordings where they are."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from pipeline.encoders.registry import Encoder, load_encoder
+
+WriteVoice = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def real_corpora() -> Path:
+    root = Path(os.environ.get("SEED_DATA") or "data/corpora")
+    if not (root / "speechocean762").is_dir():
+        pytest.skip("SEED_DATA does not point to the real recordings")
+    return root.resolve()
+
+
+@pytest.fixture(scope="session")
+def ge2e() -> Encoder:
+    return load_encoder("ge2e", torch.device("cpu"))
+
+
+def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:
+    """A buzz of harmonics with a wandering envelope; unlike noise, encoders tell these apart."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate)) / rate
+    harmonics = np.arange(1, int(3500 / pitch))
+    tone = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in harmonics)
+    envelope = 0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(2, 5) * time)
+    return (0.1 * tone * envelope + 0.001 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+@pytest.fixture
+def write_voice() -> WriteVoice:
+    def write(path: Path, pitch: float = 120.0, seconds: float = 2.5, seed: int = 0, rate: int = 16_000) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, voice(pitch, seconds, seed, rate), rate)
+        return path
+
+    return write
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    """The content of every file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

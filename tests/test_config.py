@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config import Params, read_params
+from pipeline.errors import ConfigError
+
+PROJECT = Path(__file__).parent.parent
+
+
+def test_the_parameter_file_is_valid_and_frozen() -> None:
+    params = read_params(PROJECT / "params.yaml")
+    assert params.train.learning_rate == 5e-4
+    assert params.recipe("train").crop == 200 * 160 + 240
+    assert [view.name for view in params.recipe("train").views] == ["clean", "noise", "music", "reverb"]
+    with pytest.raises(ValidationError):
+        params.seed = 1  # type: ignore[misc]
+
+
+def test_the_built_in_defaults_are_those_of_the_parameter_file() -> None:
+    written = read_params(PROJECT / "params.yaml").model_dump(exclude={"sets", "conditions"})
+    assert Params().model_dump(exclude={"sets", "conditions"}) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("speed: 3\n", "speed: unknown key"),
+        ("train: {learning_rat: 1}\n", "train.learning_rat: unknown key"),
+        ("train: {network: {predict: noise}}\n", "train.network.predict: "),
+        ("extract: {draws: '4'}\n", "extract.draws: Input should be a valid integer, got '4'"),
+        ("extract: {draws: 0}\n", "extract.draws: "),
+        ("extract: {noise_snr: [0]}\n", "extract.noise_snr: "),
+        ("conditions: [noise5]\nsets: [train, noise5]\n", "conditions must hold 'clean'"),
+        ("conditions: [clean, hum5]\nsets: [train, clean, hum5]\n", "unknown condition 'hum5'"),
+        ("sets: [train]\n", "sets must be 'train' followed by the conditions"),
+        ("enhance: {timestep: 1000}\n", "enhance.timestep must be below"),
+        ("train: {max_epochs: 0, network: {predict: sample}}\n", "untrained sample"),
+        ("- a\n", "must be a mapping"),
+        ("a: [\n", "not YAML"),
+        ("seed: 1\nseed: 2\n", "not YAML"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_that_names_the_key(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_params(tmp_path / "p.yaml")
+    assert str(caught.value).startswith(str(tmp_path / "p.yaml"))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_parameter_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_params(tmp_path / "p.yaml")

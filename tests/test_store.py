@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.store import FAILED, OK, EmbeddingStore, StoreWriter, write_store
+from tests.conftest import tree_bytes
+
+IDS = [f"speaker {n // 3}/ü{n}.wav" for n in range(10)]
+VALUES = np.random.default_rng(0).standard_normal((10, 2, 4, 8)).astype(np.float32)
+STATUS = np.full(10, OK, dtype=np.uint8)
+
+
+def made(path: Path) -> Path:
+    write_store(path, IDS, VALUES, STATUS, {"dim": 8, "encoder": "x"})
+    return path
+
+
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+    store = EmbeddingStore.open(made(tmp_path / "s.zarr"))
+    np.testing.assert_array_equal(store.read(), VALUES)
+    assert store.utterances == tuple(IDS)
+    assert store.dim == 8
+    assert store.attributes["encoder"] == "x"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]  # no journal is left
+
+
+def test_two_writes_make_the_same_bytes_whatever_the_order_of_shards(tmp_path: Path) -> None:
+    for name, turn in (("a", 1), ("b", -1)):
+        writer = StoreWriter(tmp_path / f"{name}.zarr", IDS, (2, 4, 8), {"dim": 8}, shard=4)
+        for rows in writer.shards()[::turn]:
+            writer.write(rows, VALUES[rows.start : rows.stop], STATUS[rows.start : rows.stop])
+        writer.finish()
+    assert tree_bytes(tmp_path / "a.zarr") == tree_bytes(tmp_path / "b.zarr")
+
+
+def test_an_unfinished_store_keeps_its_shards_and_is_not_in_its_place(tmp_path: Path) -> None:
+    target = tmp_path / "s.zarr"
+    first = StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)
+    first.write(range(4, 8), VALUES[4:8], STATUS[4:8])
+    with pytest.raises(StoreError, match="rows are missing"):
+        first.finish()
+    assert not target.exists()
+    again = StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)
+    assert again.status().tolist() == [0] * 4 + [OK] * 4 + [0] * 2
+    other = StoreWriter(target, IDS, (2, 4, 8), {"dim": 8, "seed": 1}, shard=4)
+    assert not other.status().any()  # of another making, so nothing is shared
+
+
+def test_a_finished_store_replaces_an_older_one(tmp_path: Path) -> None:
+    made(tmp_path / "s.zarr")
+    write_store(tmp_path / "s.zarr", IDS[:2], VALUES[:2], STATUS[:2], {"dim": 8})
+    assert EmbeddingStore.open(tmp_path / "s.zarr").utterances == tuple(IDS[:2])
+
+
+def test_failed_rows_are_nan_and_not_ok(tmp_path: Path) -> None:
+    values, status = VALUES.copy(), STATUS.copy()
+    values[3], status[3] = np.nan, FAILED
+    write_store(tmp_path / "s.zarr", IDS, values, status, {"dim": 8})
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    assert 3 not in store.ok
+    assert len(store.ok) == 9
+    assert np.isnan(store.read()[3]).all()
+
+
+def spoil(path: Path, what: str) -> None:
+    if what == "no store":
+        (path / "zarr.json").unlink()
+    elif what == "metadata":
+        (path / "embeddings" / "zarr.json").write_text("{")
+    elif what == "array gone":
+        (path / "status" / "zarr.json").unlink()
+    elif what == "schema":
+        text = (path / "zarr.json").read_text().replace('"schema": 1', '"schema": 99')
+        (path / "zarr.json").write_text(text)
+    elif what == "unfinished":
+        (path / "status" / "c" / "0").unlink()
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no store", "no embedding store there"),
+        ("metadata", "corrupt embedding store"),
+        ("array gone", "corrupt embedding store"),
+        ("schema", "store schema 99, this version reads 1"),
+        ("unfinished", "unfinished, 10 of 10 rows"),
+    ],
+)
+def test_a_spoilt_store_is_one_clear_line(tmp_path: Path, what: str, says: str) -> None:
+    path = made(tmp_path / "s.zarr")
+    spoil(path, what)
+    with pytest.raises(StoreError) as caught:
+        EmbeddingStore.open(path)
+    assert str(caught.value).startswith(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_shard_is_never_read_as_embeddings(tmp_path: Path, damage: str) -> None:
+    path = made(tmp_path / "s.zarr")
+    shard = next(file for file in (path / "embeddings" / "c").rglob("*") if file.is_file())
+    if damage == "cut":
+        shard.write_bytes(shard.read_bytes()[:-50])
+    else:
+        shard.unlink()
+    with pytest.raises(StoreError, match="Extract it again"):
+        EmbeddingStore.open(path).read()
