@@ -63,7 +63,7 @@ class Corpus(Frozen):
     """The folder that holds the role folders; None: the data root."""
     folders: dict[str, str] = Field(default_factory=lambda: {role: role for role in ROLES})
     speaker: str | None = None
-    """Regular expression on an utterance's id; its first group is the speaker. None: nobody knows the speakers."""
+    """Regular expression on a file's path below the speech folder; its first group is the speaker. None: unknown."""
     simulated_rooms: int = Field(200, ge=1)
     train: Split
     test: Split
@@ -133,20 +133,20 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
 def list_utterances(folder: Path, pattern: str, speaker: str | None) -> list[Utterance]:
     """List the speech files below `folder` that match `pattern`.
 
-    An id is the path below the pattern's fixed part; `speaker` is a regular expression on it (see `Corpus`).
-    Paths are given as found, so relative to the working folder if `folder` is.
+    An id is the path below the pattern's fixed part; `speaker` is a regular expression on the path below `folder`
+    (see `Corpus`). Paths are given as found, so relative to the working folder if `folder` is.
 
     Raises:
-        CorpusError: nothing matches, or the speaker cannot be read from an id.
+        CorpusError: nothing matches, or the speaker cannot be read from a path.
     """
     fixed = folder.joinpath(*_fixed_part(pattern))
     utterances = []
     for path in list_files(folder, pattern):
-        name = path.relative_to(fixed).as_posix()
-        match = re.search(speaker, name) if speaker else None
+        name, below = path.relative_to(fixed).as_posix(), path.relative_to(folder).as_posix()
+        match = re.search(speaker, below) if speaker else None
         if speaker and match is None:
             raise CorpusError(
-                f"{path}: the speaker pattern {speaker!r} finds nothing in {name!r}. Correct the pattern."
+                f"{path}: the speaker pattern {speaker!r} finds nothing in {below!r}. Correct the pattern."
             )
         utterances.append(Utterance(name, path.as_posix(), match[1] if match else None))
     return utterances

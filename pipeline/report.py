@@ -95,7 +95,7 @@ def summary_line(encoder: str, table: Metrics) -> str:
     return text
 
 
-def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corpus) -> str:
+def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corpus | None) -> str:
     """Return the whole report in Markdown: what was done, and a table an encoder."""
     score, extract = params.score, params.extract
     crops = (
@@ -106,8 +106,7 @@ def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corp
     lines = [
         f"# Error rates on {params.corpus}",
         "",
-        f"{corpus.title}.",
-        "",
+        *([f"{corpus.title}.", ""] if corpus else []),
         f"Enrolment clean, test in the condition; {crops}, cosine; all ordered pairs of different utterances, at most"
         f" {score.max_trials:,}. Train and test share no speakers, noise, music, rooms or background talkers.",
         f"In brackets: 95 % interval, bootstrap over speakers ({score.bootstrap} resamples). Seed {params.seed}.",

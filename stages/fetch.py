@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from stages.common import FILE, NEW, load_params, params_option
+from stages.common import NEW, load_params, params_option
 
 
 @click.command()
 @click.option("--corpus", help="Name of a corpus.  [default: corpus of the parameter file]")
-@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
 @click.option("--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]")
 @click.option("--out", type=NEW, help="Where to bring it.  [default: data/audio/<corpus>]")
 @params_option

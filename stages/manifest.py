@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import FOLDER, NEW, load_params, params_option, progress_bar
 
 
 @click.command()
 @click.option("--corpus", help="Name of a corpus: write the lists of all its sets into the folder --out.")
-@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
 @click.option("--audio", type=FOLDER, help="Folder of the audio.  [default: data/audio/<corpus>]")
 @click.option(
     "--pattern", help="Without --corpus: glob pattern below --audio, such as '*/*.wav'; --out is then one CSV file."

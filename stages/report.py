@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option
+from stages.common import FOLDER, NEW, load_params, params_option
 
 
 @click.command()
@@ -17,7 +17,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option
     multiple=True,
     help="Encoders to report, repeatable.  [default: those of the parameter file]",
 )
-@click.option("--corpora", type=FILE, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
 @click.option("--out", type=NEW, default="results", show_default=True, help="Folder for metrics.json and report.md.")
 @click.option(
     "--table/--no-table", default=True, show_default=True, help="Print the whole table, or a line an encoder."
@@ -34,7 +34,7 @@ def report(
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)
-    corpus = read_corpus(corpora, settings.corpus)
+    corpus = read_corpus(corpora, settings.corpus) if corpora.exists() else None
     write_json(out / "metrics.json", metrics)
     write_text(out / "report.md", markdown_report(metrics, settings, corpus))
     console = Console()
@@ -42,5 +42,6 @@ def report(
         console = Console(width=120)  # a log has no width of its own
     for encoder, conditions in metrics.items():
         console.print(terminal_table(encoder, conditions) if table else summary_line(encoder, conditions))
-    console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
+    if corpus:
+        console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {out / 'metrics.json'}, {out / 'report.md'}", soft_wrap=True)

@@ -1,0 +1,184 @@
+"""The commands: help, usage, and one clear line for whatever a user can get wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.store import OK, write_store
+from stages.cli import COMMANDS, main
+from tests.conftest import WriteVoice
+
+PROJECT = Path(__file__).parent.parent.parent
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_voice: WriteVoice) -> Path:
+    """A working folder without parameters, with two voices and a manifest."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_voice(tmp_path / "audio" / name / "1.wav", seconds=0.5)
+    (tmp_path / "m.csv").write_text("utterance,path\na,audio/a/1.wav\nb,audio/b/1.wav\n")
+    return tmp_path
+
+
+def test_help_lists_every_stage_without_importing_any() -> None:
+    code = (
+        "import sys; from stages.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'zarr', 'pydantic', 'dask', 'scipy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_stage_explains_its_options(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert "--params" in out
+    assert "Usage: seed " + command in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["extract"],
+        ["extract", "--manifest", "none.csv", "--encoder", "ge2e", "--out", "s.zarr"],
+        ["extract", "--manifest", "m.csv", "--encoder", "ge2e", "--out", "s.zarr", "--draws", "0"],
+        ["manifest", "--out", "x"],
+        ["manifest", "--corpus", "demo", "--pattern", "*", "--out", "x"],
+        ["score", "--out", "x"],
+        ["score", "--system", "raw", "--manifest", "m.csv", "--out", "x"],
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str], place: Path, arguments: list[str]) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "Error: " in err
+    assert "Traceback" not in err
+
+
+def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
+    """What a user may get wrong: arguments, and what the one line must say."""
+    (place / "twice.csv").write_text("utterance,path,path\na,b,c\n")
+    (place / "odd.csv").write_text("utterance,path,colour\na,b,c\n")
+    (place / "p.yaml").write_text("extract: {drows: 3}\n")
+    (place / "w.pt").write_bytes(b"weights of somebody else")
+    (place / "m.safetensors").write_bytes(b"no model")
+    values, status = np.ones((2, 1, 1, 4), np.float32), np.full(2, OK, np.uint8)
+    write_store(place / "s.zarr", ["a", "b"], values, status, {"encoder": "toy", "weights_sha256": "0", "dim": 4})
+    (place / "empty.zarr").mkdir()
+    (place / "trials.txt").write_text("1 a b\n0 a nobody\n")
+    (place / "c.yaml").write_text("x: {title: t, licence: l, train: {speech: '*'}, test: {speech: '*'}}\n")
+    extract = ["extract", "--encoder", "ge2e", "--out", "new.zarr"]
+    store = ["--enrol", "s.zarr", "--test", "s.zarr", "--out", "r"]
+    return {
+        "duplicate column": ([*extract, "--manifest", "twice.csv"], "twice.csv:1: duplicate column 'path'"),
+        "unknown column": ([*extract, "--manifest", "odd.csv"], "odd.csv:1: unknown column 'colour'"),
+        "unknown parameter": (
+            [*extract, "--manifest", "m.csv", "--params", "p.yaml"],
+            "p.yaml: extract.drows: unknown key",
+        ),
+        "unknown encoder": (
+            ["extract", "--encoder", "x", "--out", "n.zarr", "--manifest", "m.csv"],
+            "unknown encoder 'x'",
+        ),
+        "unknown condition": ([*extract, "--manifest", "m.csv", "--set", "hum"], "unknown condition 'hum'"),
+        "no sources": ([*extract, "--manifest", "m.csv", "--set", "noise5"], "no noise files"),
+        "wrong weights": ([*extract, "--manifest", "m.csv", "--weights", "w.pt"], "sha256"),
+        "device": ([*extract, "--manifest", "m.csv", "--device", "cuda:99"], "is not there"),
+        "corpus root": (
+            ["fetch", "--corpora", "c.yaml", "--corpus", "x", "--data-root", "nowhere"],
+            "no folder nowhere/speech",
+        ),
+        "unknown corpus": (["fetch", "--corpora", "c.yaml", "--corpus", "y"], "no corpus 'y'; there are x"),
+        "no store": (["train", "--store", "empty.zarr", "--out", "m"], "no embedding store there"),
+        "nothing to train on": (["train", "--store", "s.zarr", "--out", "m"], "a clean and a noisy view"),
+        "no model": (["enhance", "--store", "s.zarr", "--model", "m.safetensors", "--out", "e.zarr"], "not a readable"),
+        "unknown utterance": (["score", *store, "--trials", "trials.txt"], "first: nobody (trials.txt:2)"),
+        "no metrics": (["report", "--results", ".", "--encoder", "ge2e", "--corpora", "c.yaml"], "no metrics there"),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "duplicate column",
+        "unknown column",
+        "unknown parameter",
+        "unknown encoder",
+        "unknown condition",
+        "no sources",
+        "wrong weights",
+        "device",
+        "corpus root",
+        "unknown corpus",
+        "no store",
+        "nothing to train on",
+        "no model",
+        "unknown utterance",
+        "no metrics",
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], place: Path, what: str
+) -> None:
+    arguments, says = bad_calls(place)[what]
+    before = {path.name for path in place.iterdir()}
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert err.startswith("seed: error: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert {path.name for path in place.iterdir()} - before <= {"data"}  # nothing under its final name
+
+
+def test_too_many_bad_files_fail_the_stage_and_fewer_do_not(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "audio/b/1.wav").write_text("not audio")
+    arguments = ["extract", "--manifest", "m.csv", "--encoder", "ge2e", "--out", "s.zarr"]
+    code, _, err = run(capsys, *arguments, "--max-failures", 0)
+    assert code == 1
+    assert "1 of 2 utterances failed, more than extract.max_failures = 0" in err
+    code, out, err = run(capsys, *arguments, "--max-failures", 1)
+    assert code == 0
+    assert "2 utterances" in out
+    assert "1 failed, see s.failures.csv" in err
+    assert "b,audio/b/1.wav," in (place / "s.failures.csv").read_text()
+
+
+def test_a_disk_that_takes_no_more_is_one_clear_line_and_the_work_goes_on_after(place: Path) -> None:
+    def extract(limit: int | None) -> subprocess.CompletedProcess[str]:
+        # A limit on the size of a file stands in for a full disk: the same failing write, without a disk to fill.
+        shell = f"ulimit -f {limit}; " if limit is not None else ""
+        command = f"{shell}exec {sys.executable} -m stages.cli extract --manifest m.csv --encoder ge2e --out s.zarr"
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        return subprocess.run(
+            ["bash", "-c", command], cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+
+    full = extract(limit=1)
+    assert full.returncode == 1
+    assert full.stderr.startswith("seed: error: ")
+    assert "File too large" in full.stderr
+    assert full.stderr.count("\n") == 1
+    assert not (place / "s.zarr").exists()
+    assert extract(limit=None).returncode == 0
+    assert (place / "s.zarr").exists()

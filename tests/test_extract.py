@@ -1,0 +1,133 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.audio import read_audio
+from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
+from pipeline.augment.sources import Source
+from pipeline.encoders.registry import Encoder
+from pipeline.errors import CorpusError, ExtractionError
+from pipeline.extract import Summary, extract, failures_path, store_attributes
+from pipeline.manifest import Utterance
+from pipeline.store import FAILED, EmbeddingStore
+from tests.conftest import WriteVoice, tree_bytes
+
+CLEAN = condition_recipe("clean", 1, None)
+TRAINING = training_recipe(2, 16_240, (0, 15), (5, 15), 0.0)
+
+
+class Corpus:
+    """Seven voices, a noise, a tune and a room."""
+
+    def __init__(self, root: Path, write: WriteVoice) -> None:
+        self.root = root
+        self.manifest = [Utterance(f"u{n}", f"speech/u{n}.wav", f"s{n}") for n in range(7)]
+        for n, row in enumerate(self.manifest):
+            write(root / row.path, 90 + 30 * n, 1.2, n)
+        self.sources = {
+            kind: [Source(write(root / f"{kind}.wav", 300, seconds, 99))]
+            for kind, seconds in (("noise", 2), ("music", 2), ("rooms", 0.02))
+        }
+
+    def run(self, encoder: Encoder, out: Path, recipe: Recipe = TRAINING, **options: object) -> Summary:
+        attributes = store_attributes("ge2e", "0" * 64, 256, recipe, 0, None, None)
+        settings = {"seed": 0, "shard": 3, "workers": 0, **options}
+        return extract(self.manifest, self.root, recipe, self.sources, encoder, out, attributes, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, write_voice: WriteVoice) -> Corpus:
+    return Corpus(tmp_path / "audio", write_voice)
+
+
+def test_rows_are_the_encoders_answer_to_each_utterance(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    done = corpus.run(ge2e, tmp_path / "s.zarr", CLEAN)
+    assert (done.rows, done.resumed, done.failures) == (7, 0, [])
+    assert done.seconds == pytest.approx(7 * 1.2)
+    values = EmbeddingStore.open(tmp_path / "s.zarr").read()
+    assert values.shape == (7, 1, 1, 256)
+    for row, value in zip(corpus.manifest, values, strict=True):
+        with torch.inference_mode():
+            (alone,) = ge2e([torch.from_numpy(read_audio(corpus.root / row.path))]).numpy()
+        np.testing.assert_allclose(value[0, 0], alone, atol=1e-5)
+
+
+def test_stores_are_the_same_bytes_for_any_number_of_workers(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    for workers in (0, 1, 3):
+        corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", workers=workers)
+    stores = [tree_bytes(tmp_path / str(workers)) for workers in (0, 1, 3)]
+    assert stores[0] == stores[1] == stores[2]
+
+
+def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    corpus.run(ge2e, tmp_path / "whole" / "s.zarr")
+
+    class StopError(Exception):
+        pass
+
+    def stop_after_two(done: int, seen: list[int] = []) -> None:  # noqa: B006 (counts across calls on purpose)
+        seen.append(done)
+        if sum(seen) >= 6:
+            raise StopError
+
+    with pytest.raises(StopError):
+        corpus.run(ge2e, tmp_path / "cut" / "s.zarr", progress=stop_after_two)
+    assert not (tmp_path / "cut" / "s.zarr").exists()
+    assert corpus.run(ge2e, tmp_path / "cut" / "s.zarr").resumed == 6
+    assert tree_bytes(tmp_path / "cut") == tree_bytes(tmp_path / "whole")
+
+
+def test_a_bad_file_is_marked_listed_and_does_not_stop_the_rest(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    corpus.run(ge2e, tmp_path / "whole.zarr")
+    (corpus.root / "speech/u2.wav").write_text("not audio")
+    (corpus.root / "speech/u5.wav").unlink()
+    out = tmp_path / "s.zarr"
+    done = corpus.run(ge2e, out, max_failures=2)
+    assert [name for name, _, _ in done.failures] == ["u2", "u5"]
+    store = EmbeddingStore.open(out)
+    assert np.flatnonzero(store.status == FAILED).tolist() == [2, 5]
+    whole = EmbeddingStore.open(tmp_path / "whole.zarr").read()
+    np.testing.assert_allclose(store.read()[store.ok], whole[store.ok], atol=1e-5)
+    rows = list(csv.DictReader(failures_path(out).open()))
+    assert [row["utterance"] for row in rows] == ["u2", "u5"]
+    assert "cannot be read as audio" in rows[0]["reason"]
+    assert "no such file" in rows[1]["reason"]
+
+
+def test_too_many_failures_stop_the_stage_and_keep_the_work(
+    corpus: Corpus, ge2e: Encoder, tmp_path: Path, write_voice: WriteVoice
+) -> None:
+    (corpus.root / "speech/u2.wav").unlink()
+    out = tmp_path / "s.zarr"
+    with pytest.raises(
+        ExtractionError, match=r"1 of 7 utterances failed, more than .* = 0\. First: u2: .*no such file"
+    ):
+        corpus.run(ge2e, out)
+    assert not out.exists()
+    write_voice(corpus.root / "speech/u2.wav", 150, 1.2, 2)
+    assert corpus.run(ge2e, out).resumed == 4  # only the shard of the mended row is encoded again
+    assert failures_path(out).read_text() == "utterance,path,reason\n"
+
+
+def test_a_recipe_without_its_sources_is_refused_before_any_work(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    corpus.sources = {}
+    with pytest.raises(CorpusError, match="no music, noise, rooms files"):
+        corpus.run(ge2e, tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == [corpus.root]
+
+
+def test_an_encoder_that_returns_nan_fails_the_row(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    class Faulty:
+        dim, sample_rate = ge2e.dim, ge2e.sample_rate
+
+        def __call__(self, waves: list[torch.Tensor]) -> torch.Tensor:
+            embeddings = ge2e(waves)
+            embeddings[0, 0] = float("nan")
+            return embeddings
+
+    done = corpus.run(Faulty(), tmp_path / "s.zarr", CLEAN, max_failures=7)
+    assert [name for name, _, _ in done.failures] == ["u0", "u3", "u6"]  # the first of each batch
+    assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == [1, 2, 4, 5]

@@ -1,0 +1,179 @@
+"""The real commands from end to end: on a cut-down demo under DVC, and by hand on real recordings."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parent.parent
+CONDITIONS = ["clean", "noise0", "babble5", "reverb"]
+
+MINI = """
+mini:
+  title: synthetic voices of espeak-ng, a few
+  licence: made here
+  origin:
+    synthesis: {train_voices: 10, test_voices: 6, babble_voices: 3, utterances: 3, background: 0.2}
+  speaker: '([^/]+)/[^/]+$'
+  train: {speech: train/*/*.flac, noise: train/*.flac, music: train/*.flac, rooms: train/*.wav, babble: train/*/*.flac}
+  test: {speech: test/*/*.flac, noise: test/*.flac, music: test/*.flac, rooms: test/*.wav, babble: babble/*/*.flac}
+"""
+
+
+class Project:
+    """A clone of the project with its own parameters, run through DVC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "data").mkdir(parents=True)
+        shutil.copy(PROJECT / "dvc.yaml", folder)
+        (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
+        params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
+        params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
+        params["extract"] |= {"draws": 2, "shard": 8}
+        params["train"] |= {"max_epochs": 4, "batch_size": 32}
+        params["score"] |= {"bootstrap": 20}
+        self.write(params)
+        self.call("git", "init", "-q")
+        self.call("dvc", "init", "-q")
+
+    def write(self, params: dict) -> None:
+        with (self.folder / "params.yaml").open("w") as file:
+            YAML(typ="safe").dump(params, file)
+
+    def change(self, section: str, **values: object) -> None:
+        params = YAML(typ="safe").load((self.folder / "params.yaml").read_text())
+        params[section] |= values
+        self.write(params)
+
+    def call(self, *command: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command, cwd=self.folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """Run `dvc repro`, and return the stages that did work."""
+        return re.findall(r"Running stage '(.+)'", self.call("dvc", "repro"))
+
+
+def extracts(*names: str) -> list[str]:
+    return [f"extract@ge2e-{name}" for name in names]
+
+
+@pytest.mark.slow
+def test_dvc_repro_reruns_what_changed_and_nothing_else(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    enhanced = [f"enhance@ge2e-{name}" for name in CONDITIONS]
+    after_training = [*enhanced, "score@ge2e", "report"]
+    whole = ["fetch", "manifest", *extracts("train", *CONDITIONS), "train@ge2e", *after_training]
+
+    assert project.repro() == whole
+    check_results(project.folder)
+    first = (project.folder / "results/metrics.json").read_bytes()
+    assert project.repro() == []
+
+    project.change("train", learning_rate=1e-3)
+    assert project.repro() == ["train@ge2e", *after_training]
+    project.change("score", bootstrap=10)
+    assert project.repro() == ["score@ge2e", "report"]
+    project.change("extract", workers=0)
+    assert project.repro() == []
+
+    voice = sorted((project.folder / "data/audio/mini/speech/train").iterdir())[0]
+    shutil.copy(voice / "00.flac" if (voice / "00.flac").exists() else next(voice.iterdir()), voice / "99.flac")
+    assert project.repro() == ["manifest", *extracts("train"), "train@ge2e", *after_training]
+
+    (voice / "99.flac").unlink()
+    project.change("train", learning_rate=5e-4)
+    project.change("score", bootstrap=20)
+    project.repro()  # the run cache knows these inputs
+    assert (project.folder / "results/metrics.json").read_bytes() == first
+
+
+def check_results(folder: Path) -> None:
+    """Every promised artefact is there, and the numbers are what real ones look like."""
+    metrics = json.loads((folder / "results/metrics.json").read_text())
+    assert list(metrics) == ["ge2e"]
+    assert list(metrics["ge2e"]) == CONDITIONS
+    for condition, systems in metrics["ge2e"].items():
+        assert list(systems) == ["raw", "seed"]
+        for system in systems.values():
+            assert {"eer", "eer_ci", "min_dcf_0.01", "min_dcf_0.05", "targets", "nontargets"} == set(system)
+            assert (system["targets"], system["nontargets"]) == (6 * 3 * 2, 18 * 15)
+            assert 0 <= system["eer"] < 50
+            assert 0 < system["min_dcf_0.01"] <= 1, condition
+    assert metrics["ge2e"]["noise0"]["raw"]["eer"] > metrics["ge2e"]["clean"]["raw"]["eer"]
+    report = (folder / "results/report.md").read_text()
+    assert "synthetic voices" in report
+    assert "| mean noisy |" in report
+    curve = list(csv.DictReader((folder / "models/ge2e/curve.csv").open()))
+    assert [row["epoch"] for row in curve] == ["0", "1", "2", "3", "4"]
+    det = list(csv.DictReader((folder / "results/scores/ge2e/det.csv").open()))
+    assert {row["condition"] for row in det} == set(CONDITIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.corpora
+def test_the_stages_by_hand_on_twenty_real_speakers(tmp_path: Path, real_corpora: Path) -> None:
+    """Extract, train, enhance and score real recordings with paths given by hand, without DVC and parameter file."""
+
+    def seed(*arguments: object) -> str:
+        command = [sys.executable, "-m", "stages.cli", *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "SEED_DATA": str(real_corpora)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+        return done.stdout
+
+    conditions = ["clean", "noise5", "reverb"]
+    (tmp_path / "p.yaml").write_text(
+        f"corpus: speechocean762\nconditions: [{', '.join(conditions)}]\nsets: [train, {', '.join(conditions)}]\n"
+        "manifest: {max_speakers: 20, max_utterances: 4}\nextract: {draws: 2}\ntrain: {max_epochs: 20}\n"
+        "score: {bootstrap: 20}\n"
+    )
+    corpora = PROJECT / "data/corpora.yaml"
+    common = ["--params", "p.yaml"]
+    seed("fetch", "--corpora", corpora, "--out", "audio", *common)
+    seed("manifest", "--corpora", corpora, "--corpus", "speechocean762", "--audio", "audio", "--out", "lists", *common)
+    for name in ("train", *conditions):
+        lists = ["--manifest", f"lists/{name}.csv", "--augment", f"lists/{name}.augment.csv"]
+        out = seed("extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"raw/{name}.zarr", *common)
+        assert "80 utterances" in out
+    seed("train", "--store", "raw/train.zarr", "--manifest", "lists/train.csv", "--out", "m.safetensors", *common)
+    for name in conditions:
+        seed(
+            "enhance", "--store", f"raw/{name}.zarr", "--model", "m.safetensors", "--out", f"seed/{name}.zarr", *common
+        )
+    systems = ["--system", "raw=raw", "--system", "seed=seed"]
+    seed("score", *systems, "--manifest", "lists/clean.csv", "--out", "scores/ge2e", *common)
+    table = seed("report", "--results", "scores", "--corpora", corpora, "--out", "results", *common)
+    assert "mean noisy" in table
+
+    metrics = json.loads((tmp_path / "results/metrics.json").read_text())["ge2e"]
+    for systems_of in metrics.values():
+        assert systems_of["raw"]["targets"] == 20 * 4 * 3
+        assert systems_of["raw"]["eer"] < 40
+    # Real noise does harm, and even a model of 20 speakers takes some of it back.
+    assert metrics["noise5"]["raw"]["eer"] > 1.5 * metrics["clean"]["raw"]["eer"]
+    noisy = [sum(metrics[name][system]["eer"] for name in conditions[1:]) for system in ("raw", "seed")]
+    assert noisy[1] < noisy[0]
+
+    lines = [f"{int(a == b)} {a}/{n} {b}/{m}" for a, n, b, m in some_trials(tmp_path / "lists/clean.csv")]
+    (tmp_path / "trials.txt").write_text("\n".join(lines))
+    sides = ["--enrol", "raw/clean.zarr", "--test", "raw/noise5.zarr", "--trials", "trials.txt"]
+    assert "EER" in seed("score", *sides, "--out", "list")
+    assert len((tmp_path / "list/scores.csv").read_text().splitlines()) == len(lines) + 1
+
+
+def some_trials(manifest: Path) -> list[tuple[str, str, str, str]]:
+    ids = [tuple(row["utterance"].split("/")) for row in csv.DictReader(manifest.open())][:12]
+    return [(*left, *right) for left in ids for right in ids if left != right]  # type: ignore[misc]

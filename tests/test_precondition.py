@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from pipeline.precondition import SHRINKAGE, fit_preconditioner
+
+RNG = np.random.default_rng(0)
+CLEAN = RNG.standard_normal((500, 6)).astype(np.float32) + 3
+SHIFT = RNG.standard_normal((500, 3, 6)) * np.array([5, 2, 1, 1, 0.1, 0.01])
+NOISY = (CLEAN[:, None] + SHIFT).astype(np.float32)
+
+
+def test_none_and_center() -> None:
+    mean, matrix = fit_preconditioner("none", CLEAN, NOISY)
+    assert not mean.any()
+    np.testing.assert_array_equal(matrix, np.eye(6))
+    mean, matrix = fit_preconditioner("center", CLEAN, NOISY)
+    np.testing.assert_allclose(mean, CLEAN.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(matrix, np.eye(6))
+
+
+def test_whitening_makes_the_shrunk_displacement_covariance_the_identity() -> None:
+    _, matrix = fit_preconditioner("whiten", CLEAN, NOISY)
+    shift = (NOISY - CLEAN[:, None]).reshape(-1, 6).astype(np.float64)
+    covariance = np.einsum("ni,nj->ij", shift, shift) / len(shift)
+    shrunk = covariance + SHRINKAGE * np.trace(covariance) / 6 * np.eye(6)
+    np.testing.assert_allclose(matrix @ shrunk @ matrix.T, np.eye(6), atol=1e-8)
+    spread = np.sqrt(np.diag(matrix @ covariance @ matrix.T))
+    assert spread[0] == pytest.approx(spread.max())
+    assert spread.max() / spread.min() < 5 / 0.01  # evened out, not blown up
+
+
+def test_noise_that_moves_nothing_still_has_an_answer() -> None:
+    noisy = CLEAN[:, None] + np.float32(1e-3) * RNG.standard_normal((500, 1, 6)).astype(np.float32)
+    assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()

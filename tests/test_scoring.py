@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_similarity
+
+from pipeline.errors import StoreError, TrialError
+from pipeline.scoring import cosine_scores, measure, score_list, score_systems, utterance_vectors
+from pipeline.store import FAILED, OK, EmbeddingStore, write_store
+from pipeline.trials import Trials, all_pairs
+
+RNG = np.random.default_rng(0)
+IDS = [f"s{n // 4}/{n % 4}" for n in range(24)]
+SPEAKERS = {name: name.split("/")[0] for name in IDS}
+CENTRES = np.repeat(RNG.standard_normal((6, 1, 1, 8)), 4, axis=0)
+
+
+def make(path: Path, spread: float, seed: int = 1, failed: int | None = None, **attributes: object) -> Path:
+    values = (CENTRES + spread * np.random.default_rng(seed).standard_normal((24, 3, 1, 8))).astype(np.float32)
+    status = np.full(24, OK, dtype=np.uint8)
+    if failed is not None:
+        values[failed], status[failed] = np.nan, FAILED
+    write_store(path, IDS, values, status, {"encoder": "toy", "weights_sha256": "ab", "dim": 8} | attributes)
+    return path
+
+
+def test_scores_are_cosines_of_mean_unit_crops(tmp_path: Path) -> None:
+    enrol, test = (EmbeddingStore.open(make(tmp_path / f"{n}.zarr", 0.5, n)) for n in (1, 2))
+    trials = all_pairs(list(SPEAKERS.values()), 10_000, 0)
+    means = []
+    for store in (enrol, test):
+        crops = store.read()[:, :, 0].astype(np.float64)
+        means.append((crops / np.linalg.norm(crops, axis=2, keepdims=True)).mean(axis=1))
+    expected = cosine_similarity(*means)[trials.enrol, trials.test]
+    scores = cosine_scores(utterance_vectors(enrol), utterance_vectors(test), trials)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+def test_a_list_leaves_failed_utterances_out(tmp_path: Path) -> None:
+    enrol = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.1))
+    test = EmbeddingStore.open(make(tmp_path / "b.zarr", 0.1, failed=1))
+    trials = Trials(np.array([0, 0, 0]), np.array([1, 2, 8]), np.array([True, True, False]))
+    kept, scores = score_list(enrol, test, trials)
+    assert kept.test.tolist() == [2, 8]
+    assert scores[0] > scores[1]
+    with pytest.raises(TrialError, match="no trials are left"):
+        score_list(enrol, test, trials.keep(np.array([True, False, False])))
+
+
+def test_stores_of_other_encoders_or_one_enhanced_are_not_compared(tmp_path: Path) -> None:
+    raw = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.1))
+    trials = all_pairs(list(SPEAKERS.values()), 100, 0)
+    for name, attributes in (("b", {"encoder": "other"}), ("c", {"enhanced_by_sha256": "ef", "timestep": 50})):
+        other = EmbeddingStore.open(make(tmp_path / f"{name}.zarr", 0.1, **attributes))
+        with pytest.raises(StoreError, match="cannot be compared"):
+            score_list(raw, other, trials)
+
+
+def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path) -> None:
+    for system, spread in (("raw", 1.2), ("seed", 0.6)):
+        make(tmp_path / system / "clean.zarr", 0.2, 1)
+        make(tmp_path / system / "noise5.zarr", spread, 2, failed=5 if system == "raw" else None)
+    systems = {name: tmp_path / name for name in ("raw", "seed")}
+    table, rocs = score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)
+    assert list(table) == ["clean", "noise5"]
+    counts = {(metrics["targets"], metrics["nontargets"]) for row in table.values() for metrics in row.values()}
+    assert counts == {(5 * 4 * 3 + 3 * 2, 23 * 22 - 66)}  # utterance 5 failed once, so it is in no trial
+    assert table["noise5"]["seed"]["eer"] < table["noise5"]["raw"]["eer"]
+    low, high = table["noise5"]["raw"]["eer_ci"]
+    assert low <= table["noise5"]["raw"]["eer"] <= high
+    assert set(rocs) == {(c, s) for c in ("clean", "noise5") for s in ("raw", "seed")}
+    assert table == score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)[0]
+
+
+def test_metrics_are_percent_and_counts() -> None:
+    trials = Trials(np.arange(4), np.arange(4), np.array([True, True, False, False]))
+    metrics, _ = measure(np.array([0.9, 0.2, 0.3, 0.1], dtype=np.float32), trials)
+    assert metrics == {"eer": 50.0, "min_dcf_0.01": 0.5, "min_dcf_0.05": 0.5, "targets": 2, "nontargets": 2}

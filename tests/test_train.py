@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import Network, Train
+from pipeline.enhance import enhance
+from pipeline.errors import StoreError, TrainingError, WeightsError
+from pipeline.model import SeedModel, load_model, save_model
+from pipeline.store import FAILED, OK, EmbeddingStore, write_store
+from pipeline.train import hold_out, train
+from tests.conftest import tree_bytes
+
+DIM = 16
+QUICK = Train(max_epochs=40, patience=40, batch_size=32, threads=1, learning_rate=2e-3, ema=0.9)
+ENCODER = {"encoder": "toy", "weights_sha256": "ab", "dim": DIM}
+
+
+def make_store(path: Path, speakers: int = 20, failed: int | None = None) -> tuple[EmbeddingStore, dict[str, str]]:
+    """Speakers on a sphere; noise pushes every vector the same nonlinear way, so there is something to learn."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((speakers, 1, DIM))
+    clean = centres + 0.3 * rng.standard_normal((speakers, 4, DIM))
+    clean = clean.reshape(-1, 1, 1, DIM) + 0.1 * rng.standard_normal((speakers * 4, 2, 1, DIM))
+    push = rng.standard_normal((3, DIM))
+    noisy = np.tanh(clean + push) + 0.1 * rng.standard_normal((speakers * 4, 2, 3, DIM))
+    values = np.concatenate([clean, noisy], axis=2).astype(np.float32)
+    status = np.full(len(values), OK, dtype=np.uint8)
+    if failed is not None:
+        values[failed], status[failed] = np.nan, FAILED
+    ids = [f"s{n // 4}/{n % 4}" for n in range(len(values))]
+    write_store(path, ids, values, status, ENCODER)
+    return EmbeddingStore.open(path), {name: name.split("/")[0] for name in ids}
+
+
+@pytest.mark.parametrize("predict", ["sample", "correction"])
+@pytest.mark.parametrize("precondition", ["none", "whiten"])
+def test_training_lowers_the_loss_on_speakers_it_has_not_seen(tmp_path: Path, predict: str, precondition: str) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    settings = QUICK.model_copy(update={"network": Network(predict=predict, precondition=precondition)})  # type: ignore[arg-type]
+    trained = train(store, settings, seed=0, timestep=50, speakers=speakers)
+    losses = [epoch.validation_loss for epoch in trained.curve]
+    assert trained.best_epoch == int(np.argmin(losses))
+    assert min(losses) < 0.9 * losses[0]
+    assert trained.held_out == "2 of 20 speakers"
+
+
+def test_a_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr", failed=5)
+    settings = QUICK.model_copy(update={"max_epochs": 3})
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trained = train(store, settings, seed, 50, speakers)
+        save_model(tmp_path / name / "m.safetensors", trained.model, {"name": "toy", **ENCODER}, {})
+    assert tree_bytes(tmp_path / "a") == tree_bytes(tmp_path / "b")
+    assert tree_bytes(tmp_path / "a") != tree_bytes(tmp_path / "c")
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    wild = QUICK.model_copy(update={"learning_rate": 1.0, "patience": 4})
+    trained = train(store, wild, 0, 50, speakers)
+    assert len(trained.curve) - 1 == trained.best_epoch + 4
+    x = torch.from_numpy(store.read()[:4, 0, 1])
+    assert torch.isfinite(trained.model(x, 50)).all()
+
+
+def test_no_epochs_leave_the_preconditioner_alone(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    trained = train(store, QUICK.model_copy(update={"max_epochs": 0}), 0, 50, speakers)
+    x = torch.from_numpy(store.read()[:4, 0, 1])
+    prepared = torch.nn.functional.normalize((x - trained.model.mean) @ trained.model.matrix.T, dim=1)
+    torch.testing.assert_close(torch.nn.functional.normalize(trained.model(x, 50), dim=1), prepared)
+
+
+def test_hold_out_takes_whole_speakers_where_they_are_known() -> None:
+    ids = [f"s{n % 7}/{n}" for n in range(35)]
+    speakers = {name: name.split("/")[0] for name in ids}
+    held, what = hold_out(ids, speakers, 0.3, np.random.default_rng(0))
+    assert what == "2 of 7 speakers"
+    inside = {speakers[name] for name, out in zip(ids, held, strict=True) if out}
+    outside = {speakers[name] for name, out in zip(ids, held, strict=True) if not out}
+    assert len(inside) == 2
+    assert not inside & outside
+    held, what = hold_out(ids, {}, 0.2, np.random.default_rng(0))
+    assert what == "7 of 35 utterances"
+    assert held.sum() == 7
+
+
+def test_a_store_without_noisy_views_cannot_be_trained_on(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.zarr", ["a", "b"], np.ones((2, 1, 1, DIM), np.float32), np.full(2, OK, np.uint8), ENCODER)
+    with pytest.raises(TrainingError, match="clean and a noisy view"):
+        train(EmbeddingStore.open(tmp_path / "s.zarr"), QUICK, 0, 50)
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = SeedModel(DIM, QUICK)
+    torch.nn.init.normal_(model.network.out[2].weight)
+    save_model(
+        tmp_path / "m.safetensors", model.eval(), {"name": "toy", "weights_sha256": "ab", "dim": DIM}, {"best_epoch": 1}
+    )
+    return tmp_path / "m.safetensors"
+
+
+def test_enhancing_maps_every_vector_by_the_model_and_keeps_failed_rows(tmp_path: Path, model_path: Path) -> None:
+    store, _ = make_store(tmp_path / "s.zarr", failed=3)
+    count = enhance(store, model_path, tmp_path / "e.zarr", timestep=50)
+    enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
+    assert count == 79 * 2 * 4
+    assert enhanced.status.tolist() == store.status.tolist()
+    assert np.isnan(enhanced.read()[3]).all()
+    model = load_model(model_path).model
+    expected = model(torch.from_numpy(store.read()[7, 1]), 50).numpy()
+    np.testing.assert_allclose(enhanced.read()[7, 1], expected, atol=1e-5)
+    assert enhanced.attributes["timestep"] == 50
+    enhance(store, model_path, tmp_path / "again" / "e.zarr", timestep=50)
+    assert tree_bytes(tmp_path / "e.zarr") == tree_bytes(tmp_path / "again" / "e.zarr")
+
+
+def test_length_of_the_input_does_not_matter(model_path: Path) -> None:
+    model = load_model(model_path).model
+    x = torch.randn(3, DIM)
+    torch.testing.assert_close(model(x, 50), model(7 * x, 50), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_refuses_embeddings_of_another_encoder(tmp_path: Path, model_path: Path) -> None:
+    values, status = np.ones((2, 1, 1, DIM), np.float32), np.full(2, OK, np.uint8)
+    write_store(tmp_path / "s.zarr", ["a", "b"], values, status, ENCODER | {"weights_sha256": "cd"})
+    with pytest.raises(StoreError, match=r"weights_sha256 is 'cd', but .* trained on 'ab'"):
+        enhance(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr", 50)
+    assert not (tmp_path / "e.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "no such model"), (b"", "not a readable safetensors"), (b"\x80\x04pickle", "not a readable safetensors")],
+)
+def test_a_model_file_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "m.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=says):
+        load_model(path)
+
+
+def test_a_truncated_model_or_a_strangers_safetensors_is_refused(tmp_path: Path, model_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="not a SEED model"):
+        load_model(tmp_path / "other.safetensors")
+    model_path.write_bytes(model_path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="not a readable safetensors"):
+        load_model(model_path)

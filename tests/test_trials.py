@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import TrialError, UnknownUtteranceError
+from pipeline.trials import all_pairs, read_trials, speakers_of
+
+IDS = ("a/1.wav", "a/2.wav", "b/1.wav")
+
+
+@given(speakers=st.lists(st.sampled_from("abcd"), min_size=3, max_size=15).filter(lambda s: 1 < len(set(s)) < len(s)))
+def test_all_pairs_are_all_ordered_pairs_of_different_utterances(speakers: list[str]) -> None:
+    trials = all_pairs(speakers, limit=10_000, seed=0)
+    count = len(speakers)
+    expected = [(i, j, speakers[i] == speakers[j]) for i in range(count) for j in range(count) if i != j]
+    assert list(zip(trials.enrol.tolist(), trials.test.tolist(), trials.target.tolist(), strict=True)) == expected
+
+
+def test_above_the_limit_a_seeded_sample_is_drawn_that_keeps_the_targets() -> None:
+    speakers = [f"s{n % 20}" for n in range(100)]
+    trials = all_pairs(speakers, limit=2_000, seed=3)
+    assert len(trials) == 2_000
+    assert trials.target.sum() == 20 * 5 * 4
+    pairs = set(zip(trials.enrol.tolist(), trials.test.tolist(), strict=True))
+    assert len(pairs) == 2_000
+    assert all(i != j for i, j in pairs)
+    assert trials.target.tolist() == [
+        speakers[i] == speakers[j] for i, j in zip(trials.enrol, trials.test, strict=True)
+    ]
+    again, other = all_pairs(speakers, 2_000, 3), all_pairs(speakers, 2_000, 4)
+    np.testing.assert_array_equal(trials.enrol, again.enrol)
+    assert not np.array_equal(trials.enrol, other.enrol)
+    small = all_pairs(speakers, limit=100, seed=3)
+    assert (len(small), small.target.sum()) == (100, 50)
+
+
+@pytest.mark.parametrize(("speakers", "kind"), [(["a", "b", "c"], "no target"), (["a", "a"], "no non-target")])
+def test_a_set_with_one_class_of_trials_is_an_error(speakers: list[str], kind: str) -> None:
+    with pytest.raises(TrialError, match=kind):
+        all_pairs(speakers, 100, 0)
+
+
+def test_a_list_is_read_as_row_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("1 a/1.wav a/2.wav\n\n0  b/1.wav\ta/1.wav\n")
+    trials = read_trials(tmp_path / "t.txt", IDS, IDS[::-1])
+    assert trials.enrol.tolist() == [0, 2]
+    assert trials.test.tolist() == [1, 2]
+    assert trials.target.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1 a/1.wav\n", "t.txt:1: expected"),
+        ("1 a/1.wav a/2.wav\ntarget a/1.wav b/1.wav\n", "t.txt:2: expected"),
+        ("1 a/1.wav a/2.wav\n", "1 trials of one class only"),
+        ("", "0 trials of one class only"),
+    ],
+)
+def test_a_malformed_or_one_sided_list_is_an_error(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(TrialError, match=says):
+        read_trials(tmp_path / "t.txt", IDS, IDS)
+
+
+def test_unknown_utterances_are_counted_and_the_first_is_placed(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("1 a/1.wav a/2.wav\n0 z/1.wav b/1.wav\n0 z/1.wav q/1.wav\n")
+    with pytest.raises(UnknownUtteranceError, match=r"2 of 3 trials .* first: z/1\.wav \(.*t\.txt:2\)"):
+        read_trials(tmp_path / "t.txt", IDS, IDS)
+    with pytest.raises(TrialError, match="no such trial list"):
+        read_trials(tmp_path / "none.txt", IDS, IDS)
+
+
+def test_speakers_come_from_the_manifest(tmp_path: Path) -> None:
+    assert speakers_of(["u", "v"], {"v": "b", "u": "a", "w": None}, tmp_path) == ["a", "b"]
+    with pytest.raises(UnknownUtteranceError, match="no utterance 'x'"):
+        speakers_of(["x"], {}, tmp_path)
+    with pytest.raises(TrialError, match="has no speaker"):
+        speakers_of(["w"], {"w": None}, tmp_path)
