@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: repro test lint clean
+
+# The whole pipeline on the embedded demo, or on whatever params.yaml says; then the table.
+repro: $(VENV)/.installed
+	dvc repro
+	seed report
+
+test: $(VENV)/.installed-dev
+	python -m pytest
+
+lint: $(VENV)/.installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,dev]'
+	touch $@
