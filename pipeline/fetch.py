@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.archives import unpack
 from pipeline.corpora import ROLES, SIMULATED, Corpus, Synthesis
 from pipeline.demo.corpus import make_demo
 from pipeline.demo.rooms import write_rooms
-from pipeline.download import download, unpack
+from pipeline.download import download
 from pipeline.errors import CorpusError, FetchError
 from pipeline.files import replacing, replacing_folder
 

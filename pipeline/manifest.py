@@ -10,7 +10,7 @@ from pipeline.augment.sources import KINDS, Source
 from pipeline.errors import ManifestError
 from pipeline.files import replacing
 
-AUGMENT_COLUMNS = ("kind", "path", "speaker", "sha256")
+AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
 
 
 def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
-    """Read an augmentation list (`kind,path` and any of `speaker,sha256`) as sources by kind, below an audio root.
+    """Read an augmentation list (`kind,path` and any of `speaker,index,sha256`) as sources by kind below `root`.
 
     Raises:
         ManifestError: a wrong column, or a kind that is not noise, music, rooms or babble.
@@ -80,7 +80,11 @@ def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
     for line, row in _read_csv(path, required=AUGMENT_COLUMNS[:2], known=AUGMENT_COLUMNS):
         if row["kind"] not in KINDS:
             raise ManifestError(f"{path}:{line}: unknown kind {row['kind']!r}, it is one of {', '.join(KINDS)}.")
-        sources.setdefault(row["kind"], []).append(Source(root / row["path"], row.get("speaker") or None))
+        index = row.get("index") or None
+        if index is not None and not index.isdecimal():
+            raise ManifestError(f"{path}:{line}: index is {index!r}, not a number from 0.")
+        source = Source(root / row["path"], row.get("speaker") or None, None if index is None else int(index))
+        sources.setdefault(row["kind"], []).append(source)
     return sources
 
 

@@ -37,9 +37,10 @@ def manifest(
         raise click.UsageError("give either --corpus, or --pattern with --audio")
     if pattern is not None and audio is None:
         raise click.UsageError("--pattern needs --audio")
-    from pipeline.corpora import Cut, Describer, list_utterances, read_corpus, write_set
+    from pipeline.corpora import list_utterances, read_corpus
     from pipeline.files import replacing_folder
     from pipeline.manifest import write_manifest
+    from pipeline.sets import Cut, Describer, write_set
 
     if pattern is not None and audio is not None:
         rows = list_utterances(audio, pattern, speaker)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.audio import Waveform, read_audio
+from pipeline.augment.sofa import SUFFIX, read_responses
 from pipeline.errors import AudioError, CorpusError
 
 KINDS = ("noise", "music", "rooms", "babble")
@@ -14,10 +15,11 @@ KINDS = ("noise", "music", "rooms", "babble")
 
 @dataclass(frozen=True)
 class Source:
-    """One file to corrupt speech with; `speaker` is known for talkers only."""
+    """One file to corrupt speech with; `speaker` is known for talkers, `index` picks a response out of a SOFA file."""
 
     path: Path
     speaker: str | None = None
+    index: int | None = None
 
 
 class SourcePool:
@@ -45,20 +47,32 @@ class SourcePool:
         Raises:
             CorpusError: the file cannot be used; unlike a bad utterance, it would spoil every row that draws it.
         """
+        content = self._content(source.path)
+        if source.index is None:
+            return content
+        if source.index >= len(content):
+            raise CorpusError(
+                f"augmentation source {source.path}: has no response {source.index}. Make the list again."
+            )
+        response: Waveform = content[source.index]
+        return response
+
+    def _content(self, path: Path) -> Waveform:
+        """Return a file's wave [S], or all responses [N, taps] of a SOFA file."""
         with self._lock:
-            wave = self._cache.get(source.path)
-            if wave is not None:
-                self._cache.move_to_end(source.path)
-                return wave
+            content = self._cache.get(path)
+            if content is not None:
+                self._cache.move_to_end(path)
+                return content
         try:
-            wave = read_audio(source.path)
+            content = read_responses(path) if path.suffix == SUFFIX else read_audio(path)
         except AudioError as error:
             raise CorpusError(f"augmentation source {error}") from error
         with self._lock:
-            if source.path not in self._cache:
-                self._cache[source.path] = wave
-                self._held += len(wave)
+            if path not in self._cache:
+                self._cache[path] = content
+                self._held += content.size
             while self._held > self._limit and len(self._cache) > 1:
                 _, dropped = self._cache.popitem(last=False)
-                self._held -= len(dropped)
-        return wave
+                self._held -= dropped.size
+        return content

@@ -1,0 +1,110 @@
+"""The sets of a corpus, written down: which utterances, and what may be mixed into them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.audio import duration
+from pipeline.augment.recipe import Recipe, check_sources
+from pipeline.augment.sofa import SUFFIX, count_responses
+from pipeline.augment.sources import Source
+from pipeline.corpora import SIMULATED, Corpus, Split, list_files, list_utterances
+from pipeline.errors import CorpusError
+from pipeline.files import sha256_of
+from pipeline.manifest import Utterance, write_augment, write_manifest
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How much of a corpus to use: at most so many speakers, and utterances of each; None is all."""
+
+    speakers: int | None = None
+    utterances: int | None = None
+
+
+def cut_down(utterances: Sequence[Utterance], cut: Cut) -> list[Utterance]:
+    """Keep the first speakers and the first utterances of each, by name."""
+    kept: dict[str | None, int] = {}
+    result = []
+    for row in utterances:
+        full = cut.speakers is not None and row.speaker not in kept and len(kept) >= cut.speakers
+        if full or (cut.utterances is not None and kept.get(row.speaker, 0) >= cut.utterances):
+            continue
+        kept[row.speaker] = kept.get(row.speaker, 0) + 1
+        result.append(row)
+    return result
+
+
+def write_set(
+    corpus: Corpus, audio: Path, split: str, name: str, recipe: Recipe, cut: Cut, out: Path, described: "Describer"
+) -> int:
+    """Write `<name>.csv` and `<name>.augment.csv` to `out`, and return the number of utterances.
+
+    Talkers of a test set's babble are nobody's trial: their utterances are left out of the set.
+    """
+    patterns: Split = getattr(corpus, split)
+    speech = audio / "speech"
+    utterances = list_utterances(speech, patterns.speech, corpus.speaker)
+    talkers = list_utterances(speech, patterns.babble, corpus.speaker) if patterns.babble else []
+    if split == "test":
+        paths, speakers = {row.path for row in talkers}, {row.speaker for row in talkers} - {None}
+        utterances = [row for row in utterances if row.path not in paths and row.speaker not in speakers]
+    utterances = cut_down(utterances, cut)
+    if not utterances:
+        raise CorpusError(f"{speech}: no utterances are left for the set {name}. Correct data/corpora.yaml.")
+    kinds = recipe.kinds()
+    sources: dict[str, list[Source]] = {}
+    if "babble" in kinds:
+        sources["babble"] = [Source(Path(row.path), row.speaker) for row in talkers]
+    for kind in sorted(kinds & {"noise", "music", "rooms"}):
+        pattern = getattr(patterns, kind)
+        if pattern == SIMULATED:
+            sources[kind] = [Source(path) for path in list_files(audio / SIMULATED, "*.wav")]
+        elif pattern:
+            sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _sources(path)]
+    check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
+    write_manifest(out / f"{name}.csv", [described(row) for row in utterances])
+    write_augment(out / f"{name}.augment.csv", described.sources(sources))
+    return len(utterances)
+
+
+class Describer:
+    """Looks files up once each: duration and checksum, by path."""
+
+    def __init__(self, progress: Callable[[], Any] | None = None) -> None:
+        """Args: progress: called once a file."""
+        self._known: dict[str, tuple[float | None, str | None]] = {}
+        self._progress = progress
+
+    def __call__(self, row: Utterance) -> Utterance:
+        """Return the row with its duration and checksum; a file that cannot be read keeps neither, and fails later."""
+        seconds, digest = self._look(row.path)
+        return Utterance(row.utterance, row.path, row.speaker, seconds, digest)
+
+    def sources(self, sources: dict[str, list[Source]]) -> Iterable[dict[str, str]]:
+        """Yield the rows of an augmentation list."""
+        for kind, files in sources.items():
+            for file in files:
+                path = file.path.as_posix()
+                digest = self._look(path)[1] or ""
+                index = "" if file.index is None else str(file.index)
+                yield {"kind": kind, "path": path, "speaker": file.speaker or "", "index": index, "sha256": digest}
+
+    def _look(self, path: str) -> tuple[float | None, str | None]:
+        if path not in self._known:
+            try:
+                digest = sha256_of(Path(path))
+            except OSError:
+                digest = None
+            self._known[path] = (duration(Path(path)), digest)
+            if self._progress:
+                self._progress()
+        return self._known[path]
+
+
+def _sources(path: Path) -> list[Source]:
+    """Return a file as a source, or as one for every response that a SOFA file holds."""
+    if path.suffix != SUFFIX:
+        return [Source(path)]
+    return [Source(path, index=index) for index in range(count_responses(path))]
