@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("seed: stopped. Finished shards are kept; run the same command again to go on.", err=True)
+        click.echo("seed: stopped. Run the same command again; an extraction goes on where it was.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
