@@ -114,7 +114,8 @@ def extract(
         attributes: see `store_attributes`; they key the journal.
         seed: of crops and corruption.
         shard: utterances in a shard, the unit of work.
-        workers: threads that encode shards side by side; 0 encodes in this one.
+        workers: threads that encode shards side by side; 0 encodes in this one. Give torch one thread of its own for
+            each (`torch.set_num_threads(1)`): more would fight over the cores.
         max_failures: rows that may fail before the whole extraction counts as failed.
         device: where the encoder is; the CPU if not given.
         progress: called with the number of utterances done, at the start (resumed ones) and shard by shard.
@@ -143,8 +144,7 @@ def extract(
         return result
 
     tasks = [delayed(run, pure=False)(rows) for rows in todo]
-    # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes; one computing thread each.
-    torch.set_num_threads(1)
+    # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes.
     scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
     results = compute(*tasks, **scheduler)
     failures = [failure for failed, _ in results for failure in failed]

@@ -75,7 +75,6 @@ def train(
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
         )
     device = device or torch.device("cpu")
-    torch.set_num_threads(settings.threads)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     ids = [store.utterances[row] for row in store.ok]

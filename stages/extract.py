@@ -58,6 +58,8 @@ def extract(
     """
     from time import perf_counter
 
+    import torch
+
     from pipeline.device import choose_device
     from pipeline.encoders.registry import encoder_spec, load_encoder
     from pipeline.extract import extract as run
@@ -69,6 +71,7 @@ def extract(
     utterances = read_manifest(manifest)
     sources = read_augment(augment, root) if augment else {}
     recipe = settings.recipe(set_name)
+    torch.set_num_threads(1)  # the workers are the threads; more in each would fight over the cores
     where = choose_device(settings.extract.device)
     network = load_encoder(encoder, where, weights)
     attributes = store_attributes(

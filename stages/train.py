@@ -34,6 +34,8 @@ def train(
     """
     import csv
 
+    import torch
+
     from pipeline.device import choose_device
     from pipeline.files import replacing
     from pipeline.manifest import read_manifest
@@ -45,6 +47,7 @@ def train(
     settings = load_params(params, {"seed": seed, "train.device": device})
     opened = EmbeddingStore.open(store)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
+    torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
     where = choose_device(settings.train.device)
     with progress_bar("training", settings.train.max_epochs) as advance:
 

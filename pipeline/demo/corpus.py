@@ -18,7 +18,7 @@ NOISE_FILES = {"train": 30, "test": 15}
 MUSIC_FILES = {"train": 12, "test": 6}
 ROOMS = {"train": 60, "test": 20}
 UTTERANCES = 8
-BABBLE_UTTERANCES = 4
+BABBLE_UTTERANCES = 6
 
 # Families of random numbers, one for each kind of sound in each split. Noise file i of a split has seed family + i.
 _NOISE_SEEDS = {"train": 1_000, "test": 2_000}
@@ -76,7 +76,7 @@ def make_demo(
         train_voices: how many of `voices.TRAIN`; all by default.
         test_voices: how many of `voices.TEST`; all by default.
         babble_voices: how many of `voices.BABBLE`; all by default.
-        utterances: of each speaker, at most `len(voices.SENTENCES)`; babble voices say at most 4.
+        utterances: of each speaker, at most `len(voices.SENTENCES)`; babble voices say at most 6.
         background: share of noise, music and rooms to make, 0 to 1; three files of each are made at least.
         processes: espeak-ng processes at a time.
 
