@@ -143,8 +143,8 @@ def extract(
                 progress(len(rows))
         return result
 
-    # Named, so that Dask takes the shards in the manifest's order rather than in one of its own.
-    tasks = [delayed(run, pure=False)(rows, dask_key_name=f"shard-{rows.start:012d}") for rows in todo]
+    # In whatever order Dask takes them: every shard has its own place, and nothing depends on its neighbours.
+    tasks = [delayed(run, pure=False)(rows) for rows in todo]
     # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes.
     scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
     results = compute(*tasks, **scheduler)

@@ -68,15 +68,19 @@ def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge
     class StopError(Exception):
         pass
 
-    def stop_after_two(done: int, seen: list[int] = []) -> None:  # noqa: B006 (counts across calls on purpose)
-        seen.append(done)
-        if sum(seen) >= 6:
+    done: list[int] = []
+
+    def stop_after_two(rows: int) -> None:
+        done.append(rows)
+        if len(done) == 3:  # the first call tells of what an earlier run left: nothing
             raise StopError
 
     with pytest.raises(StopError):
         corpus.run(ge2e, tmp_path / "cut" / "s.zarr", progress=stop_after_two)
     assert not (tmp_path / "cut" / "s.zarr").exists()
-    assert corpus.run(ge2e, tmp_path / "cut" / "s.zarr").resumed == 6
+    # Dask takes the shards (of three, three and one utterances) in an order of its own.
+    assert 0 < sum(done) < 7
+    assert corpus.run(ge2e, tmp_path / "cut" / "s.zarr").resumed == sum(done)
     assert tree_bytes(tmp_path / "cut") == tree_bytes(tmp_path / "whole")
 
 
