@@ -112,7 +112,12 @@ class StoreWriter:
             shape: draws, views and dim of a row.
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
+
+        Raises:
+            StoreError: something else than a store is at `target`; it is not to be replaced.
         """
+        if target.exists() and not (target / "zarr.json").is_file() and (target.is_file() or any(target.iterdir())):
+            raise StoreError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = json.dumps({"attributes": attributes, "shard": shard, "ids": list(utterances)}, sort_keys=True)
         self.folder = target.parent / f".{target.name}.journal" / hashlib.sha256(made_of.encode()).hexdigest()[:16]

@@ -38,7 +38,6 @@ def manifest(
     if pattern is not None and audio is None:
         raise click.UsageError("--pattern needs --audio")
     from pipeline.corpora import list_utterances, read_corpus
-    from pipeline.files import replacing_folder
     from pipeline.manifest import write_manifest
     from pipeline.sets import Cut, Describer, write_set
 
@@ -53,9 +52,9 @@ def manifest(
     definition = read_corpus(corpora, settings.corpus)
     source = audio or Path("data/audio") / settings.corpus
     cut = Cut(settings.manifest.max_speakers, settings.manifest.max_utterances)
-    with progress_bar("reading", None) as advance, replacing_folder(out) as folder:
+    with progress_bar("reading", None) as advance:
         described = Describer(lambda: advance(1))
         for name in settings.sets:
             split = "train" if name == "train" else "test"
-            count = write_set(definition, source, split, name, settings.recipe(name), cut, folder, described)
+            count = write_set(definition, source, split, name, settings.recipe(name), cut, out, described)
             click.echo(f"{out / name}.csv: {count:,} utterances")

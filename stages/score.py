@@ -50,32 +50,29 @@ def score(
         raise click.UsageError("--system goes with --manifest, and not with --enrol, --test or --trials")
     if not systems and not all(listed.values()):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
-    from pipeline.files import replacing_folder
-
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials})
-    with replacing_folder(out) as folder:
-        if enrol and test and trials:
-            _score_list(enrol, test, trials, folder)
-        elif manifest:
-            from pipeline.manifest import read_manifest
-            from pipeline.report import write_det, write_json
-            from pipeline.scoring import score_systems
+    if enrol and test and trials:
+        _score_list(enrol, test, trials, out)
+    elif manifest:
+        from pipeline.manifest import read_manifest
+        from pipeline.report import write_det, write_json
+        from pipeline.scoring import score_systems
 
-            speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
-            with progress_bar("scoring", len(settings.conditions)) as advance:
-                table, rocs = score_systems(
-                    _folders(systems),
-                    settings.conditions,
-                    "clean",
-                    speakers,
-                    manifest,
-                    settings.score.max_trials,
-                    settings.score.bootstrap,
-                    settings.seed,
-                    lambda _: advance(1),
-                )
-            write_json(folder / "metrics.json", table)
-            write_det(folder / "det.csv", rocs)
+        speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
+        with progress_bar("scoring", len(settings.conditions)) as advance:
+            table, rocs = score_systems(
+                _folders(systems),
+                settings.conditions,
+                "clean",
+                speakers,
+                manifest,
+                settings.score.max_trials,
+                settings.score.bootstrap,
+                settings.seed,
+                lambda _: advance(1),
+            )
+        write_json(out / "metrics.json", table)
+        write_det(out / "det.csv", rocs)
     click.echo(f"{out / 'metrics.json'}: written")
 
 

@@ -108,3 +108,19 @@ def test_a_damaged_shard_is_never_read_as_embeddings(tmp_path: Path, damage: str
         shard.unlink()
     with pytest.raises(StoreError, match="Extract it again"):
         EmbeddingStore.open(path).read()
+
+
+def test_what_is_no_store_is_never_replaced_by_one(tmp_path: Path) -> None:
+    folder, file = tmp_path / "precious", tmp_path / "precious.wav"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    file.write_bytes(b"sound")
+    values = np.zeros((1, 1, 1, 2), dtype=np.float32)
+    for place in (folder, file):
+        with pytest.raises(StoreError, match="is there already, and is no embedding store"):
+            write_store(place, ["a"], values, np.array([OK], dtype=np.uint8), {"dim": 2})
+    assert (folder / "thesis.tex").read_text() == "years of work"
+    assert file.read_bytes() == b"sound"
+    (tmp_path / "empty").mkdir()
+    write_store(tmp_path / "empty", ["a"], values, np.array([OK], dtype=np.uint8), {"dim": 2})
+    assert EmbeddingStore.open(tmp_path / "empty").utterances == ("a",)
