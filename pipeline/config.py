@@ -1,14 +1,13 @@
 """The one place for knobs: `params.yaml`, read through a validated, frozen model."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
 from pipeline.augment.recipe import Recipe, condition_recipe, condition_view, training_recipe
-from pipeline.errors import ConfigError
+from pipeline.encoders.definition import EncoderDefinition
+from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
 """Samples in a frame's shift at 16 kHz."""
@@ -17,12 +16,6 @@ OVERHANG = 240
 
 TRAIN = "train"
 """The name of the training set; every other set is an evaluation condition."""
-
-
-class Frozen(BaseModel):
-    """Unknown keys and values of another type are errors; nothing changes once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 Decibels = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -40,14 +33,16 @@ class Extract(Frozen):
 
     draws: int = Field(4, ge=1)
     frames: int = Field(200, ge=10)
-    noise_snr: Decibels = [0.0, 15.0]
-    music_snr: Decibels = [5.0, 15.0]
+    noise_snr: Decibels = Field([0.0, 15.0])
+    music_snr: Decibels = Field([5.0, 15.0])
     babble_share: float = Field(0.3, ge=0, le=1)
     eval_crops: int = Field(1, ge=1)
     eval_frames: int | None = Field(None, ge=10)
     shard: int = Field(64, ge=1)
     workers: int = Field(2, ge=0)
     max_failures: int = Field(10, ge=0)
+    short_audio: Literal["wrap", "fail"] = "wrap"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
 
 
@@ -98,7 +93,10 @@ class Params(Frozen):
     data_root: str | None = None
     seed: int = Field(0, ge=0)
     encoders: list[str] = Field(["ge2e"], min_length=1)
-    sets: list[str] = [TRAIN, "clean", "noise0"]
+    encoder: dict[str, EncoderDefinition] = Field(
+        {name: EncoderDefinition(family=name) for name in ("ge2e", "campplus")}
+    )
+    sets: list[str] = Field([TRAIN, "clean", "noise0"])
     conditions: list[str] = Field(["clean", "noise0"], min_length=1)
     manifest: Cutting = Cutting()
     extract: Extract = Extract()
@@ -145,35 +143,6 @@ def read_params(path: Path | None) -> Params:
     if path is None:
         return Params()
     return validated(Params, load_yaml(path), str(path))
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 mapping, the dialect DVC reads (so that 5e-4 is a number)."""
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file. Name another, or run from the project's folder.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values.")
-    return content
-
-
-_M = TypeVar("_M", bound=BaseModel)
-
-
-def validated(model: type[_M], content: Any, where: str) -> _M:
-    """Build a model from plain data, or raise ConfigError that names the first wrong key and what it should be."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first, more = error.errors()[0], error.error_count() - 1
-        key = ".".join(map(str, first["loc"]))
-        got = f", got {first['input']!r}" if first["type"] != "missing" and first["loc"] else ""
-        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        tail = f" ({more} more wrong)" if more else ""
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{what}{got}{tail}") from error
 
 
 def _pair(values: list[float]) -> tuple[float, float]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Frozen, load_yaml, validated
 from pipeline.errors import CorpusError
 from pipeline.manifest import Utterance
+from pipeline.validation import Frozen, load_yaml, validated
 
 ROLES = ("speech", "noise", "music", "rooms")
 SIMULATED = "simulated"

@@ -35,7 +35,7 @@ class _BrokenError(Exception):
 def download(
     url: str,
     target: Path,
-    sha256: str,
+    sha256: str | None,
     progress: Progress | None = None,
     retries: int = 5,
     *,
@@ -49,7 +49,7 @@ def download(
     Args:
         url: http://, https:// or file:// address.
         target: the file to make; kept as it is if it already has this SHA-256, else replaced.
-        sha256: 64 hexadecimal digits.
+        sha256: 64 hexadecimal digits; None takes what comes.
         progress: called with the bytes there are and the bytes there will be (None where the server does not say).
         retries: how often to try again in a row without a single new byte.
         sleep: waits for a number of seconds between attempts.
@@ -57,7 +57,7 @@ def download(
     Raises:
         FetchError: the file cannot be had, or is not the one promised, or there is no room for it.
     """
-    expected = sha256.lower()
+    expected = sha256 and sha256.lower()
     if target.is_dir():
         raise FetchError(f"{target} is a folder, so {url} cannot be saved there; remove it or choose another target")
     if target.is_file() and sha256_of(target) == expected:
@@ -72,7 +72,7 @@ def download(
             _discard(part)
             _transfer(url, part, progress, retries, sleep)
             found = sha256_of(part)
-        if found != expected:
+        if expected is not None and found != expected:
             _discard(part)
             raise FetchError(
                 f"{url} has sha256 {found}, expected {expected}: it changed at its source or on the way; "

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from pipeline.audio import SAMPLE_RATE, read_audio
 from pipeline.augment.recipe import Recipe, check_sources, make_views
 from pipeline.augment.sources import Source, SourcePool
-from pipeline.encoders.registry import Encoder
+from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ExtractionError
 from pipeline.files import replacing
 from pipeline.manifest import Utterance
 from pipeline.store import FAILED, MISSING, OK, StoreWriter
+
+ShortAudio = Literal["wrap", "fail"]
 
 BATCH = 8
 """Utterances encoded together; fixed, since the composition of a batch can show in the last bits."""
@@ -36,7 +38,7 @@ class Job:
     pool: SourcePool
     encoder: Encoder
     seed: int
-    device: torch.device
+    short_audio: ShortAudio
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Summary:
 
 
 def store_attributes(
-    encoder: str,
-    weights_sha256: str,
-    dim: int,
+    encoder: Encoder,
     recipe: Recipe,
     seed: int,
     manifest_sha256: str | None,
@@ -68,10 +68,13 @@ def store_attributes(
         for view in recipe.views
     ]
     return {
-        "encoder": encoder,
-        "weights_sha256": weights_sha256,
-        "dim": dim,
-        "sample_rate": SAMPLE_RATE,
+        "encoder": encoder.name,
+        "family": encoder.family,
+        "weights_sha256": encoder.weights_sha256,
+        "front_end": encoder.front_end,
+        "precision": encoder.precision,
+        "dim": encoder.dim,
+        "sample_rate": encoder.sample_rate,
         "seed": seed,
         "recipe": {
             "views": views,
@@ -96,7 +99,7 @@ def extract(
     shard: int = 64,
     workers: int = 0,
     max_failures: int = 0,
-    device: torch.device | None = None,
+    short_audio: ShortAudio = "wrap",
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
@@ -109,7 +112,7 @@ def extract(
         root: folder the manifest's paths are relative to.
         recipe: views, draws and crop.
         sources: noise, music, rooms and talkers by kind.
-        encoder: a frozen encoder on `device`.
+        encoder: a frozen encoder.
         out: the store's final place.
         attributes: see `store_attributes`; they key the journal.
         seed: of crops and corruption.
@@ -117,7 +120,7 @@ def extract(
         workers: threads that encode shards side by side; 0 encodes in this one. Give torch one thread of its own for
             each (`torch.set_num_threads(1)`): more would fight over the cores.
         max_failures: rows that may fail before the whole extraction counts as failed.
-        device: where the encoder is; the CPU if not given.
+        short_audio: what becomes of an utterance too short for the encoder: it is repeated, or marked as failed.
         progress: called with the number of utterances done, at the start (resumed ones) and shard by shard.
 
     Raises:
@@ -127,7 +130,7 @@ def extract(
     check_sources(recipe, sources, out)
     shape = (recipe.draws, len(recipe.views), encoder.dim)
     writer = StoreWriter(out, [row.utterance for row in manifest], shape, attributes, shard)
-    job = Job(manifest, root, recipe, SourcePool(sources), encoder, seed, device or torch.device("cpu"))
+    job = Job(manifest, root, recipe, SourcePool(sources), encoder, seed, short_audio)
     status = writer.status()
     # A shard with failed rows is tried again: the files may have been mended meanwhile.
     todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
@@ -180,6 +183,11 @@ def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tupl
             path = job.root / utterance.path
             try:
                 wave = read_audio(path)
+                if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
+                    raise AudioError(
+                        f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
+                        " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
+                    )
             except AudioError as error:
                 failures.append((utterance.utterance, utterance.path, str(error)))
                 status[row - rows.start] = FAILED
@@ -189,8 +197,7 @@ def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tupl
             encoded.append(row - rows.start)
         if not encoded:
             continue
-        with torch.inference_mode():
-            embeddings = job.encoder([wave.to(job.device) for wave in waves]).float().cpu().numpy()
+        embeddings = job.encoder(waves).numpy()
         seconds += sum(map(len, waves)) / SAMPLE_RATE
         values[encoded] = embeddings.reshape(len(encoded), *shape[1:])
         status[encoded] = OK

@@ -11,13 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.config import Network, Train, validated
+from pipeline.config import Network, Train
 from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.sampler import one_step
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
-from pipeline.encoders.weights import load_state
+from pipeline.encoders.checkpoint import load_state
 from pipeline.errors import StoreError, WeightsError
 from pipeline.files import replacing
+from pipeline.store import SPACE
+from pipeline.validation import validated
 
 FORMAT = "seed-1"
 
@@ -59,7 +61,7 @@ class ModelFile:
 
     model: SeedModel
     encoder: Mapping[str, Any]
-    """Name, weights_sha256 and dim of the encoder whose embeddings it was trained on."""
+    """The encoder whose embeddings it was trained on, see `EmbeddingStore.encoder`."""
 
 
 def save_model(path: Path, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
@@ -105,10 +107,10 @@ def load_model(path: Path, device: torch.device | None = None) -> ModelFile:
 
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Path, store_path: Path) -> None:
     """Raise StoreError unless a store's embeddings come from the encoder that the model was trained on."""
-    for key in ("name", "weights_sha256", "dim"):
-        theirs = attributes.get("encoder" if key == "name" else key)
-        if model.encoder[key] != theirs:
+    for key in SPACE:
+        ours, theirs = model.encoder.get(key), attributes.get(key)
+        if ours != theirs:
             raise StoreError(
-                f"{store_path}: encoder {key} is {theirs!r}, but {model_path} was trained on {model.encoder[key]!r}."
+                f"{store_path}: encoder {key} is {theirs!r}, but {model_path} was trained on {ours!r}."
                 " Train a model on this encoder."
             )

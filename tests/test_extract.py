@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from pipeline.audio import read_audio
 from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.sources import Source
-from pipeline.encoders.registry import Encoder
+from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError
 from pipeline.extract import Summary, extract, failures_path, store_attributes
 from pipeline.manifest import Utterance
@@ -33,7 +34,7 @@ class Corpus:
         }
 
     def run(self, encoder: Encoder, out: Path, recipe: Recipe = TRAINING, **options: object) -> Summary:
-        attributes = store_attributes("ge2e", "0" * 64, 256, recipe, 0, None, None)
+        attributes = store_attributes(encoder, recipe, 0, None, None)
         settings = {"seed": 0, "shard": 3, "workers": 0, **options}
         return extract(self.manifest, self.root, recipe, self.sources, encoder, out, attributes, **settings)  # type: ignore[arg-type]
 
@@ -124,14 +125,12 @@ def test_a_recipe_without_its_sources_is_refused_before_any_work(corpus: Corpus,
 
 
 def test_an_encoder_that_returns_nan_fails_the_row(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
-    class Faulty:
-        dim, sample_rate = ge2e.dim, ge2e.sample_rate
-
-        def __call__(self, waves: list[torch.Tensor]) -> torch.Tensor:
-            embeddings = ge2e(waves)
+    class Faulty(Encoder):
+        def __call__(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
+            embeddings = super().__call__(waves)
             embeddings[0, 0] = float("nan")
             return embeddings
 
-    done = corpus.run(Faulty(), tmp_path / "s.zarr", CLEAN, max_failures=7)
+    done = corpus.run(Faulty(ge2e.network, "ge2e", "ge2e", None), tmp_path / "s.zarr", CLEAN, max_failures=7)
     assert [name for name, _, _ in done.failures] == ["u0", "u3", "u6"]  # the first of each batch
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == [1, 2, 4, 5]

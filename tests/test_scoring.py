@@ -50,7 +50,7 @@ def test_a_list_leaves_failed_utterances_out(tmp_path: Path) -> None:
 def test_stores_of_other_encoders_or_one_enhanced_are_not_compared(tmp_path: Path) -> None:
     raw = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.1))
     trials = all_pairs(list(SPEAKERS.values()), 100, 0)
-    for name, attributes in (("b", {"encoder": "other"}), ("c", {"enhanced_by_sha256": "ef", "timestep": 50})):
+    for name, attributes in (("b", {"weights_sha256": "other"}), ("c", {"enhanced_by_sha256": "ef", "timestep": 50})):
         other = EmbeddingStore.open(make(tmp_path / f"{name}.zarr", 0.1, **attributes))
         with pytest.raises(StoreError, match="cannot be compared"):
             score_list(raw, other, trials)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000
+from pipeline.encoders.encoder import Network
+from pipeline.encoders.features import MelSpectrogram
+
 FFT, HOP, MELS = 400, 160, 40
 WINDOW = 160
 """Frames in a window, 1.6 s."""
@@ -20,52 +20,42 @@ TARGET_RMS = 10 ** (-30 / 20)
 _CHUNK = 256  # windows in one pass of the LSTM; bounds memory, and keeps the composition of batches fixed
 
 
-class MelSpectrogram(nn.Module):
-    """Slaney mel spectrogram of power, no logarithm: [B, S] at 16 kHz to [B, 1 + S // 160, 40]."""
+class GE2E(Network):
+    """Mel windows of 1.6 s → LSTM(40→256, 3 layers), last state → Linear → ReLU → unit length; mean over windows.
 
-    window: Tensor
-    bank: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(FFT, periodic=True), persistent=False)
-        bank = torch.from_numpy(slaney_filterbank(SAMPLE_RATE, FFT, MELS)).float()
-        self.register_buffer("bank", bank, persistent=False)
-
-    def forward(self, waves: Tensor) -> Tensor:
-        """Return [B, frames, 40] for waves [B, S]."""
-        spectrum = torch.stft(
-            waves, FFT, HOP, window=self.window, center=True, pad_mode="constant", return_complex=True
-        )
-        return (self.bank @ spectrum.abs().square()).transpose(1, 2)
-
-
-class GE2E(nn.Module):
-    """Mel windows of 1.6 s → LSTM(40→256, 3 layers), last state → Linear → ReLU → unit length; mean over windows."""
+    Silence that the reference would have trimmed counts here.
+    """
 
     dim = 256
-    sample_rate = SAMPLE_RATE
+    min_samples = FFT
 
     def __init__(self) -> None:
         super().__init__()
-        self.front_end = MelSpectrogram()
+        self.front_end = MelSpectrogram(FFT, FFT, HOP, MELS, scale="slaney", pad_mode="constant", persistent=False)
         self.lstm = nn.LSTM(MELS, 256, num_layers=3, batch_first=True)
         self.linear = nn.Linear(256, 256)
 
-    def forward(self, waves: Sequence[Tensor]) -> Tensor:
-        """Return unit embeddings [B, 256] of B waves [S_i], 16 kHz in [-1, 1], of any lengths.
+    def features(self, waves: Tensor) -> Tensor:
+        """Return mel windows [B, W, 160, 40] of waves [B, S], no logarithm."""
+        length = waves.shape[1]
+        starts = window_starts(length)
+        padded = nn.functional.pad(raise_volume(waves), (0, max(0, (starts[-1] + WINDOW) * HOP - length)))
+        frames = self.front_end(padded).transpose(1, 2)
+        return torch.stack([frames[:, start : start + WINDOW] for start in starts], dim=1)
 
-        A vector's windows are averaged, so silence that the reference would have trimmed counts here.
-        """
-        mels, counts = [], []
-        for wave in waves:
-            starts = window_starts(len(wave))
-            padded = nn.functional.pad(raise_volume(wave), (0, max(0, (starts[-1] + WINDOW) * HOP - len(wave))))
-            frames = self.front_end(padded[None])[0]
-            mels.append(torch.stack([frames[start : start + WINDOW] for start in starts]))
-            counts.append(len(starts))
-        partial = torch.cat([self._encode(chunk) for chunk in torch.split(torch.cat(mels), _CHUNK)])
-        means = torch.stack([windows.mean(dim=0) for windows in torch.split(partial, counts)])
+    def embed(self, features: Tensor) -> Tensor:
+        """Return unit embeddings [B, 256] of windows [B, W, 160, 40]."""
+        return self._mean_over_windows(features.flatten(0, 1), [features.shape[1]] * len(features))
+
+    def encode(self, waves: Sequence[Tensor]) -> Tensor:
+        """Return unit embeddings [B, 256] of waves [S_i]: windows of any waves go together."""
+        windows = [self.exact_features(wave[None])[0] for wave in waves]
+        return self._mean_over_windows(torch.cat(windows), list(map(len, windows)))
+
+    def _mean_over_windows(self, windows: Tensor, counts: list[int]) -> Tensor:
+        """Return unit embeddings [B, 256] of windows [sum of counts, 160, 40]."""
+        partial = torch.cat([self._encode(chunk) for chunk in torch.split(windows, _CHUNK)])
+        means = torch.stack([own.mean(dim=0) for own in torch.split(partial, counts)])
         return nn.functional.normalize(means, dim=1)
 
     def _encode(self, mels: Tensor) -> Tensor:
@@ -82,22 +72,8 @@ def window_starts(length: int) -> list[int]:
     return starts[:-1] if coverage < COVERAGE and len(starts) > 1 else starts
 
 
-def raise_volume(wave: Tensor) -> Tensor:
-    """Scale a quiet wave [S] up to -30 dB full scale."""
-    rms = wave.square().mean().sqrt()
-    return wave * (TARGET_RMS / rms).clamp(min=1.0) if rms > 0 else wave
-
-
-def slaney_filterbank(sample_rate: int, fft: int, mels: int) -> NDArray[np.float64]:
-    """Return triangular mel filters [mels, fft // 2 + 1] of unit area (Slaney's Auditory Toolbox, 1998).
-
-    The mel scale is linear below 1 kHz (15 mel) and logarithmic above, where 27 mel make a factor of 6.4.
-    """
-    top = 15 + 27 * np.log(sample_rate / 2 / 1000) / np.log(6.4)
-    mel = np.linspace(0, top, mels + 2)
-    edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)))
-    bins = np.linspace(0, sample_rate / 2, fft // 2 + 1)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    area: NDArray[np.float64] = 2 / (edges[2:] - edges[:-2])[:, None]
-    return np.maximum(0, np.minimum(rising, falling)) * area
+def raise_volume(waves: Tensor) -> Tensor:
+    """Scale quiet waves [B, S] up to -30 dB full scale each."""
+    rms = waves.square().mean(dim=1, keepdim=True).sqrt()
+    gain = torch.where(rms > 0, TARGET_RMS / rms, 1.0)
+    return waves * gain.clamp(min=1.0)

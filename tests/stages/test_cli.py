@@ -99,11 +99,11 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "unknown encoder": (
             ["extract", "--encoder", "x", "--out", "n.zarr", "--manifest", "m.csv"],
-            "unknown encoder 'x'",
+            "encoder x: unknown family 'x'; there are",
         ),
         "unknown condition": ([*extract, "--manifest", "m.csv", "--set", "hum"], "unknown condition 'hum'"),
         "no sources": ([*extract, "--manifest", "m.csv", "--set", "noise5"], "no noise files"),
-        "wrong weights": ([*extract, "--manifest", "m.csv", "--weights", "w.pt"], "sha256"),
+        "wrong weights": ([*extract, "--manifest", "m.csv", "--weights", "w.pt"], "cannot read weights w.pt"),
         "device": ([*extract, "--manifest", "m.csv", "--device", "cuda:99"], "is not there"),
         "corpus root": (
             ["fetch", "--corpora", "c.yaml", "--corpus", "x", "--data-root", "nowhere"],

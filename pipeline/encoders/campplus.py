@@ -1,0 +1,184 @@
+"""CAM++ (Wang et al., 2023, arXiv 2303.00332): a densely connected TDNN with context-aware masking."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.encoders.encoder import Network
+from pipeline.encoders.features import KaldiFbank
+
+GROWTH, BOTTLENECK = 32, 128
+SEGMENT = 100
+"""Frames (at half rate, so 2 s) over which the mask's local context is averaged."""
+BLOCKS = ((12, 1), (24, 2), (16, 2))
+"""Layers and dilation of the three dense blocks."""
+
+
+class CAMPlusPlus(Network):
+    """Kaldi fbank → 2-D convolutions on frequency → TDNN → 3 dense blocks → mean and deviation → Linear → BatchNorm.
+
+    The last BatchNorm has no affine part and no ReLU behind it, as the published weights want it. State-dict names are
+    those of 3D-Speaker, which WeSpeaker shares.
+    """
+
+    # 80 ms: two frames at half rate are the least that have a deviation.
+    min_samples = KaldiFbank.LENGTH + 2 * KaldiFbank.HOP
+
+    def __init__(self, dim: int = 192, front_end: KaldiFbank | None = None, variance_floor: float = 0.0) -> None:
+        """Lay out the network; WeSpeaker's differs in its front-end and adds 1e-7 to variances."""
+        super().__init__()
+        self.dim = dim
+        self.front_end = front_end or KaldiFbank()
+        self.head = _Head()
+        channels = 128
+        self.xvector = nn.Sequential()
+        self.xvector.add_module("tdnn", _Tdnn(32 * 80 // 8, channels))
+        for number, (layers, dilation) in enumerate(BLOCKS, start=1):
+            self.xvector.add_module(f"block{number}", _DenseBlock(channels, layers, dilation))
+            channels += layers * GROWTH
+            self.xvector.add_module(f"transit{number}", _Transit(channels))
+            channels //= 2
+        self.xvector.add_module("out_nonlinear", _BatchNormRelu(channels))
+        self.xvector.add_module("stats", _Statistics(variance_floor))
+        self.xvector.add_module("dense", _Dense(2 * channels, dim))
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Return [B, frames, 80] for waves [B, S]."""
+        return self.front_end(waves)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return [B, dim] for features [B, frames, 80]."""
+        return self.xvector(self.head(features.transpose(1, 2)))
+
+
+class _Head(nn.Module):
+    """[B, 80, T] to [B, 320, T]: convolutions that keep time and reduce frequency by eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.layer1 = nn.Sequential(_Residual(stride=2), _Residual(stride=1))
+        self.layer2 = nn.Sequential(_Residual(stride=2), _Residual(stride=1))
+        self.conv2 = nn.Conv2d(32, 32, 3, stride=(2, 1), padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x.unsqueeze(1))))
+        x = self.layer2(self.layer1(x))
+        return F.relu(self.bn2(self.conv2(x))).flatten(1, 2)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions of 32 channels around a shortcut."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(32, 32, 3, stride=(stride, 1), padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(32, 32, 1, stride=(stride, 1), bias=False), nn.BatchNorm2d(32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+class _BatchNormRelu(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.batchnorm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.batchnorm(x))
+
+
+class _Tdnn(nn.Module):
+    """Convolution over five frames that halves the frame rate."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv1d(channels, out, 5, stride=2, padding=2, bias=False)
+        self.nonlinear = _BatchNormRelu(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.nonlinear(self.linear(x))
+
+
+class _DenseBlock(nn.Module):
+    """Layers that each see all that came before them, and add 32 channels."""
+
+    def __init__(self, channels: int, layers: int, dilation: int) -> None:
+        super().__init__()
+        for number in range(layers):
+            self.add_module(f"tdnnd{number + 1}", _DenseLayer(channels + number * GROWTH, dilation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.children():
+            x = torch.cat([x, layer(x)], dim=1)
+        return x
+
+
+class _DenseLayer(nn.Module):
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.nonlinear1 = _BatchNormRelu(channels)
+        self.linear1 = nn.Conv1d(channels, BOTTLENECK, 1, bias=False)
+        self.nonlinear2 = _BatchNormRelu(BOTTLENECK)
+        self.cam_layer = _ContextMask(dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))))
+
+
+class _ContextMask(nn.Module):
+    """A local convolution times a mask from the utterance's and the segment's mean (eq. 3 to 6)."""
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.linear_local = nn.Conv1d(BOTTLENECK, GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
+        self.linear1 = nn.Conv1d(BOTTLENECK, BOTTLENECK // 2, 1)
+        self.linear2 = nn.Conv1d(BOTTLENECK // 2, GROWTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One column a segment: the mask is the same all through it.
+        context = x.mean(dim=2, keepdim=True) + F.avg_pool1d(x, SEGMENT, ceil_mode=True)
+        mask = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
+        return self.linear_local(x) * mask.repeat_interleave(SEGMENT, dim=2)[..., : x.shape[2]]
+
+
+class _Transit(nn.Module):
+    """Halve the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.nonlinear = _BatchNormRelu(channels)
+        self.linear = nn.Conv1d(channels, channels // 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.nonlinear(x))
+
+
+class _Statistics(nn.Module):
+    """[B, C, T] to [B, 2 C]: mean and unbiased deviation over time."""
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.mean(dim=2), (x.var(dim=2) + self.floor).sqrt()], dim=1)
+
+
+class _Dense(nn.Module):
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv1d(channels, dim, 1, bias=False)
+        self.nonlinear = nn.Sequential()
+        self.nonlinear.add_module("batchnorm", nn.BatchNorm1d(dim, affine=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.nonlinear(self.linear(x.unsqueeze(2)).squeeze(2))

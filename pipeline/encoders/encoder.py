@@ -1,0 +1,106 @@
+"""What every encoder is: a network from equally long waves to embeddings, and a frozen one that takes any lengths."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.encoders.features import SAMPLE_RATE
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+PASS_SECONDS = 120
+"""Most audio in one pass of a network; bounds memory."""
+
+
+class Network(nn.Module, ABC):
+    """An architecture: `features` in float32 always, `embed` in whatever precision is asked for."""
+
+    dim: int
+    """Length of an embedding."""
+    sample_rate: int = SAMPLE_RATE
+    min_samples: int
+    """Samples of the shortest wave that gives a finite embedding."""
+
+    @abstractmethod
+    def features(self, waves: Tensor) -> Tensor:
+        """Return what the network sees of waves [B, S] at `sample_rate` in [-1, 1], utterances along the first axis."""
+
+    @abstractmethod
+    def embed(self, features: Tensor) -> Tensor:
+        """Return embeddings [B, dim] of features."""
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """Return embeddings [B, dim] of waves [B, S]."""
+        return self.embed(self.exact_features(waves))
+
+    def exact_features(self, waves: Tensor) -> Tensor:
+        """Return `features` in float32, also under autocast: half precision would spoil spectra and logarithms."""
+        with torch.autocast(waves.device.type, enabled=False):
+            return self.features(waves.float())
+
+    def encode(self, waves: Sequence[Tensor]) -> Tensor:
+        """Return embeddings [B, dim] of B waves [S_i] of any lengths.
+
+        Waves of one length go through together; none is padded to the length of another.
+        """
+        lengths: dict[int, list[int]] = {}
+        for index, wave in enumerate(waves):
+            lengths.setdefault(len(wave), []).append(index)
+        result = torch.empty(len(waves), self.dim, device=waves[0].device)
+        for length, indices in lengths.items():
+            size = max(1, PASS_SECONDS * self.sample_rate // length)
+            for start in range(0, len(indices), size):
+                part = indices[start : start + size]
+                result[part] = self(torch.stack([waves[index] for index in part])).float()
+        return result
+
+
+class Encoder:
+    """A frozen network on its device: waves of any lengths in, float32 embeddings [B, dim] on the CPU out."""
+
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        family: str,
+        weights_sha256: str | None,
+        front_end: Mapping[str, Any] | None = None,
+        device: torch.device | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        """Freeze `network` and move it to `device` (the CPU if not given).
+
+        Args:
+            network: the architecture with its weights loaded.
+            name: what it is called in stores and tables.
+            family: of its architecture.
+            weights_sha256: of the file that its weights come from, if there is one.
+            front_end: options of a front-end that the family leaves open.
+            device: where it runs.
+            precision: of its autocast; float32 is none.
+        """
+        self.device = device or torch.device("cpu")
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.name, self.family, self.weights_sha256 = name, family, weights_sha256
+        self.front_end, self.precision = front_end, precision
+        self.dim, self.sample_rate, self.min_samples = network.dim, network.sample_rate, network.min_samples
+
+    def __call__(self, waves: Sequence[Tensor]) -> Tensor:
+        """Return embeddings [B, dim] of B waves [S_i] at `sample_rate` Hz in [-1, 1], of any lengths.
+
+        A wave shorter than `min_samples` is repeated up to that.
+        """
+        placed = [wrap(wave, self.min_samples).to(self.device, non_blocking=True) for wave in waves]
+        autocast = torch.autocast(
+            self.device.type, dtype=getattr(torch, self.precision), enabled=self.precision != "float32"
+        )
+        with torch.no_grad(), autocast:
+            return self.network.encode(placed).float().cpu()
+
+
+def wrap(wave: Tensor, length: int) -> Tensor:
+    """Repeat a wave [S] end to start until it has `length` samples; a longer one is left alone."""
+    return wave if len(wave) >= length else wave.repeat(-(-length // len(wave)))[:length]

@@ -1,0 +1,18 @@
+"""What the tests of the architectures share."""
+
+import torch
+from torch import nn
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a module random weights and, unlike at initialisation, BatchNorms that do something; in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+            elif name.endswith("running_mean") or (name.endswith("bias") and tensor.ndim == 1):
+                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
+            elif tensor.is_floating_point() and tensor.ndim == 1 and name.endswith("weight"):
+                tensor.copy_(1 + 0.1 * torch.randn(tensor.shape, generator=generator))
+    return module.eval()
