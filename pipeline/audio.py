@@ -15,6 +15,9 @@ Waveform = NDArray[np.float32]
 SAMPLE_RATE = 16_000
 """Hz. Every encoder of ours listens at this rate."""
 
+AUDIBLE = 2.0**-23
+"""Full scale is 1; below the last bit of 24-bit audio there is only silence."""
+
 # libsndfile clips a WAV whose data chunk promises more than the file holds, and only says so in its log.
 _SHORT_CHUNK = re.compile(r"data : (\d+) \(should be (\d+)\)")
 _STREAMED = 0x7FFFFF00  # writers that cannot seek back leave a huge size in the header; that is no damage
@@ -26,6 +29,8 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     Raises:
         AudioError: the file is missing, not audio, empty, truncated, silent, or holds NaN or infinite samples.
     """
+    if path.exists() and not path.is_file():
+        raise AudioError(f"{path}: is no regular file. Remove it from the manifest.")  # a pipe would never end
     try:
         with soundfile.SoundFile(path) as file:
             promised, rate, log = file.frames, file.samplerate, file.extra_info
@@ -42,10 +47,13 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds NaN or infinite samples. Export the recording again.")
     mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if not mono.any():
-        raise AudioError(f"{path}: silent, every sample is zero. Remove it from the manifest.")
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
+    if len(mono) == 0:
+        raise AudioError(f"{path}: shorter than one sample at {sample_rate} Hz. Remove it from the manifest.")
+    if np.abs(mono).max() < AUDIBLE:
+        why = ", its channels cancel out" if np.abs(samples).max() >= AUDIBLE and samples.shape[1] > 1 else ""
+        raise AudioError(f"{path}: silent{why or ', every sample is zero'}. Remove it from the manifest.")
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
@@ -79,8 +87,6 @@ def duration(path: Path) -> float | None:
 def _why_unreadable(path: Path, error: Exception) -> str:
     if not path.exists():
         return "no such file. Check the audio root, or make the manifest again."
-    if path.is_dir():
-        return "is a folder, not an audio file."
     if path.stat().st_size == 0:
         return "empty file (0 bytes). Copy the file again."
     reason = str(getattr(error, "error_string", error)).rstrip(".")

@@ -1,9 +1,10 @@
 """The one place for knobs: `params.yaml`, read through a validated, frozen model."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.augment.recipe import Recipe, condition_recipe, condition_view, training_recipe
 from pipeline.encoders.definition import EncoderDefinition
@@ -14,11 +15,23 @@ HOP = 160
 OVERHANG = 240
 """Samples of the last 400-sample window beyond its shift."""
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
 TRAIN = "train"
 """The name of the training set; every other set is an evaluation condition."""
 
 
-Decibels = Annotated[list[float], Field(min_length=2, max_length=2)]
+LOUDEST, QUIETEST = -60.0, 100.0
+"""SNRs (dB) beyond these are mistakes: nothing would be left of the one or of the other signal."""
+
+
+def _rising(values: list[float]) -> list[float]:
+    if not LOUDEST <= values[0] <= values[1] <= QUIETEST:
+        raise ValueError(f"must be [lowest, highest] SNR in dB, between {LOUDEST:g} and {QUIETEST:g}")
+    return values
+
+
+Decibels = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
 
 
 class Cutting(Frozen):
@@ -59,7 +72,7 @@ class Train(Frozen):
     """Stage two: fit SEED on cached pairs."""
 
     network: Network = Network()
-    timesteps: int = Field(1000, ge=2)
+    timesteps: int = Field(1000, ge=2, le=100_000)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     batch_size: int = Field(256, ge=1)
@@ -91,7 +104,7 @@ class Params(Frozen):
 
     corpus: str = "demo"
     data_root: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     encoders: list[str] = Field(["ge2e"], min_length=1)
     encoder: dict[str, EncoderDefinition] = Field(
         {name: EncoderDefinition(family=name) for name in ("ge2e", "campplus")}
@@ -108,6 +121,12 @@ class Params(Frozen):
     def _sets_are_train_and_conditions(self) -> "Params":
         for name in self.conditions:
             condition_view(name)
+        for key, names in (("encoders", self.encoders), ("conditions", self.conditions)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key} must differ from each other")
+        for name in (*self.encoders, *self.encoder):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"encoder name {name!r}: use letters, digits, '-' and '_', for it names folders")
         if "clean" not in self.conditions:
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:

@@ -58,6 +58,8 @@ class Corpus(Frozen):
     speaker: str | None = None
     """Regular expression on a file's path below the speech folder; its first group is the speaker. None: unknown."""
     simulated_rooms: int = Field(200, ge=1)
+    overlap: bool = False
+    """Whether train and test may share speakers, noise, music, rooms or talkers: figures are then no evidence."""
     train: Split
     test: Split
 
@@ -73,12 +75,7 @@ class Corpus(Frozen):
     @classmethod
     def _speaker_is_a_pattern(cls, pattern: str | None) -> str | None:
         if pattern is not None:
-            try:
-                groups = re.compile(pattern).groups
-            except re.error as error:
-                raise ValueError(f"not a regular expression ({error})") from None
-            if groups < 1:
-                raise ValueError("needs a group, as in 'SPEAKER(\\d+)'")
+            _speaker_pattern(pattern)
         return pattern
 
 
@@ -91,13 +88,14 @@ def read_corpus(path: Path, name: str) -> Corpus:
     """
     definitions = load_yaml(path)
     if name not in definitions:
-        raise CorpusError(f"{path}: no corpus {name!r}; there are {', '.join(sorted(definitions))}. Define it there.")
+        there = ", ".join(sorted(map(str, definitions)))
+        raise CorpusError(f"{path}: no corpus {name!r}; there are {there}. Define it there.")
     return validated(Corpus, definitions[name], f"{path}: {name}")
 
 
 def data_root(corpus: Corpus, given: str | None) -> Path:
     """Return the folder above a corpus's role folders: as given, else $SEED_DATA, else data/corpora."""
-    base = Path(given or os.environ.get("SEED_DATA") or "data/corpora").expanduser()
+    base = Path(os.path.expanduser(given or os.environ.get("SEED_DATA") or "data/corpora"))
     return base / corpus.root if corpus.root else base
 
 
@@ -109,7 +107,16 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder. Fetch the corpus, or correct its folders in data/corpora.yaml.")
-    files = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+    try:
+        found = list(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise CorpusError(f"file pattern {pattern!r}: {error}. Give one such as '*/*.wav'.") from error
+    files = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    for path in files:
+        try:
+            path.as_posix().encode()
+        except UnicodeEncodeError:
+            raise CorpusError(f"{path.as_posix()!r}: the name is not UTF-8, no list can hold it. Rename it.") from None
     if not files:
         raise CorpusError(f"{folder}: nothing matches {pattern!r}. Correct the pattern in data/corpora.yaml.")
     return files
@@ -124,17 +131,28 @@ def list_utterances(folder: Path, pattern: str, speaker: str | None) -> list[Utt
     Raises:
         CorpusError: nothing matches, or the speaker cannot be read from a path.
     """
+    speaks = _speaker_pattern(speaker) if speaker else None
     fixed = folder.joinpath(*_fixed_part(pattern))
     utterances = []
     for path in list_files(folder, pattern):
         name, below = path.relative_to(fixed).as_posix(), path.relative_to(folder).as_posix()
-        match = re.search(speaker, below) if speaker else None
-        if speaker and match is None:
+        match = speaks.search(below) if speaks else None
+        if speaks and match is None:
             raise CorpusError(
                 f"{path}: the speaker pattern {speaker!r} finds nothing in {below!r}. Correct the pattern."
             )
         utterances.append(Utterance(name, path.as_posix(), match[1] if match else None))
     return utterances
+
+
+def _speaker_pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise CorpusError(f"speaker pattern {text!r}: not a regular expression ({error})") from None
+    if pattern.groups < 1:
+        raise CorpusError(f"speaker pattern {text!r}: needs a group, as in 'SPEAKER(\\d+)'")
+    return pattern
 
 
 def _fixed_part(pattern: str) -> list[str]:

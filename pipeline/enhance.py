@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.files import sha256_of
-from pipeline.model import check_encoder, load_model
+from pipeline.model import check_encoder, load_model, refuse_enhanced
 from pipeline.store import EmbeddingStore, write_store
+
+REVISION = 1
+"""Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 _BATCH = 4096
 
@@ -27,11 +31,20 @@ def enhance(
 
     Raises:
         WeightsError: the model cannot be read.
-        StoreError: the store is damaged, or of another encoder than the model's.
+        StoreError: the store is damaged, of another encoder than the model's, or enhanced already; or the model gives
+            NaN.
+        OutputError: `out` is the store itself, or something that is no store.
     """
+    if out.resolve() == store.path.resolve():
+        raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
+    refuse_enhanced(store)
     device = device or torch.device("cpu")
     loaded = load_model(model_path, device)
     check_encoder(loaded, store.attributes, model_path, store.path)
+    if timestep >= len(loaded.model.abar):
+        raise ConfigError(
+            f"timestep {timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower one."
+        )
     values = store.read()
     rows = values[store.ok]
     flat = torch.from_numpy(rows.reshape(-1, store.dim))
@@ -45,6 +58,8 @@ def enhance(
     enhanced = np.full_like(values, np.nan)
     if done:
         enhanced[store.ok] = torch.cat(done).numpy().reshape(rows.shape)
+    if not np.isfinite(enhanced[store.ok]).all():
+        raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     attributes |= {"enhanced_by_sha256": sha256_of(model_path), "timestep": timestep}
     write_store(out, store.utterances, enhanced, store.status, attributes)

@@ -45,5 +45,9 @@ class UnknownUtteranceError(TrialError, LookupError):
     """A trial names an utterance that the store does not hold."""
 
 
+class OutputError(SeedError, FileExistsError):
+    """What stands where a result is to go is not to be replaced."""
+
+
 class TrainingError(SeedError, RuntimeError):
     """There is nothing to train on, or the loss is no longer a number."""

@@ -3,6 +3,7 @@
 import csv
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,12 @@ from pipeline.augment.recipe import Recipe, check_sources, make_views
 from pipeline.augment.sources import Source, SourcePool
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ExtractionError
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256_of
 from pipeline.manifest import Utterance
 from pipeline.store import FAILED, MISSING, OK, StoreWriter
+
+REVISION = 1
+"""Raise it when the same audio, weights and recipe give other embeddings: stored ones are then made anew."""
 
 ShortAudio = Literal["wrap", "fail"]
 
@@ -68,6 +72,7 @@ def store_attributes(
         for view in recipe.views
     ]
     return {
+        "revision": REVISION,
         "encoder": encoder.name,
         "family": encoder.family,
         "weights_sha256": encoder.weights_sha256,
@@ -124,43 +129,45 @@ def extract(
         progress: called with the number of utterances done, at the start (resumed ones) and shard by shard.
 
     Raises:
-        ExtractionError: more than `max_failures` rows failed. The journal keeps the others.
+        ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
+        OutputError: something that is no store is at `out`, or another process is writing it.
         CorpusError: the recipe needs sources that are not there, or one of them is unreadable.
     """
     check_sources(recipe, sources, out)
     shape = (recipe.draws, len(recipe.views), encoder.dim)
-    writer = StoreWriter(out, [row.utterance for row in manifest], shape, attributes, shard)
     job = Job(manifest, root, recipe, SourcePool(sources), encoder, seed, short_audio)
-    status = writer.status()
-    # A shard with failed rows is tried again: the files may have been mended meanwhile.
-    todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
-    resumed = len(manifest) - sum(map(len, todo))
-    if progress:
-        progress(resumed)
-    lock = threading.Lock()
-
-    def run(rows: range) -> tuple[list[tuple[str, str, str]], float]:
-        result = _encode_shard(job, rows, writer)
+    with closing(StoreWriter(out, [row.utterance for row in manifest], shape, attributes, shard)) as writer:
+        status = writer.status()
+        # A shard with failed rows is tried again: the files may have been mended meanwhile.
+        todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
+        resumed = len(manifest) - sum(map(len, todo))
         if progress:
-            with lock:
-                progress(len(rows))
-        return result
+            progress(resumed)
+        lock = threading.Lock()
 
-    # In whatever order Dask takes them: every shard has its own place, and nothing depends on its neighbours.
-    tasks = [delayed(run, pure=False)(rows) for rows in todo]
-    # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes.
-    scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
-    results = compute(*tasks, **scheduler)
-    failures = [failure for failed, _ in results for failure in failed]
-    _write_failures(failures_path(out), failures)
-    if len(failures) > max_failures:
-        name, _, reason = failures[0]
-        raise ExtractionError(
-            f"{len(failures)} of {len(manifest)} utterances failed, more than extract.max_failures = {max_failures}."
-            f" First: {name}: {reason} All are in {failures_path(out)}; mend or remove them, or raise the limit."
-        )
-    writer.finish()
-    return Summary(len(manifest), resumed, failures, sum(seconds for _, seconds in results))
+        def run(rows: range) -> tuple[list[tuple[str, str, str]], float]:
+            result = _encode_shard(job, rows, writer)
+            if progress:
+                with lock:
+                    progress(len(rows))
+            return result
+
+        # In whatever order Dask takes them: every shard has its own place, and nothing depends on its neighbours.
+        tasks = [delayed(run, pure=False)(rows) for rows in todo]
+        # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes.
+        scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
+        results = compute(*tasks, **scheduler)
+        failures = [failure for failed, _ in results for failure in failed]
+        _write_failures(failures_path(out), failures)
+        if len(failures) > max_failures or len(failures) == len(manifest):
+            name, _, reason = failures[0]
+            limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
+            raise ExtractionError(
+                f"{len(failures)} of {len(manifest)} utterances failed{limit}. First: {name}: {reason} All are in"
+                f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
+            )
+        writer.finish()
+        return Summary(len(manifest), resumed, failures, sum(seconds for _, seconds in results))
 
 
 def failures_path(store: Path) -> Path:
@@ -183,6 +190,8 @@ def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tupl
             path = job.root / utterance.path
             try:
                 wave = read_audio(path)
+                if utterance.sha256 not in (None, sha256_of(path)):
+                    raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
                 if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
                     raise AudioError(
                         f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
@@ -192,7 +201,7 @@ def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tupl
                 failures.append((utterance.utterance, utterance.path, str(error)))
                 status[row - rows.start] = FAILED
                 continue
-            views = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker)
+            views = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
             waves += [torch.from_numpy(view) for draw in views for view in draw]
             encoded.append(row - rows.start)
         if not encoded:

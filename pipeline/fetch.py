@@ -11,7 +11,7 @@ from pipeline.demo.corpus import make_demo
 from pipeline.demo.rooms import write_rooms
 from pipeline.download import download
 from pipeline.errors import CorpusError, FetchError
-from pipeline.files import replacing, replacing_folder
+from pipeline.files import locked, replacing, replacing_folder
 
 RECEIPT = "corpus.json"
 _MARK = ".seed-fetch"  # the folder is ours: what stands in it may be replaced
@@ -39,13 +39,19 @@ def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress |
     Raises:
         CorpusError: the corpus is not there and has no url, or a role folder is missing.
         FetchError: the download failed or is not what the definition promises.
+        OutputError: another process is fetching to `out`.
     """
     report = progress or (lambda what, done, total: None)
-    receipt = out / RECEIPT
     out.mkdir(parents=True, exist_ok=True)
     if not (out / _MARK).exists() and any(out.iterdir()):
         raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
-    (out / _MARK).touch()
+    (out / _MARK).mkdir(exist_ok=True)
+    with locked(out / _MARK):
+        return _bring(name, corpus, root, out, report)
+
+
+def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress) -> Path:
+    receipt = out / RECEIPT
     receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
     if corpus.origin.synthesis:
         _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))

@@ -1,5 +1,6 @@
 """Files that are whole or absent: write beside the target, then rename."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -7,11 +8,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from pipeline.errors import OutputError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure."""
+    """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
+
+    Raises:
+        OutputError: `path` is a folder, device or pipe.
+    """
+    check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
@@ -22,6 +31,13 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if a file could not be written to `path` without destroying something else than a file."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise OutputError(f"{path}: is {what}, and is not to be replaced. Give another place for the output.")
 
 
 @contextmanager
@@ -49,6 +65,31 @@ def move_folder(source: Path, target: Path) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
+
+
+def locked(folder: Path) -> IO[str]:
+    """Return the open lock file of a folder, made if need be; it is locked until it is closed or the process ends.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    path = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a")
+        except FileNotFoundError:  # whoever finished just now has taken the folder away
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise OutputError(
+                f"{folder}: another process is writing there. Wait for it, or give another --out."
+            ) from error
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
 
 
 def sha256_of(path: Path) -> str:

@@ -98,6 +98,15 @@ def fingerprint(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a list of ours that has all of `columns`, as text.
+
+    Raises:
+        ManifestError: it is missing, or has other columns.
+    """
+    return [row for _, row in _read_csv(path, columns, columns)]
+
+
 def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
     text = row.get("seconds")
     try:
@@ -108,7 +117,7 @@ def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
 
 def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             reader = csv.reader(file)
             header = next(reader, [])
             _check_header(path, header, required, known)

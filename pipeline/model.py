@@ -16,9 +16,9 @@ from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.sampler import one_step
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.encoders.checkpoint import load_state
-from pipeline.errors import StoreError, WeightsError
+from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing
-from pipeline.store import SPACE
+from pipeline.store import SPACE, EmbeddingStore
 from pipeline.validation import validated
 
 FORMAT = "seed-1"
@@ -76,7 +76,10 @@ def save_model(path: Path, model: SeedModel, encoder: Mapping[str, Any], summary
     metadata = {"seed": json.dumps(content, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # its way of saying that the disk is full
+            raise OutputError(f"{path}: cannot be written ({error}). Free some space and train again.") from error
 
 
 def load_model(path: Path, device: torch.device | None = None) -> ModelFile:
@@ -91,18 +94,36 @@ def load_model(path: Path, device: torch.device | None = None) -> ModelFile:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such model. Train it with `seed train`.") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RecursionError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
+    model, encoder = _described(path, metadata.get("seed"), state)
+    load_state(model, state, str(path))
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
+    return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder)
+
+
+def _described(path: Path, text: str | None, state: Mapping[str, Tensor]) -> tuple[SeedModel, Mapping[str, Any]]:
+    """Build the model that a file's metadata describe, no larger than its tensors are."""
     try:
-        content = json.loads(metadata["seed"])
+        content = json.loads(text or "")
         if content["format"] != FORMAT:
             raise WeightsError(f"{path}: model format {content['format']!r}, this version reads {FORMAT!r}.")
-        settings, encoder = content["settings"], content["encoder"]
-        model = SeedModel(int(encoder["dim"]), validated(Train, settings, f"{path}: settings"))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: not a SEED model, its metadata lacks {error}. Train the model again.") from error
-    load_state(model, state, str(path))
-    return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder)
+        settings, encoder = validated(Train, content["settings"], f"{path}: settings"), dict(content["encoder"])
+        dim, blocks = encoder["dim"], settings.network.blocks
+        if list(state["mean"].shape) != [dim] or blocks > len(state):
+            raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
+        return SeedModel(dim, settings), encoder
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path}: not a SEED model ({type(error).__name__}: {error}). Train it again.") from error
+
+
+def refuse_enhanced(store: EmbeddingStore) -> None:
+    """Raise StoreError if a store holds enhanced embeddings where an encoder's own are needed."""
+    if store.attributes.get("enhanced_by_sha256"):
+        raise StoreError(f"{store.path}: holds enhanced embeddings already. Give the store that they were made from.")
 
 
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Path, store_path: Path) -> None:

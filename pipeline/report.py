@@ -26,6 +26,8 @@ RAW, SEED = "raw", "seed"
 CLEAN = "clean"
 MEAN = "mean noisy"
 
+FIGURES = frozenset({"eer", "min_dcf_0.01", "min_dcf_0.05", "targets", "nontargets"})
+
 HEADER = ("condition", "EER raw, %", "EER seed, %", "change", "minDCF 0.01 raw", "seed", "minDCF 0.05 raw", "seed")
 
 
@@ -40,8 +42,14 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
         path = results / encoder / "metrics.json"
         try:
             metrics[encoder] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(metrics[encoder], dict):
+                raise TypeError("it holds no table")
+            if CLEAN not in metrics[encoder]:
+                raise TrialError(f"{path}: has no condition {CLEAN}. Score it too.")
             if not all({RAW, SEED} <= set(systems) for systems in metrics[encoder].values()):
                 raise TrialError(f"{path}: every condition needs the systems {RAW} and {SEED}. Score both.")
+            if not all(set(systems[name]) >= FIGURES for systems in metrics[encoder].values() for name in (RAW, SEED)):
+                raise TrialError(f"{path}: lacks some of {', '.join(sorted(FIGURES))}. Score again.")
         except FileNotFoundError:
             raise TrialError(f"{path}: no metrics there. Make them with `seed score`.") from None
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
@@ -108,7 +116,7 @@ def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corp
         "",
         *([f"{corpus.title}.", ""] if corpus else []),
         f"Enrolment clean, test in the condition; {crops}, cosine; all ordered pairs of different utterances, at most"
-        f" {score.max_trials:,}. Train and test share no speakers, noise, music, rooms or background talkers.",
+        f" {score.max_trials:,}.{_disjoint(corpus)}",
         f"In brackets: 95 % interval, bootstrap over speakers ({score.bootstrap} resamples). Seed {params.seed}.",
     ]
     for encoder, table in metrics.items():
@@ -123,6 +131,14 @@ def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corp
         lines += ["| " + " | ".join(HEADER) + " |", "|---" + "|---:" * (len(HEADER) - 1) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in rows(table)]
     return "\n".join(lines) + "\n"
+
+
+def _disjoint(corpus: Corpus | None) -> str:
+    if corpus is None:
+        return ""
+    if corpus.overlap:
+        return " Train and test may share speakers or sounds: these figures are no evidence."
+    return " Train and test share no speakers, noise, music, rooms or background talkers."
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from pipeline.augment.sources import Source
 from pipeline.corpora import SIMULATED, Corpus, Split, list_files, list_utterances
 from pipeline.errors import CorpusError
 from pipeline.files import sha256_of
-from pipeline.manifest import Utterance, write_augment, write_manifest
+from pipeline.manifest import AUGMENT_COLUMNS, Utterance, read_manifest, read_table, write_augment, write_manifest
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,37 @@ def write_set(
     write_manifest(out / f"{name}.csv", [described(row) for row in utterances])
     write_augment(out / f"{name}.augment.csv", described.sources(sources))
     return len(utterances)
+
+
+def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
+    """Raise CorpusError if any test set shares speakers, noise, music, rooms or talkers with the training set.
+
+    Args:
+        folder: where the sets' lists are.
+        train: name of the training set.
+        tests: names of the test sets.
+    """
+    ours = _contents(folder, train)
+    for name in tests:
+        for what, theirs in _contents(folder, name).items():
+            shared = sorted(ours.get(what, set()) & theirs)
+            if shared:
+                raise CorpusError(
+                    f"sets {train} and {name} share {len(shared)} {what}, first: {shared[0]}. Figures on speakers and"
+                    " sounds that were trained on are no evidence: correct the patterns in data/corpora.yaml, or set"
+                    " overlap: true there."
+                )
+
+
+def _contents(folder: Path, name: str) -> dict[str, set[str]]:
+    """Return what a set is made of: its speakers, utterances, and its sources by kind, told apart by content."""
+    rows = read_manifest(folder / f"{name}.csv")
+    found = {"speakers": {row.speaker for row in rows if row.speaker}}
+    found["utterances"] = {row.sha256 or row.path for row in rows}
+    for row in read_table(folder / f"{name}.augment.csv", AUGMENT_COLUMNS):
+        kind = "talkers' recordings" if row["kind"] == "babble" else f"{row['kind']} files"
+        found.setdefault(kind, set()).add(row["sha256"] or row["path"])
+    return found
 
 
 class Describer:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
 
-from pipeline.errors import StoreError
-from pipeline.files import move_folder
+from pipeline.errors import OutputError, StoreError
+from pipeline.files import locked, move_folder
 
 SCHEMA = 1
 MISSING, OK, FAILED = 0, 1, 2
@@ -26,6 +28,7 @@ MISSING, OK, FAILED = 0, 1, 2
 SPACE = ("family", "weights_sha256", "front_end", "dim")
 """Attributes that tell one encoder's vectors from another's."""
 
+_CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 _CHUNK_ROWS = 16  # rows that can be read without decoding a whole shard
 
 
@@ -62,6 +65,8 @@ class EmbeddingStore:
             raise StoreError(f"{path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
         if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
             raise StoreError(f"{path}: corrupt embedding store, its arrays disagree in length. Extract it again.")
+        if not all(ids) or len(set(ids)) != len(ids):
+            raise StoreError(f"{path}: corrupt embedding store, its utterance ids are damaged. Extract it again.")
         if (status == MISSING).any():
             left = int((status == MISSING).sum())
             raise StoreError(f"{path}: unfinished, {left} of {len(ids)} rows are missing. Run `seed extract` again.")
@@ -121,13 +126,15 @@ class StoreWriter:
             shard: rows in a shard; one writer owns one whole shard.
 
         Raises:
-            StoreError: something else than a store is at `target`; it is not to be replaced.
+            OutputError: something else than a store is at `target`, or another process is making the store.
         """
-        if target.exists() and not (target / "zarr.json").is_file() and (target.is_file() or any(target.iterdir())):
-            raise StoreError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
+        if not _replaceable(target):
+            raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = json.dumps({"attributes": attributes, "shard": shard, "ids": list(utterances)}, sort_keys=True)
-        self.folder = target.parent / f".{target.name}.journal" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        journal = target.parent / f".{target.name}.journal"
+        self._lock = locked(journal)
+        self.folder = journal / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         store = self.folder / "store.zarr"
         if not (store / "zarr.json").is_file():
             self._create(store, utterances, shape, attributes)
@@ -153,6 +160,11 @@ class StoreWriter:
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
         move_folder(self.folder / "store.zarr", self.target)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let others write; unfinished work stays in the journal."""
+        self._lock.close()
 
     def _create(
         self, path: Path, utterances: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any]
@@ -161,6 +173,7 @@ class StoreWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name("new.zarr")
         shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)  # of no use without its zarr.json
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
         count, shard = len(utterances), self.shard
         inner = _CHUNK_ROWS if shard % _CHUNK_ROWS == 0 else shard
@@ -171,13 +184,13 @@ class StoreWriter:
             shards=(shard, *shape),
             dtype="float32",
             fill_value=float("nan"),
-            compressors=None,  # embeddings gain about a tenth from compression
+            compressors=_CHECKED,  # and no compression, from which embeddings gain about a tenth
             dimension_names=("utterance", "draw", "view", "dim"),
         )
         group.create_array(
-            "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=None
+            "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
         )
-        ids = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=None)
+        ids = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
         ids[:] = np.array(utterances, dtype=object)
         new.replace(path)
 
@@ -191,11 +204,11 @@ def write_store(
 ) -> None:
     """Write a whole store at once from memory: embeddings [utterance, draw, view, dim] and status [utterance]."""
     shard = 1024
-    writer = StoreWriter(path, utterances, values.shape[1:], attributes, shard)
-    for rows in writer.shards():
-        part = slice(rows.start, rows.stop)
-        writer.write(rows, values[part], status[part])
-    writer.finish()
+    with closing(StoreWriter(path, utterances, values.shape[1:], attributes, shard)) as writer:
+        for rows in writer.shards():
+            part = slice(rows.start, rows.stop)
+            writer.write(rows, values[part], status[part])
+        writer.finish()
 
 
 def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
@@ -203,6 +216,18 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{group.store_path}: {name} is not an array.")
     return array
+
+
+def _replaceable(target: Path) -> bool:
+    """Whether nothing is lost when a store takes the place of `target`: nothing is there, or a store of ours."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return True
+    try:
+        content = json.loads((target / "zarr.json").read_text(encoding="utf-8"))
+        ours = "schema" in content["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return ours and {path.name for path in target.iterdir()} <= {"zarr.json", "embeddings", "status", "utterances"}
 
 
 def _one_line(error: Exception) -> str:

@@ -16,9 +16,12 @@ from pipeline.config import Train
 from pipeline.diffusion.objective import seed_loss
 from pipeline.diffusion.sampler import one_step
 from pipeline.errors import TrainingError
-from pipeline.model import SeedModel
+from pipeline.model import SeedModel, refuse_enhanced
 from pipeline.precondition import fit_preconditioner
 from pipeline.store import EmbeddingStore
+
+REVISION = 1
+"""Raise it when the same store and parameters give another model: models are then trained anew."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ def train(
         progress: called after every epoch.
 
     Raises:
+        StoreError: the store is damaged, or holds enhanced embeddings.
         TrainingError: fewer than two utterances, no noisy views, or a loss that is not finite.
     """
+    refuse_enhanced(store)
     values = store.read()[store.ok]
     if len(values) < 2 or values.shape[2] < 2:
         raise TrainingError(

@@ -71,7 +71,7 @@ def read_trials(path: Path, enrol: Sequence[str], test: Sequence[str]) -> Trials
         UnknownUtteranceError: utterances that a store does not hold.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise TrialError(f"{path}: no such trial list.") from None
     except UnicodeDecodeError as error:

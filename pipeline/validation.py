@@ -1,5 +1,6 @@
 """Plain data from people, checked: frozen models that refuse unknown keys, read from YAML."""
 
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Name another, or run from the project's folder.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # a date of month 13; ten thousand brackets
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values.")
@@ -39,7 +40,7 @@ def validated(model: type[_M], content: Any, where: str) -> _M:
     except ValidationError as error:
         first, more = error.errors()[0], error.error_count() - 1
         key = ".".join(map(str, first["loc"]))
-        got = f", got {first['input']!r}" if first["type"] != "missing" and first["loc"] else ""
+        got = f", got {reprlib.repr(first['input'])}" if first["type"] != "missing" and first["loc"] else ""
         what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         tail = f" ({more} more wrong)" if more else ""
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{what}{got}{tail}") from error

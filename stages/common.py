@@ -35,7 +35,10 @@ def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "P
             place = content
             for section in sections:
                 place = place.setdefault(section, {})
-            place[last] = value
+                if not isinstance(place, dict):
+                    break  # validation says what is wrong with it
+            else:
+                place[last] = value
     return validated(Params, content, str(path or "options"))
 
 

@@ -12,7 +12,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
 @click.option("--model", type=FILE, required=True, help="Trained model, ….safetensors.")
 @click.option("--out", type=NEW, required=True, help="Store to write, a folder named ….zarr.")
 @click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:<index>.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
 @params_option
 def enhance(store: Path, model: Path, out: Path, timestep: int | None, device: str, params: Path | None) -> None:
     """Enhance every embedding of a store by one noise-free reverse step.

@@ -39,7 +39,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     "--workers", type=click.IntRange(min=0), help="Threads that encode side by side; 0: none beside this.  [default: 2]"
 )
 @click.option("--max-failures", type=click.IntRange(min=0), help="Utterances that may fail.  [default: 10]")
-@click.option("--device", help="auto, cpu, cuda or cuda:<index>.  [default: auto]")
+@click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
 @params_option
 def extract(
     manifest: Path,

@@ -37,9 +37,10 @@ def manifest(
         raise click.UsageError("give either --corpus, or --pattern with --audio")
     if pattern is not None and audio is None:
         raise click.UsageError("--pattern needs --audio")
+    from pipeline.config import TRAIN
     from pipeline.corpora import list_utterances, read_corpus
     from pipeline.manifest import write_manifest
-    from pipeline.sets import Cut, Describer, write_set
+    from pipeline.sets import Cut, Describer, check_disjoint, write_set
 
     if pattern is not None and audio is not None:
         rows = list_utterances(audio, pattern, speaker)
@@ -55,6 +56,8 @@ def manifest(
     with progress_bar("reading", None) as advance:
         described = Describer(lambda: advance(1))
         for name in settings.sets:
-            split = "train" if name == "train" else "test"
+            split = "train" if name == TRAIN else "test"
             count = write_set(definition, source, split, name, settings.recipe(name), cut, out, described)
             click.echo(f"{out / name}.csv: {count:,} utterances")
+    if not definition.overlap:
+        check_disjoint(out, TRAIN, settings.conditions)

@@ -13,11 +13,11 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     "--manifest", type=FILE, help="Its manifest, to hold out whole speakers for validation; else utterances are."
 )
 @click.option("--out", type=NEW, required=True, help="Model file to write, ….safetensors.")
-@click.option("--curve", type=NEW, help="CSV file of losses by epoch to write.  [default: curve.csv beside the model]")
+@click.option("--curve", type=NEW, help="CSV file of losses by epoch to write.  [default: <model>.curve.csv]")
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of initial weights, order, timesteps and noise.  [default: 0]"
 )
-@click.option("--device", help="auto, cpu, cuda or cuda:<index>.  [default: auto]")
+@click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
 @params_option
 def train(
     store: Path,
@@ -32,12 +32,16 @@ def train(
 
     The epoch with the lowest loss on held-out training speakers is kept.
     """
+    curve = curve or out.with_suffix(".curve.csv")
+    if out.suffix != ".safetensors" or curve == out:
+        raise click.UsageError("--out is a file named ….safetensors, and --curve another file")
+
     import csv
 
     import torch
 
     from pipeline.device import choose_device
-    from pipeline.files import replacing
+    from pipeline.files import check_output, replacing
     from pipeline.manifest import read_manifest
     from pipeline.model import save_model
     from pipeline.store import EmbeddingStore
@@ -45,6 +49,8 @@ def train(
     from pipeline.train import train as run
 
     settings = load_params(params, {"seed": seed, "train.device": device})
+    check_output(out)
+    check_output(curve)
     opened = EmbeddingStore.open(store)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
@@ -57,14 +63,14 @@ def train(
         trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show)
     best = trained.curve[trained.best_epoch]
     summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
-    with replacing(curve or out.with_name("curve.csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
+    save_model(out, trained.model, opened.encoder(), summary)
+    with replacing(curve) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("epoch", "train_loss", "validation_loss"))
         for row in trained.curve:
             writer.writerow(
                 (row.epoch, "" if row.epoch == 0 else f"{row.train_loss:.6f}", f"{row.validation_loss:.6f}")
             )
-    save_model(out, trained.model, opened.encoder(), summary)
     click.echo(
         f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
         f" (untrained {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"

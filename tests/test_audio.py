@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,26 @@ def broken(folder: Path) -> dict[str, Path]:
     soundfile.write(flac, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
     cut_flac = folder / "cut.flac"
     cut_flac.write_bytes(flac.read_bytes()[:30_000])
-    return files | {"cannot be read as audio": text, "truncated": cut, "cut.flac": cut_flac, "is a folder": folder}
+    return files | {"cannot be read as audio": text, "truncated": cut, "cut.flac": cut_flac, "no regular file": folder}
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(AudioError, match="no regular file"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_what_is_inaudible_or_nothing_at_16_khz_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(1, 0.5), 44_100)
+    with pytest.raises(AudioError, match="shorter than one sample"):
+        read_audio(path)
+    soundfile.write(path, 1e-30 * sine(16_000), 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="silent"):
+        read_audio(path)
+    soundfile.write(path, np.stack([sine(16_000), -sine(16_000)], axis=1), 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="its channels cancel out"):
+        read_audio(path)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +84,7 @@ def broken(folder: Path) -> dict[str, Path]:
         "cannot be read as audio",
         "truncated",
         "cut.flac",
-        "is a folder",
+        "no regular file",
     ],
 )
 def test_a_bad_file_is_one_clear_line_that_names_it(tmp_path: Path, damage: str) -> None:

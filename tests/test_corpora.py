@@ -47,7 +47,7 @@ def test_an_unknown_corpus_or_key_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         "x: {title: t, licence: l, speaker: abc, train: {speech: '*'}, test: {speech: '*'}}\n"
     )
-    with pytest.raises(ConfigError, match=r"speaker: needs a group"):
+    with pytest.raises(ConfigError, match=r"speaker: speaker pattern .* needs a group"):
         read_corpus(tmp_path / "c.yaml", "x")
 
 

@@ -1,5 +1,7 @@
 import csv
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from pipeline.augment.sources import Source
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError
 from pipeline.extract import Summary, extract, failures_path, store_attributes
+from pipeline.files import sha256_of
 from pipeline.manifest import Utterance
 from pipeline.store import FAILED, EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
@@ -134,3 +137,28 @@ def test_an_encoder_that_returns_nan_fails_the_row(corpus: Corpus, ge2e: Encoder
     done = corpus.run(Faulty(ge2e.network, "ge2e", "ge2e", None), tmp_path / "s.zarr", CLEAN, max_failures=7)
     assert [name for name, _, _ in done.failures] == ["u0", "u3", "u6"]  # the first of each batch
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == [1, 2, 4, 5]
+
+
+def test_an_extraction_without_a_single_good_row_fails(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "audio" / "speech").rename(tmp_path / "elsewhere")
+    with pytest.raises(ExtractionError, match=r"7 of 7 utterances failed\. First: u0"):
+        corpus.run(ge2e, tmp_path / "s.zarr", max_failures=10)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_file_that_is_not_the_one_in_the_manifest_fails(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    corpus.manifest = [replace(row, sha256=sha256_of(corpus.root / row.path)) for row in corpus.manifest]
+    shutil.copyfile(corpus.root / "speech/u1.wav", corpus.root / "speech/u3.wav")
+    done = corpus.run(ge2e, tmp_path / "s.zarr", CLEAN, max_failures=1)
+    assert [name for name, _, _ in done.failures] == ["u3"]
+    assert "has changed since the manifest was made" in done.failures[0][2]
+
+
+def test_audio_too_short_for_the_encoder_is_repeated_or_fails(
+    corpus: Corpus, campplus: Encoder, tmp_path: Path, write_voice: WriteVoice
+) -> None:
+    write_voice(corpus.root / "speech/u2.wav", 150, 0.04, 2)
+    assert not corpus.run(campplus, tmp_path / "wrap.zarr", CLEAN).failures
+    done = corpus.run(campplus, tmp_path / "fail.zarr", CLEAN, max_failures=1, short_audio="fail")
+    assert [name for name, _, _ in done.failures] == ["u2"]
+    assert "640 samples, encoder campplus needs 720" in done.failures[0][2]

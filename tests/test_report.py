@@ -67,6 +67,8 @@ def test_a_perfect_raw_system_has_no_relative_change() -> None:
         ("{", "not a metrics file"),
         ("[1]", "not a metrics file"),
         ('{"clean": {"raw": {}}}', "raw and seed"),
+        ('{"clean": {"raw": {}, "seed": {}}}', "lacks some of eer"),
+        ("{}", "no condition clean"),
     ],
 )
 def test_missing_or_damaged_metrics_are_an_error(tmp_path: Path, content: str | None, says: str) -> None:

@@ -5,8 +5,8 @@ import pytest
 from pipeline.augment.recipe import condition_recipe, training_recipe
 from pipeline.errors import CorpusError
 from pipeline.files import sha256_of
-from pipeline.manifest import Utterance, read_augment, read_manifest
-from pipeline.sets import Cut, Describer, cut_down, write_set
+from pipeline.manifest import Utterance, read_augment, read_manifest, write_augment, write_manifest
+from pipeline.sets import Cut, Describer, check_disjoint, cut_down, write_set
 from tests.test_corpora import CORPUS, audio
 
 __all__ = ["audio"]  # a fixture
@@ -55,3 +55,20 @@ def test_a_file_that_cannot_be_read_stays_listed(audio: Path, tmp_path: Path) ->
     first = read_manifest(tmp_path / "m" / "clean.csv")[0]
     assert first.utterance == "a/0.wav"
     assert first.seconds is None
+
+
+def test_sets_that_share_speakers_or_sounds_are_refused(tmp_path: Path) -> None:
+    def lists(name: str, speaker: str, noise: str) -> None:
+        write_manifest(tmp_path / f"{name}.csv", [Utterance(f"{name}1", f"{name}1.wav", speaker, 1.0, f"sha {name}")])
+        row = {"kind": "noise", "path": f"{name}.wav", "speaker": "", "index": "", "sha256": noise}
+        write_augment(tmp_path / f"{name}.augment.csv", [row])
+
+    lists("train", "anna", "hum")
+    lists("noise5", "bert", "buzz")
+    check_disjoint(tmp_path, "train", ["noise5"])
+    lists("noise0", "anna", "buzz")
+    with pytest.raises(CorpusError, match="sets train and noise0 share 1 speakers, first: anna"):
+        check_disjoint(tmp_path, "train", ["noise5", "noise0"])
+    lists("noise0", "bert", "hum")  # the same noise under another name
+    with pytest.raises(CorpusError, match="sets train and noise0 share 1 noise files, first: hum"):
+        check_disjoint(tmp_path, "train", ["noise5", "noise0"])

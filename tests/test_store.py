@@ -1,9 +1,11 @@
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import OutputError, StoreError
 from pipeline.store import FAILED, OK, EmbeddingStore, StoreWriter, write_store
 from tests.conftest import tree_bytes
 
@@ -42,8 +44,12 @@ def test_an_unfinished_store_keeps_its_shards_and_is_not_in_its_place(tmp_path: 
     with pytest.raises(StoreError, match="rows are missing"):
         first.finish()
     assert not target.exists()
+    with pytest.raises(OutputError, match="another process is writing there"):
+        StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)
+    first.close()
     again = StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)
     assert again.status().tolist() == [0] * 4 + [OK] * 4 + [0] * 2
+    again.close()
     other = StoreWriter(target, IDS, (2, 4, 8), {"dim": 8, "seed": 1}, shard=4)
     assert not other.status().any()  # of another making, so nothing is shared
 
@@ -116,11 +122,41 @@ def test_what_is_no_store_is_never_replaced_by_one(tmp_path: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
     file.write_bytes(b"sound")
     values = np.zeros((1, 1, 1, 2), dtype=np.float32)
-    for place in (folder, file):
-        with pytest.raises(StoreError, match="is there already, and is no embedding store"):
+    foreign = tmp_path / "foreign.zarr"  # somebody's own Zarr, or a store of ours with a letter in it
+    made(foreign)
+    (foreign / "letter.txt").write_text("dear all")
+    for place in (folder, file, foreign):
+        with pytest.raises(OutputError, match="is there already, and is no embedding store"):
             write_store(place, ["a"], values, np.array([OK], dtype=np.uint8), {"dim": 2})
     assert (folder / "thesis.tex").read_text() == "years of work"
     assert file.read_bytes() == b"sound"
     (tmp_path / "empty").mkdir()
     write_store(tmp_path / "empty", ["a"], values, np.array([OK], dtype=np.uint8), {"dim": 2})
     assert EmbeddingStore.open(tmp_path / "empty").utterances == ("a",)
+    assert (foreign / "letter.txt").exists()
+
+
+@pytest.mark.parametrize("array", ["embeddings", "status", "utterances"])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, array: str) -> None:
+    store = made(tmp_path / "s.zarr")
+    chunk = next(path for path in sorted((store / array / "c").rglob("*")) if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[5] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(StoreError, match="corrupt"):
+        EmbeddingStore.open(store).read()
+
+
+def test_missing_ids_are_noticed(tmp_path: Path) -> None:
+    store = made(tmp_path / "s.zarr")
+    shutil.rmtree(store / "utterances" / "c")
+    with pytest.raises(StoreError, match="ids are damaged"):
+        EmbeddingStore.open(store)
+
+
+def test_remains_of_a_journal_do_not_stop_a_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "s.zarr"
+    with closing(StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)) as writer:
+        (writer.folder / "store.zarr" / "zarr.json").unlink()
+    with closing(StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)) as writer:
+        assert not writer.status().any()

@@ -1,12 +1,15 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from pipeline.config import Network, Train
 from pipeline.enhance import enhance
-from pipeline.errors import StoreError, TrainingError, WeightsError
+from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.store import FAILED, OK, EmbeddingStore, write_store
 from pipeline.train import hold_out, train
@@ -98,9 +101,7 @@ def model_path(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = SeedModel(DIM, QUICK)
     torch.nn.init.normal_(model.network.out[2].weight)
-    save_model(
-        tmp_path / "m.safetensors", model.eval(), {"name": "toy", "weights_sha256": "ab", "dim": DIM}, {"best_epoch": 1}
-    )
+    save_model(tmp_path / "m.safetensors", model.eval(), ENCODER, {"best_epoch": 1})
     return tmp_path / "m.safetensors"
 
 
@@ -131,6 +132,45 @@ def test_a_model_refuses_embeddings_of_another_encoder(tmp_path: Path, model_pat
     with pytest.raises(StoreError, match=r"weights_sha256 is 'cd', but .* trained on 'ab'"):
         enhance(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr", 50)
     assert not (tmp_path / "e.zarr").exists()
+
+
+def test_enhanced_embeddings_are_not_enhanced_or_trained_on(tmp_path: Path, model_path: Path) -> None:
+    store, _ = make_store(tmp_path / "s.zarr")
+    enhance(store, model_path, tmp_path / "e.zarr", 50)
+    enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
+    with pytest.raises(StoreError, match="enhanced embeddings already"):
+        enhance(enhanced, model_path, tmp_path / "ee.zarr", 50)
+    with pytest.raises(StoreError, match="enhanced embeddings already"):
+        train(enhanced, QUICK, 0, 50)
+    with pytest.raises(OutputError, match="is the store to enhance"):
+        enhance(store, model_path, tmp_path / "s.zarr", 50)
+    with pytest.raises(ConfigError, match="timestep 1000"):
+        enhance(store, model_path, tmp_path / "ee.zarr", 1000)
+
+
+def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: Path) -> None:
+    with safe_open(model_path, framework="pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    path = tmp_path / "bad.safetensors"
+    save_file(state | {"mean": torch.full((DIM,), float("nan"))}, path, metadata)
+    with pytest.raises(WeightsError, match="NaN or infinite weights"):
+        load_model(path)
+    for change in ({"dim": 10**6}, {"dim": -1}, {"dim": "abc"}, {"dim": None}):
+        content = json.loads(metadata["seed"])
+        content["encoder"] |= change
+        save_file(state, path, {"seed": json.dumps(content)})
+        with pytest.raises(WeightsError, match="metadata and its tensors disagree"):
+            load_model(path)
+    for key, value in (("blocks", 10**9), ("blocks", -1)):
+        content = json.loads(metadata["seed"])
+        content["settings"]["network"][key] = value
+        save_file(state, path, {"seed": json.dumps(content)})
+        with pytest.raises(WeightsError, match=r"disagree|not a SEED model"):
+            load_model(path)
+    for text in ("[" * 100_000, "{}", "no json", '{"format": "seed-1", "settings": {}, "encoder": 3}'):
+        save_file(state, path, {"seed": text})
+        with pytest.raises(WeightsError, match="not a SEED model"):
+            load_model(path)
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,10 @@ def condition_view(name: str) -> View:
                 f"unknown condition {name!r}: it is 'clean', or noise<dB>, music<dB>, babble<dB> and reverb"
                 " joined by '_', for example noise5 or reverb_noise5"
             )
-        steps.append(
-            Step("rooms") if match["room"] else Step(match["kind"], (float(match["snr"]), float(match["snr"])))
-        )
+        snr = float(match["snr"] or 0)
+        if not -60 <= snr <= 100:
+            raise ConfigError(f"condition {name!r}: an SNR of {snr:g} dB leaves nothing of one signal or the other")
+        steps.append(Step("rooms") if match["room"] else Step(match["kind"], (snr, snr)))
     return View(name, tuple(steps))
 
 
@@ -101,7 +102,13 @@ def condition_recipe(name: str, crops: int, crop: int | None) -> Recipe:
 
 
 def make_views(
-    recipe: Recipe, wave: Waveform, seed: int, utterance: str, pool: SourcePool, speaker: str | None = None
+    recipe: Recipe,
+    wave: Waveform,
+    seed: int,
+    utterance: str,
+    pool: SourcePool,
+    speaker: str | None = None,
+    own: Path | None = None,
 ) -> list[list[Waveform]]:
     """Return the waves [draws][views] of one utterance, a pure function of (seed, utterance, draw, view).
 
@@ -112,22 +119,30 @@ def make_views(
         utterance: its id.
         pool: noise, music, rooms and talkers to draw on.
         speaker: its speaker, whose own voice is kept out of the babble.
+        own: its file, kept out of the babble where the speaker is unknown.
     """
     if recipe.evaluation:
-        corrupted = [corrupt(wave, view, stream(seed, utterance, 0, view.name), pool, speaker) for view in recipe.views]
+        corrupted = [
+            corrupt(wave, view, stream(seed, utterance, 0, view.name), pool, speaker, own) for view in recipe.views
+        ]
         crops = [even_crops(each, recipe.draws, recipe.crop) for each in corrupted]
         return [list(views) for views in zip(*crops, strict=True)]
     draws = []
     for draw in range(recipe.draws):
         crop = random_crop(wave, recipe.crop or len(wave), stream(seed, utterance, draw, "crop"))
         draws.append(
-            [corrupt(crop, view, stream(seed, utterance, draw, view.name), pool, speaker) for view in recipe.views]
+            [corrupt(crop, view, stream(seed, utterance, draw, view.name), pool, speaker, own) for view in recipe.views]
         )
     return draws
 
 
 def corrupt(
-    wave: Waveform, view: View, rng: np.random.Generator, pool: SourcePool, speaker: str | None = None
+    wave: Waveform,
+    view: View,
+    rng: np.random.Generator,
+    pool: SourcePool,
+    speaker: str | None = None,
+    own: Path | None = None,
 ) -> Waveform:
     """Apply a view's steps to a wave [S] in turn, with sources and SNRs drawn from `rng`."""
     for step in view.steps:
@@ -136,7 +151,7 @@ def corrupt(
             continue
         kind = "babble" if step.babble_share > 0 and rng.random() < step.babble_share else step.kind
         if kind == "babble":
-            noise = _babble(pool, len(wave), rng, speaker)
+            noise = _babble(pool, len(wave), rng, speaker, own)
         else:
             noise = random_crop(pool.read(pick(pool.sources[kind], rng)), len(wave), rng)
         wave = add_at_snr(wave, noise, float(rng.uniform(*step.snr)))
@@ -159,9 +174,9 @@ def pick(sources: Sequence[Source], rng: np.random.Generator) -> Source:
     return sources[int(rng.integers(len(sources)))]
 
 
-def _babble(pool: SourcePool, length: int, rng: np.random.Generator, speaker: str | None) -> Waveform:
+def _babble(pool: SourcePool, length: int, rng: np.random.Generator, speaker: str | None, own: Path | None) -> Waveform:
     """Mix a few talkers; one file a talker, never the utterance's own speaker."""
-    groups = pool.talkers(without=speaker)
+    groups = pool.talkers(speaker, own)
     if not groups:
         raise CorpusError("babble needs talkers other than the utterance's own speaker; add some to the babble list")
     count = int(rng.integers(TALKERS[0], TALKERS[1] + 1))

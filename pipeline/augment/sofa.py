@@ -32,7 +32,10 @@ def read_responses(path: Path, sample_rate: int = SAMPLE_RATE) -> NDArray[np.flo
     """
     with _opened(path) as file:
         values = np.asarray(_responses(file, path), dtype=np.float32)
-        rate = float(np.ravel(file["Data.SamplingRate"])[0])
+        rates = np.ravel(file["Data.SamplingRate"])
+    if rates.dtype.kind not in "iuf" or rates.size == 0 or not 1 <= rates[0] <= 1_000_000 or values.shape[-1] == 0:
+        raise AudioError(f"{path}: has no taps, or a sampling rate that cannot be ({rates[:1]}). Take another file.")
+    rate = float(rates[0])
     responses = values.reshape(-1, values.shape[-1])
     if not np.isfinite(responses).all() or not responses.any(axis=1).all():
         raise AudioError(f"{path}: holds NaN, infinite or all-zero responses. Take another file.")

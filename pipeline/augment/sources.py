@@ -36,10 +36,15 @@ class SourcePool:
         for source in self.sources["babble"]:
             self._talkers.setdefault(source.speaker, []).append(source)
 
-    def talkers(self, without: str | None) -> list[list[Source]]:
-        """Return the babble files by talker, one speaker left out; files of nobody known are a talker each."""
+    def talkers(self, without: str | None, own: Path | None = None) -> list[list[Source]]:
+        """Return the babble files by talker; files of nobody known are a talker each.
+
+        Args:
+            without: a speaker to leave out.
+            own: a file to leave out among those of nobody known.
+        """
         named = [files for speaker, files in self._talkers.items() if speaker is not None and speaker != without]
-        return named + [[file] for file in self._talkers.get(None, [])]
+        return named + [[file] for file in self._talkers.get(None, []) if file.path != own]
 
     def read(self, source: Source) -> Waveform:
         """Return a source's wave [S] at 16 kHz.
@@ -50,7 +55,7 @@ class SourcePool:
         content = self._content(source.path)
         if source.index is None:
             return content
-        if source.index >= len(content):
+        if content.ndim != 2 or source.index >= len(content):
             raise CorpusError(
                 f"augmentation source {source.path}: has no response {source.index}. Make the list again."
             )

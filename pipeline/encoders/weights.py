@@ -48,7 +48,7 @@ def locate(uri: str, sha256: str | None = None, cache: Path | None = None) -> We
     if expected is not None and not re.fullmatch(r"[0-9a-f]{64}", expected):
         raise WeightsError(f"sha256 of weights {uri} is {sha256!r}; write 64 hexadecimal digits (see sha256sum)")
     if "://" not in uri:
-        return _local(Path(uri).expanduser(), expected)
+        return _local(Path(os.path.expanduser(uri)), expected)
     name = _file_name(uri)
     # Unpinned files are kept by address, so that a pinned one never meets them.
     key = expected or "unpinned-" + hashlib.sha256(uri.encode()).hexdigest()
@@ -79,7 +79,7 @@ def locate(uri: str, sha256: str | None = None, cache: Path | None = None) -> We
 def default_cache() -> Path:
     """Return `$SEED_CACHE`, else `~/.cache/speaker-seed`."""
     chosen = os.environ.get("SEED_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "speaker-seed"
+    return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "speaker-seed"
 
 
 def _local(path: Path, expected: str | None) -> Weights:

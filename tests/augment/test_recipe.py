@@ -96,6 +96,8 @@ def test_nobody_babbles_behind_their_own_speech(pool: SourcePool) -> None:
     with pytest.raises(CorpusError, match="talkers other than"):
         corrupt(wave, view, stream(0, "u", 0, "v"), only, speaker="s0")
     assert {source.speaker for group in pool.talkers("s1") for source in group} == {"s0", "s2", "s3"}
+    unknown = SourcePool({"babble": [Source(Path("a.wav")), Source(Path("b.wav"))]})
+    assert unknown.talkers(None, Path("a.wav")) == [[Source(Path("b.wav"))]]
 
 
 def test_sources_that_a_recipe_needs_must_be_there(pool: SourcePool) -> None:

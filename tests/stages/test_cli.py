@@ -86,6 +86,9 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
     values, status = np.ones((2, 1, 1, 4), np.float32), np.full(2, OK, np.uint8)
     write_store(place / "s.zarr", ["a", "b"], values, status, {"encoder": "toy", "weights_sha256": "0", "dim": 4})
     (place / "empty.zarr").mkdir()
+    (place / "d.safetensors").mkdir()
+    os.mkfifo(place / "pipe")
+    (place / "null.yaml").write_text("score: null\n")
     (place / "trials.txt").write_text("1 a b\n0 a nobody\n")
     (place / "c.yaml").write_text("x: {title: t, licence: l, train: {speech: '*'}, test: {speech: '*'}}\n")
     extract = ["extract", "--encoder", "ge2e", "--out", "new.zarr"]
@@ -110,10 +113,18 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
             "no folder nowhere/speech",
         ),
         "unknown corpus": (["fetch", "--corpora", "c.yaml", "--corpus", "y"], "no corpus 'y'; there are x"),
-        "no store": (["train", "--store", "empty.zarr", "--out", "m"], "no embedding store there"),
-        "nothing to train on": (["train", "--store", "s.zarr", "--out", "m"], "a clean and a noisy view"),
+        "no store": (["train", "--store", "empty.zarr", "--out", "m.safetensors"], "no embedding store there"),
+        "nothing to train on": (["train", "--store", "s.zarr", "--out", "new.safetensors"], "a clean and a noisy view"),
         "no model": (["enhance", "--store", "s.zarr", "--model", "m.safetensors", "--out", "e.zarr"], "not a readable"),
         "unknown utterance": (["score", *store, "--trials", "trials.txt"], "first: nobody (trials.txt:2)"),
+        "output is a folder": (["train", "--store", "s.zarr", "--out", "d.safetensors"], "is a folder"),
+        "output is a device": (["manifest", "--audio", ".", "--pattern", "*.csv", "--out", "pipe"], "no regular file"),
+        "speaker pattern": (
+            ["manifest", "--audio", ".", "--pattern", "*.csv", "--speaker", "(", "--out", "l.csv"],
+            "speaker pattern '(': not a regular expression",
+        ),
+        "file pattern": (["manifest", "--audio", ".", "--pattern", "/etc/*", "--out", "l.csv"], "file pattern"),
+        "section": (["score", *store, "--trials", "trials.txt", "--seed", "1", "--params", "null.yaml"], "null.yaml: "),
         "no metrics": (["report", "--results", ".", "--encoder", "ge2e", "--corpora", "c.yaml"], "no metrics there"),
     }
 
@@ -135,6 +146,11 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
         "nothing to train on",
         "no model",
         "unknown utterance",
+        "output is a folder",
+        "output is a device",
+        "speaker pattern",
+        "file pattern",
+        "section",
         "no metrics",
     ],
 )
