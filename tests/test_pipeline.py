@@ -34,6 +34,7 @@ class Project:
         self.folder = folder
         (folder / "data").mkdir(parents=True)
         shutil.copy(PROJECT / "dvc.yaml", folder)
+        shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
         params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
         params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
