@@ -1,5 +1,7 @@
 """What the tests of the architectures share."""
 
+import hashlib
+
 import torch
 from torch import nn
 
@@ -16,3 +18,9 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
             elif tensor.is_floating_point() and tensor.ndim == 1 and name.endswith("weight"):
                 tensor.copy_(1 + 0.1 * torch.randn(tensor.shape, generator=generator))
     return module.eval()
+
+
+def signature(module: nn.Module) -> str:
+    """Sum up the names and shapes of a state dict, so that a test can pin those of published checkpoints."""
+    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in module.state_dict().items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,71 @@
+"""WeSpeaker's ResNet34 (Wang et al., ICASSP 2023, arXiv 2210.17016), after He et al., CVPR 2016 (arXiv 1512.03385)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.encoders.encoder import Network
+from pipeline.encoders.features import KaldiFbank
+
+MELS = 80
+WIDTH = 32
+"""Channels of the first stage; every further one has twice as many."""
+STAGES = (3, 4, 6, 3)
+"""Residual blocks of each stage; all but the first stage halve frequency and time."""
+
+
+class WeSpeakerResNet34(Network):
+    """Kaldi fbank → 2-D convolution → 4 stages of residual blocks → mean and deviation over time → Linear."""
+
+    # 105 ms: nine frames are the least of which two, and so a deviation, are left after three halvings.
+    min_samples = KaldiFbank.LENGTH + 8 * KaldiFbank.HOP
+
+    def __init__(self, dim: int = 256) -> None:
+        """Lay out the network for embeddings of `dim`; state-dict names are WeSpeaker's."""
+        super().__init__()
+        self.dim = dim
+        self.front_end = KaldiFbank(window="hamming", scale=32_768)
+        self.conv1 = nn.Conv2d(1, WIDTH, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTH)
+        self.layer1 = _stage(WIDTH, WIDTH, STAGES[0], stride=1)
+        self.layer2 = _stage(WIDTH, 2 * WIDTH, STAGES[1], stride=2)
+        self.layer3 = _stage(2 * WIDTH, 4 * WIDTH, STAGES[2], stride=2)
+        self.layer4 = _stage(4 * WIDTH, 8 * WIDTH, STAGES[3], stride=2)
+        self.seg_1 = nn.Linear(2 * 8 * WIDTH * MELS // 8, dim)
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Return [B, frames, 80] for waves [B, S]."""
+        return self.front_end(waves)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return [B, dim] for features [B, frames, 80]; at least nine frames."""
+        x = self.conv1(features.transpose(1, 2).unsqueeze(1))
+        # Convolutions run faster with channels innermost, and pass that layout on.
+        x = F.relu(self.bn1(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).float()
+        deviation = (x.var(dim=3) + 1e-7).sqrt()
+        return self.seg_1(torch.cat([x.mean(dim=3).flatten(1), deviation.flatten(1)], dim=1))
+
+
+def _stage(channels: int, out: int, blocks: int, stride: int) -> nn.Sequential:
+    rest = [_Residual(out, out, stride=1) for _ in range(blocks - 1)]
+    return nn.Sequential(_Residual(channels, out, stride), *rest)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions around a shortcut, a convolution itself where the shape changes."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True)
