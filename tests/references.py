@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.encoders.weights import default_cache
 
 WHEELS = {
+    "TTS": "coqui-tts==0.28.0",
     "speakerlab": "speakerlab-slim==0.1.0",
     "speechbrain": "speechbrain==1.1.2",
     "wespeaker": "wespeaker-unofficial==0.0.2",
@@ -31,9 +33,15 @@ def reference(module: str) -> ModuleType:
             bare = types.ModuleType(name)
             bare.__path__ = [str(folder.joinpath(*names[:depth]))]
             sys.modules[name] = bare
-    # Imported by name here and there for reading files, never used by what we call.
-    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
+    stand_in_for_torchaudio()
     return importlib.import_module(module)
+
+
+def stand_in_for_torchaudio() -> None:
+    """Put an empty module in the place of torchaudio: imported here and there for files, never used by what we call."""
+    module = types.ModuleType("torchaudio")
+    module.__spec__ = ModuleSpec("torchaudio", None)  # transformers asks for it
+    sys.modules.setdefault("torchaudio", module)
 
 
 def _unpacked(requirement: str) -> Path:
