@@ -10,9 +10,16 @@ from torch import Tensor
 from pipeline.encoders.campplus import CAMPlusPlus
 from pipeline.encoders.checkpoint import State, load_state, read_checkpoint, tensors_of, without_heads
 from pipeline.encoders.definition import EncoderDefinition
+from pipeline.encoders.ecapa_seed import SeedEcapa
+from pipeline.encoders.ecapa_speechbrain import SpeechBrainEcapa
 from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.features import SAMPLE_RATE, KaldiFbank
 from pipeline.encoders.ge2e import GE2E
+from pipeline.encoders.resnet_se import ResNetSE34V2
+from pipeline.encoders.resnet_wespeaker import WeSpeakerResNet34
+from pipeline.encoders.wavlm import adapt_unispeech, adapt_weight_norm
+from pipeline.encoders.wavlm_ecapa import build_wavlm_ecapa
+from pipeline.encoders.wavlm_xvector import build_wavlm_xvector
 from pipeline.encoders.weights import Weights, locate
 from pipeline.errors import ConfigError, WeightsError
 
@@ -43,6 +50,11 @@ def _rows(state: State, key: str, default: int) -> int:
     return state[key].shape[0] if key in state and state[key].ndim else default
 
 
+def _speechbrain_ecapa(state: State, front_end: KaldiFbank | None = None) -> SpeechBrainEcapa:
+    dim, channels = _rows(state, "fc.conv.weight", 192), _rows(state, "blocks.0.conv.conv.weight", 1024)
+    return SpeechBrainEcapa(dim, channels, front_end)
+
+
 FAMILIES: Mapping[str, Family] = {
     "ge2e": Family(
         title="GE2E, LSTM, 256-d (resemblyzer)",
@@ -66,7 +78,45 @@ FAMILIES: Mapping[str, Family] = {
             _rows(state, "xvector.dense.linear.weight", 512), KaldiFbank(window="hamming", scale=32768), 1e-7
         ),
         signature=("head.conv1.weight", "xvector.tdnn.linear.weight"),
-        licence="Apache-2.0",
+    ),
+    "resnetse34v2": Family(
+        title="ResNetSE34V2, 512-d (clovaai, SEED: its ResNet34)",
+        build=lambda state: ResNetSE34V2(_rows(state, "fc.weight", 512)),
+        signature=("layer4.2.se.fc.2.weight", "attention.3.weight", "fc.weight"),
+    ),
+    "resnet34_wespeaker": Family(
+        title="ResNet34, 256-d (WeSpeaker)",
+        build=lambda state: WeSpeakerResNet34(_rows(state, "seg_1.weight", 256)),
+        signature=("layer3.5.conv2.weight", "seg_1.weight"),
+    ),
+    "ecapa_seed": Family(
+        title="ECAPA-TDNN on MFCC, 256-d (SEED)",
+        build=lambda state: SeedEcapa(_rows(state, "fc6.weight", 256), _rows(state, "conv1.weight", 1024)),
+        signature=("torchmfcc.1.dct_mat", "layer1.se.se.4.weight", "fc6.weight"),
+    ),
+    "ecapa_speechbrain": Family(
+        title="ECAPA-TDNN, 192-d (SpeechBrain)",
+        build=_speechbrain_ecapa,
+        signature=("blocks.1.res2net_block.blocks.0.conv.conv.weight", "asp_bn.norm.weight", "fc.conv.weight"),
+    ),
+    "ecapa_3dspeaker": Family(
+        title="ECAPA-TDNN on Kaldi filter banks, 192-d (3D-Speaker)",
+        build=lambda state: _speechbrain_ecapa(state, KaldiFbank()),
+        signature=("blocks.1.res2net_block.blocks.0.conv.conv.weight", "asp_bn.norm.weight", "fc.conv.weight"),
+    ),
+    "wavlm_ecapa": Family(
+        title="WavLM base+ or large with ECAPA-TDNN, 256-d (UniSpeech, SEED: its WavLM-ECAPA)",
+        build=build_wavlm_ecapa,
+        signature=("feature_weight", "layer2.SE_Connect.linear1.weight"),
+        extra="wavlm",
+        adapt=adapt_unispeech,
+    ),
+    "wavlm_xvector": Family(
+        title="WavLM x-vector, 512-d (Hugging Face)",
+        build=build_wavlm_xvector,
+        signature=("wavlm.feature_projection.projection.weight", "tdnn.0.kernel.weight"),
+        extra="wavlm",
+        adapt=adapt_weight_norm,
     ),
 }
 
