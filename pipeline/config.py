@@ -137,6 +137,11 @@ class Params(Frozen):
             raise ValueError("enhance.timestep must be below train.timesteps")
         return self
 
+    def definition(self, name: str, weights: str | None = None) -> EncoderDefinition:
+        """Return what an encoder's name stands for: its own entry, or the family of that name; `weights` win."""
+        found = self.encoder.get(name) or EncoderDefinition(family=name)
+        return found.model_copy(update={"weights": weights, "sha256": None}) if weights else found
+
     def recipe(self, name: str) -> Recipe:
         """Return the recipe of a set: the training views, or one evaluation condition."""
         extract = self.extract

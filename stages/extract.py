@@ -67,7 +67,6 @@ def extract(
     import torch
 
     from pipeline.device import choose_device
-    from pipeline.encoders.definition import EncoderDefinition
     from pipeline.encoders.registry import load_encoder
     from pipeline.extract import extract as run
     from pipeline.extract import failures_path, store_attributes
@@ -80,10 +79,7 @@ def extract(
     recipe = settings.recipe(set_name)
     torch.set_num_threads(1)  # the workers are the threads; more in each would fight over the cores
     where = choose_device(settings.extract.device)
-    definition = settings.encoder.get(encoder) or EncoderDefinition(family=encoder)
-    if weights:
-        definition = definition.model_copy(update={"weights": weights, "sha256": None})
-    network = load_encoder(encoder, definition, where, settings.extract.precision)
+    network = load_encoder(encoder, settings.definition(encoder, weights), where, settings.extract.precision)
     attributes = store_attributes(
         network,
         recipe,

@@ -125,6 +125,22 @@ def make_demo(
     wrote()
 
 
+def speak(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[list[Path]]:
+    """Let each speaker say so many sentences; return their files by speaker.
+
+    Raises:
+        CorpusError: espeak-ng is not installed.
+    """
+    if find_spec("espeakng_loader") is None:
+        raise CorpusError("synthetic voices need espeakng_loader, not installed: pip install 'speaker-seed[demo]'")
+    jobs = _speech_jobs(folder, speakers, utterances)
+    for job in jobs:
+        Path(job.out).parent.mkdir(parents=True, exist_ok=True)
+    espeak.synthesise(jobs)
+    files = [Path(job.out) for job in jobs]
+    return [files[start : start + utterances] for start in range(0, len(files), utterances)]
+
+
 def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.Job]:
     """One job for each utterance: `folder/<voice>/<NN>.flac`."""
     return [

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from pipeline.encoders.wavlm_ecapa import build_wavlm_ecapa
 from pipeline.encoders.wavlm_xvector import build_wavlm_xvector
 from pipeline.encoders.weights import Weights, locate
 from pipeline.errors import ConfigError, WeightsError
+
+EXTRAS = {"wavlm": "transformers", "onnx": "onnxruntime", "hub": "huggingface_hub"}
+"""The package that tells whether an extra is installed."""
 
 ENTRY_POINTS = "speaker_seed.encoders"
 """Group in which other packages register families: a `Network` class, or a function from a weight file to one."""
@@ -98,6 +102,8 @@ FAMILIES: Mapping[str, Family] = {
         title="ECAPA-TDNN, 192-d (SpeechBrain)",
         build=_speechbrain_ecapa,
         signature=("blocks.1.res2net_block.blocks.0.conv.conv.weight", "asp_bn.norm.weight", "fc.conv.weight"),
+        weights="hf://speechbrain/spkrec-ecapa-voxceleb@5c0be3875fda05e81f3c004ed8c7c06be308de1e/embedding_model.ckpt",
+        licence="Apache-2.0",
     ),
     "ecapa_3dspeaker": Family(
         title="ECAPA-TDNN on Kaldi filter banks, 192-d (3D-Speaker)",
@@ -121,9 +127,35 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+@dataclass(frozen=True)
+class Description:
+    """A family for people to read about."""
+
+    name: str
+    title: str
+    weights: str | None
+    needs: str
+
+
 def families() -> list[str]:
-    """Return the names of all families: ours, generic files, and those that other packages register."""
-    return [*FAMILIES, *(point.name for point in entry_points(group=ENTRY_POINTS))]
+    """Return the names of all families: ours, and those that other packages register."""
+    return [family.name for family in describe_families()]
+
+
+def describe_families() -> list[Description]:
+    """Describe all families: ours, and those that other packages register."""
+    ours = [
+        Description(name, family.title, family.weights, _needs(family.extra, family.weights))
+        for name, family in FAMILIES.items()
+    ]
+    theirs = [Description(point.name, point.value, None, "") for point in entry_points(group=ENTRY_POINTS)]
+    return ours + theirs
+
+
+def _needs(extra: str | None, weights: str | None) -> str:
+    """Return which extras a family needs, and whether they are there."""
+    extras = [*([extra] if extra else []), *(["hub"] if weights and weights.startswith("hf://") else [])]
+    return ", ".join(f"{name} ({'installed' if find_spec(EXTRAS[name]) else 'not installed'})" for name in extras)
 
 
 def load_encoder(
