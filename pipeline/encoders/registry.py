@@ -13,6 +13,7 @@ from pipeline.encoders.definition import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.features import SAMPLE_RATE, KaldiFbank
 from pipeline.encoders.ge2e import GE2E
+from pipeline.encoders.generic import GENERIC, load_generic
 from pipeline.encoders.weights import Weights, locate
 from pipeline.errors import ConfigError, WeightsError
 
@@ -73,7 +74,7 @@ FAMILIES: Mapping[str, Family] = {
 
 def families() -> list[str]:
     """Return the names of all families: ours, generic files, and those that other packages register."""
-    return [*FAMILIES, *(point.name for point in entry_points(group=ENTRY_POINTS))]
+    return [*FAMILIES, *GENERIC, *(point.name for point in entry_points(group=ENTRY_POINTS))]
 
 
 def load_encoder(
@@ -95,7 +96,8 @@ def load_encoder(
         WeightsError: weights that cannot be had, have another checksum, or do not fit.
     """
     chosen = definition or EncoderDefinition(family=name)
-    network, sha256 = (_ours if chosen.family in FAMILIES else _registered)(name, chosen)
+    build = _ours if chosen.family in FAMILIES else _from_file if chosen.family in GENERIC else _registered
+    network, sha256 = build(name, chosen)
     if chosen.dim not in (None, network.dim):
         raise ConfigError(f"encoder {name}: gives {network.dim}-d embeddings, but its dim is set to {chosen.dim}.")
     if network.sample_rate != SAMPLE_RATE:
@@ -145,6 +147,17 @@ def _refuse_front_end(name: str, definition: EncoderDefinition) -> None:
         raise ConfigError(
             f"encoder {name}: family {definition.family} has a front-end of its own; remove front_end and min_samples."
         )
+
+
+def _from_file(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
+    """Build an encoder of one of the `GENERIC` families."""
+    if definition.weights is None:
+        raise ConfigError(
+            f"encoder {name}: family {definition.family} needs a file; give `weights` in params.yaml under"
+            f" encoder.{name}."
+        )
+    weights = locate(definition.weights, definition.sha256)
+    return load_generic(definition.family, weights.path, definition, name), weights.sha256
 
 
 def _registered(name: str, definition: EncoderDefinition) -> tuple[Network, str | None]:
