@@ -29,6 +29,10 @@ class WeightsError(SeedError, ValueError):
     """Encoder or model weights are missing, of another checksum, or do not fit the architecture."""
 
 
+class ExportError(SeedError, RuntimeError):
+    """An encoder cannot be exported, or the exported file does not give what the encoder gives."""
+
+
 class StoreError(SeedError, ValueError):
     """An embedding store is missing, corrupt, unfinished, or of another kind than asked for."""
 
