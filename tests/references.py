@@ -15,6 +15,7 @@ from pipeline.encoders.weights import default_cache
 
 WHEELS = {
     "TTS": "coqui-tts==0.28.0",
+    "resemblyzer": "resemblyzer==0.1.4",
     "speakerlab": "speakerlab-slim==0.1.0",
     "speechbrain": "speechbrain==1.1.2",
     "wespeaker": "wespeaker-unofficial==0.0.2",

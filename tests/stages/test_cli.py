@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline.store import OK, write_store
 from stages.cli import COMMANDS, main
-from tests.conftest import WriteVoice
+from tests.conftest import WriteVoice, voice
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -198,3 +199,27 @@ def test_a_disk_that_takes_no_more_is_one_clear_line_and_the_work_goes_on_after(
     assert not (place / "s.zarr").exists()
     assert extract(limit=None).returncode == 0
     assert (place / "s.zarr").exists()
+
+
+def test_encoders_are_listed_and_checked(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "params.yaml").write_text("encoder:\n  mine: {family: resnetse34v2, weights: models/mine.pt}\n")
+    code, out, _ = run(capsys, "encoder", "list")
+    assert code == 0
+    assert all(text in out for text in ("mine", "models/mine.pt", "campplus", "wavlm_ecapa", "torchscript"))
+    for name, pitch, seed in (("a", 110, 0), ("b", 113, 1), ("c", 240, 2)):
+        soundfile.write(place / f"{name}.wav", voice(pitch, 2.5, seed), 16_000)
+    code, out, _ = run(capsys, "encoder", "check", "ge2e", "--audio", "a.wav", "b.wav", "c.wav")
+    assert code == 0
+    assert all(text in out for text in ("1,423,616", "16000 Hz", "39373b86", "times real time", "cosine, same speaker"))
+    code, out, err = run(capsys, "encoder", "check", "ge2e", "--audio", "a.wav", "c.wav", "b.wav")
+    assert code == 1
+    assert "cosine, different speakers" in out
+    assert err.startswith("seed: error: encoder ge2e does not tell these speakers apart")
+    code, _, err = run(capsys, "encoder", "check", "mine")
+    assert (code, err) == (1, "seed: error: no weights at models/mine.pt; check the path\n")
+
+
+def test_encoders_are_checked_with_synthetic_voices(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    code, out, _ = run(capsys, "encoder", "check", "campplus")
+    assert code == 0
+    assert "6,848,544" in out
