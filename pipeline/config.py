@@ -52,6 +52,7 @@ class Extract(Frozen):
     eval_crops: int = Field(1, ge=1)
     eval_frames: int | None = Field(None, ge=10)
     shard: int = Field(64, ge=1)
+    scheduler: str = Field("threads", pattern=r"^(threads|processes|[a-z]+://.+)$")
     workers: int = Field(2, ge=0)
     max_failures: int = Field(10, ge=0)
     short_audio: Literal["wrap", "fail"] = "wrap"

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.audio import SAMPLE_RATE, read_audio
 from pipeline.augment.recipe import Recipe, check_sources, make_views
-from pipeline.augment.sources import Source, SourcePool
+from pipeline.augment.sources import SourcePool
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ExtractionError
 from pipeline.files import replacing, sha256_of
 from pipeline.manifest import Utterance
-from pipeline.store import FAILED, MISSING, OK, StoreWriter
+from pipeline.store import FAILED, MISSING, OK, ShardWriter, StoreWriter
 
 REVISION = 1
 """Raise it when the same audio, weights and recipe give other embeddings: stored ones are then made anew."""
@@ -46,6 +46,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """What became of a shard; `failures` are (utterance, path, reason) in row order."""
+
+    rows: range
+    failures: list[tuple[str, str, str]]
+    seconds: float
+    """Seconds of audio encoded, over all draws and views."""
+
+
+Runner = Callable[[Job, Sequence[range], StoreWriter, Callable[[Shard], None]], list[Shard]]
+"""Encodes shards and tells of each as it is done."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What an extraction did; `failures` are (utterance, path, reason) in row order."""
 
@@ -56,14 +70,9 @@ class Summary:
     """Seconds of audio encoded in this run, over all draws and views."""
 
 
-def store_attributes(
-    encoder: Encoder,
-    recipe: Recipe,
-    seed: int,
-    manifest_sha256: str | None,
-    augment_sha256: str | None,
-) -> dict[str, Any]:
+def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
     """Return a store's attributes: everything its values depend on, and nothing else (no dates, no hosts)."""
+    encoder, recipe = job.encoder, job.recipe
     views = [
         {
             "name": view.name,
@@ -80,7 +89,8 @@ def store_attributes(
         "precision": encoder.precision,
         "dim": encoder.dim,
         "sample_rate": encoder.sample_rate,
-        "seed": seed,
+        "seed": job.seed,
+        "short_audio": job.short_audio,
         "recipe": {
             "views": views,
             "draws": recipe.draws,
@@ -92,20 +102,35 @@ def store_attributes(
     }
 
 
+def threads(workers: int) -> Runner:
+    """Return a runner that encodes in this process: shards side by side in `workers` threads, 0 one after the other.
+
+    Torch, NumPy and soxr let go of the interpreter where the time goes. Give torch one thread of its own for each
+    (`torch.set_num_threads(1)`): more would fight over the cores.
+    """
+    how = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
+    lock = threading.Lock()
+
+    def run(job: Job, todo: Sequence[range], writer: StoreWriter, done: Callable[[Shard], None]) -> list[Shard]:
+        def one(rows: range) -> Shard:
+            result = encode_shard(job, rows, writer)
+            with lock:
+                done(result)
+            return result
+
+        return list(compute(*(delayed(one, pure=False)(rows) for rows in todo), **how))
+
+    return run
+
+
 def extract(
-    manifest: Sequence[Utterance],
-    root: Path,
-    recipe: Recipe,
-    sources: Mapping[str, Sequence[Source]],
-    encoder: Encoder,
+    job: Job,
     out: Path,
     attributes: Mapping[str, Any],
-    seed: int = 0,
     shard: int = 64,
-    workers: int = 0,
     max_failures: int = 0,
-    short_audio: ShortAudio = "wrap",
     progress: Callable[[int], None] | None = None,
+    run: Runner | None = None,
 ) -> Summary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
@@ -113,61 +138,41 @@ def extract(
     be read is marked as failed and does not stop the others.
 
     Args:
-        manifest: the utterances, in row order.
-        root: folder the manifest's paths are relative to.
-        recipe: views, draws and crop.
-        sources: noise, music, rooms and talkers by kind.
-        encoder: a frozen encoder.
+        job: what to encode, and how.
         out: the store's final place.
         attributes: see `store_attributes`; they key the journal.
-        seed: of crops and corruption.
         shard: utterances in a shard, the unit of work.
-        workers: threads that encode shards side by side; 0 encodes in this one. Give torch one thread of its own for
-            each (`torch.set_num_threads(1)`): more would fight over the cores.
         max_failures: rows that may fail before the whole extraction counts as failed.
-        short_audio: what becomes of an utterance too short for the encoder: it is repeated, or marked as failed.
         progress: called with the number of utterances done, at the start (resumed ones) and shard by shard.
+        run: where the shards are encoded: `threads` (one by one if not given) or `cluster.remote`.
 
     Raises:
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
         OutputError: something that is no store is at `out`, or another process is writing it.
         CorpusError: the recipe needs sources that are not there, or one of them is unreadable.
     """
-    check_sources(recipe, sources, out)
-    shape = (recipe.draws, len(recipe.views), encoder.dim)
-    job = Job(manifest, root, recipe, SourcePool(sources), encoder, seed, short_audio)
-    with closing(StoreWriter(out, [row.utterance for row in manifest], shape, attributes, shard)) as writer:
+    check_sources(job.recipe, job.pool.sources, out)
+    shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
+    report = progress or (lambda count: None)
+    with closing(StoreWriter(out, [row.utterance for row in job.manifest], shape, attributes, shard)) as writer:
         status = writer.status()
         # A shard with failed rows is tried again: the files may have been mended meanwhile.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
-        resumed = len(manifest) - sum(map(len, todo))
-        if progress:
-            progress(resumed)
-        lock = threading.Lock()
-
-        def run(rows: range) -> tuple[list[tuple[str, str, str]], float]:
-            result = _encode_shard(job, rows, writer)
-            if progress:
-                with lock:
-                    progress(len(rows))
-            return result
-
-        # In whatever order Dask takes them: every shard has its own place, and nothing depends on its neighbours.
-        tasks = [delayed(run, pure=False)(rows) for rows in todo]
-        # Threads, since torch, NumPy and soxr let go of the interpreter where the time goes.
-        scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
-        results = compute(*tasks, **scheduler)
-        failures = [failure for failed, _ in results for failure in failed]
+        resumed = len(job.manifest) - sum(map(len, todo))
+        report(resumed)
+        # In whatever order: every shard has its own place, and nothing depends on its neighbours.
+        done = (run or threads(0))(job, todo, writer, lambda result: report(len(result.rows)))
+        failures = [failure for result in sorted(done, key=lambda each: each.rows.start) for failure in result.failures]
         _write_failures(failures_path(out), failures)
-        if len(failures) > max_failures or len(failures) == len(manifest):
+        if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
             raise ExtractionError(
-                f"{len(failures)} of {len(manifest)} utterances failed{limit}. First: {name}: {reason} All are in"
+                f"{len(failures)} of {len(job.manifest)} utterances failed{limit}. First: {name}: {reason} All are in"
                 f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish()
-        return Summary(len(manifest), resumed, failures, sum(seconds for _, seconds in results))
+        return Summary(len(job.manifest), resumed, failures, sum(result.seconds for result in done))
 
 
 def failures_path(store: Path) -> Path:
@@ -175,8 +180,8 @@ def failures_path(store: Path) -> Path:
     return store.with_name(f"{store.stem}.failures.csv")
 
 
-def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tuple[str, str, str]], float]:
-    """Encode and write one whole shard; return its failures and the seconds of audio encoded."""
+def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
+    """Encode and write one whole shard. It is all the same how often, and in which process."""
     shape = (len(rows), job.recipe.draws, len(job.recipe.views), job.encoder.dim)
     values: NDArray[np.float32] = np.full(shape, np.nan, dtype=np.float32)
     status: NDArray[np.uint8] = np.full(len(rows), MISSING, dtype=np.uint8)
@@ -216,7 +221,7 @@ def _encode_shard(job: Job, rows: range, writer: StoreWriter) -> tuple[list[tupl
                 failures.append((bad.utterance, bad.path, "the encoder returned NaN or infinite values."))
                 values[index], status[index] = np.nan, FAILED
     writer.write(rows, values, status)
-    return failures, seconds
+    return Shard(rows, failures, seconds)
 
 
 def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:

@@ -101,7 +101,25 @@ class EmbeddingStore:
         return values
 
 
-class StoreWriter:
+class ShardWriter:
+    """The arrays of a store in the making; several processes may write, each its own whole shards."""
+
+    def __init__(self, store: Path) -> None:
+        """Open the store in a journal, see `StoreWriter.store`."""
+        group = zarr.open_group(store, mode="r+")
+        self._embeddings, self._status = _array(group, "embeddings"), _array(group, "status")
+
+    def status(self) -> NDArray[np.uint8]:
+        """Return the status [utterance] so far."""
+        return np.asarray(self._status[:], dtype=np.uint8)
+
+    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8]) -> None:
+        """Write one whole shard: embeddings [rows, draw, view, dim], and only then its status [rows]."""
+        self._embeddings[rows.start : rows.stop] = values
+        self._status[rows.start : rows.stop] = status
+
+
+class StoreWriter(ShardWriter):
     """A store in the making, in a journal folder beside its final place.
 
     The journal is keyed by what the store is made of, so that work of another recipe or encoder is never mixed in, and
@@ -135,30 +153,22 @@ class StoreWriter:
         journal = target.parent / f".{target.name}.journal"
         self._lock = locked(journal)
         self.folder = journal / hashlib.sha256(made_of.encode()).hexdigest()[:16]
-        store = self.folder / "store.zarr"
-        if not (store / "zarr.json").is_file():
-            self._create(store, utterances, shape, attributes)
-        group = zarr.open_group(store, mode="r+")
-        self._embeddings, self._status = _array(group, "embeddings"), _array(group, "status")
+        self.store = self.folder / "store.zarr"
+        if not (self.store / "zarr.json").is_file():
+            self._create(self.store, utterances, shape, attributes)
+        super().__init__(self.store)
 
     def shards(self) -> list[range]:
         """Return the rows of every shard."""
         return [range(start, min(start + self.shard, self.rows)) for start in range(0, self.rows, self.shard)]
 
-    def status(self) -> NDArray[np.uint8]:
-        """Return the status [utterance] so far."""
-        return np.asarray(self._status[:], dtype=np.uint8)
-
-    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8]) -> None:
-        """Write one whole shard: embeddings [rows, draw, view, dim], and only then its status [rows]."""
-        self._embeddings[rows.start : rows.stop] = values
-        self._status[rows.start : rows.stop] = status
-
     def finish(self) -> None:
         """Move the finished store into its place, and take the journal away."""
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
-        move_folder(self.folder / "store.zarr", self.target)
+        for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
+            torn.unlink()
+        move_folder(self.store, self.target)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.close()
 

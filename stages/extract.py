@@ -36,7 +36,13 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     "--frames", type=click.IntRange(min=10), help="Length of a training crop in 10 ms frames.  [default: 200]"
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Threads that encode side by side; 0: none beside this.  [default: 2]"
+    "--scheduler",
+    help="Where to encode: threads, processes, or a Dask scheduler's address (tcp://host:port).  [default: threads]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Threads or processes that encode side by side; 0 threads: none beside this.  [default: 2]",
 )
 @click.option("--max-failures", type=click.IntRange(min=0), help="Utterances that may fail.  [default: 10]")
 @click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
@@ -52,6 +58,7 @@ def extract(
     seed: int | None,
     draws: int | None,
     frames: int | None,
+    scheduler: str | None,
     workers: int | None,
     max_failures: int | None,
     device: str | None,
@@ -62,48 +69,36 @@ def extract(
     Options not given are those of the parameter file. A run that was stopped goes on where it was. Utterances that
     cannot be read are listed in <out without .zarr>.failures.csv.
     """
+    from contextlib import nullcontext
     from time import perf_counter
 
-    import torch
-
-    from pipeline.device import choose_device
-    from pipeline.encoders.registry import load_encoder
+    from pipeline.cluster import Spec, connected, remote
     from pipeline.extract import extract as run
-    from pipeline.extract import failures_path, store_attributes
-    from pipeline.manifest import fingerprint, read_augment, read_manifest
+    from pipeline.extract import failures_path, store_attributes, threads
+    from pipeline.manifest import fingerprint
 
-    changes = {"draws": draws, "frames": frames, "workers": workers, "max_failures": max_failures, "device": device}
+    changes = {
+        "draws": draws,
+        "frames": frames,
+        "workers": workers,
+        "scheduler": scheduler,
+        "max_failures": max_failures,
+        "device": device,
+    }
     settings = load_params(params, {"seed": seed} | {f"extract.{key}": value for key, value in changes.items()})
-    utterances = read_manifest(manifest)
-    sources = read_augment(augment, root) if augment else {}
-    recipe = settings.recipe(set_name)
-    torch.set_num_threads(1)  # the workers are the threads; more in each would fight over the cores
-    where = choose_device(settings.extract.device)
-    network = load_encoder(encoder, settings.definition(encoder, weights), where, settings.extract.precision)
-    attributes = store_attributes(
-        network,
-        recipe,
-        settings.seed,
-        fingerprint(manifest),
-        fingerprint(augment),
-    )
+    content = settings.model_dump_json()
+    spec = Spec(manifest.resolve(), augment and augment.resolve(), root.resolve(), set_name, encoder, weights, content)
+    job = spec.load()
+    attributes = store_attributes(job, fingerprint(manifest), fingerprint(augment))
+    options = settings.extract
+    local = options.scheduler == "threads"
     started = perf_counter()
-    with progress_bar(f"encoding {set_name}", len(utterances)) as advance:
-        done = run(
-            utterances,
-            root,
-            recipe,
-            sources,
-            network,
-            out,
-            attributes,
-            seed=settings.seed,
-            shard=settings.extract.shard,
-            workers=settings.extract.workers,
-            max_failures=settings.extract.max_failures,
-            short_audio=settings.extract.short_audio,
-            progress=advance,
-        )
+    with (
+        nullcontext() if local else connected(options.scheduler, options.workers) as client,
+        progress_bar(f"encoding {set_name}", len(job.manifest)) as advance,
+    ):
+        runner = threads(options.workers) if local else remote(client, spec)
+        done = run(job, out, attributes, options.shard, options.max_failures, advance, runner)
     took = perf_counter() - started
     resumed = f", {done.resumed:,} of them resumed" if done.resumed else ""
     click.echo(f"{out}: {done.rows:,} utterances{resumed}; {done.seconds:,.0f} s of audio encoded in {took:.1f} s")

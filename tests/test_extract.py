@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 
 from pipeline.audio import read_audio
 from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
-from pipeline.augment.sources import Source
+from pipeline.augment.sources import Source, SourcePool
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError
-from pipeline.extract import Summary, extract, failures_path, store_attributes
+from pipeline.extract import Job, ShortAudio, Summary, extract, failures_path, store_attributes, threads
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance
 from pipeline.store import FAILED, EmbeddingStore
@@ -36,10 +37,17 @@ class Corpus:
             for kind, seconds in (("noise", 2), ("music", 2), ("rooms", 0.02))
         }
 
-    def run(self, encoder: Encoder, out: Path, recipe: Recipe = TRAINING, **options: object) -> Summary:
-        attributes = store_attributes(encoder, recipe, 0, None, None)
-        settings = {"seed": 0, "shard": 3, "workers": 0, **options}
-        return extract(self.manifest, self.root, recipe, self.sources, encoder, out, attributes, **settings)  # type: ignore[arg-type]
+    def run(
+        self,
+        encoder: Encoder,
+        out: Path,
+        recipe: Recipe = TRAINING,
+        workers: int = 0,
+        short_audio: ShortAudio = "wrap",
+        **options: Any,
+    ) -> Summary:
+        job = Job(self.manifest, self.root, recipe, SourcePool(self.sources), encoder, 0, short_audio)
+        return extract(job, out, store_attributes(job, None, None), 3, run=threads(workers), **options)
 
 
 @pytest.fixture

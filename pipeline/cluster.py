@@ -1,0 +1,145 @@
+"""Extraction on several processes or machines, through Dask's distributed scheduler.
+
+Only paths, parameters and row numbers travel: each worker loads manifest and encoder once, and writes whole shards into
+the journal, which lies on a file system that all of them share. Byte for byte the store is that of a single process.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.augment.sources import SourcePool
+from pipeline.config import Params
+from pipeline.device import choose_device
+from pipeline.encoders.registry import load_encoder
+from pipeline.errors import ConfigError, ExtractionError
+from pipeline.extract import Job, Runner, Shard, encode_shard
+from pipeline.manifest import read_augment, read_manifest
+from pipeline.store import OK, ShardWriter, StoreWriter
+
+RETRIES = 3
+"""How often a shard is given to another worker when the one that had it dies."""
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An extraction as it is sent to workers: absolute paths and plain values."""
+
+    manifest: Path
+    augment: Path | None
+    root: Path
+    set_name: str
+    encoder: str
+    weights: str | None
+    params: str
+    """Parameters as JSON."""
+
+    def load(self) -> Job:
+        """Read the lists and load the encoder.
+
+        Raises:
+            SeedError: a list, the encoder or its weights are not what they should be.
+        """
+        params = Params.model_validate_json(self.params)
+        torch.set_num_threads(1)  # the workers are the threads; and sums in another order would show in the last bits
+        utterances = read_manifest(self.manifest)
+        sources = read_augment(self.augment, self.root) if self.augment else {}
+        definition = params.definition(self.encoder, self.weights)
+        device = choose_device(params.extract.device)
+        encoder = load_encoder(self.encoder, definition, device, params.extract.precision)
+        pool = SourcePool(sources)
+        recipe = params.recipe(self.set_name)
+        return Job(utterances, self.root, recipe, pool, encoder, params.seed, params.extract.short_audio)
+
+
+@contextmanager
+def connected(scheduler: str, workers: int) -> Iterator[Any]:
+    """Yield a `distributed.Client`: of `workers` new processes here, or of a scheduler that runs elsewhere.
+
+    Args:
+        scheduler: `processes`, or an address such as tcp://10.0.0.1:8786.
+        workers: how many processes to start; the cluster's own number counts elsewhere.
+
+    Raises:
+        ConfigError: the extra `cluster` is not installed.
+        ExtractionError: no scheduler answers there.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ConfigError(
+            f"extract.scheduler {scheduler!r} needs distributed: pip install 'speaker-seed[cluster]'"
+        ) from None
+    if scheduler == "processes":
+        with (
+            LocalCluster(
+                n_workers=max(1, workers),
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs="ERROR",
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ExtractionError(
+            f"no Dask scheduler answers at {scheduler}: {' '.join(str(error).split())}. Start one by `dask scheduler`,"
+            " or set extract.scheduler to threads."
+        ) from error
+    with client:
+        yield client
+
+
+def remote(client: Any, spec: Spec) -> Runner:
+    """Return a runner that encodes on a client's workers, each shard a task.
+
+    Where workers declare a resource GPU, every task takes one of it.
+    """
+    from distributed import KilledWorker, as_completed
+
+    def run(job: Job, todo: Sequence[range], writer: StoreWriter, done: Callable[[Shard], None]) -> list[Shard]:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+        store = writer.store.resolve()
+        futures = client.map(_encode, todo, spec=spec, store=store, pure=False, retries=RETRIES, resources=resources)
+        results = []
+        try:
+            for _, result in as_completed(futures, with_results=True):
+                done(result)
+                results.append(result)
+        except KilledWorker as error:
+            raise ExtractionError(
+                f"workers died again and again on one shard ({error}). Look at their logs; too little memory is the"
+                " usual reason. Finished shards are kept."
+            ) from error
+        return results
+
+    return run
+
+
+def _encode(rows: range, spec: Spec, store: Path) -> Shard:
+    """Encode one shard on a worker, unless a worker that died since has done so already."""
+    with _loading:  # so that the threads of a worker share one encoder
+        job = _loaded(spec)
+    writer = ShardWriter(store)
+    if (writer.status()[rows.start : rows.stop] == OK).all():
+        return Shard(rows, [], 0.0)
+    return encode_shard(job, rows, writer)
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: Spec) -> Job:
+    return spec.load()

@@ -1,0 +1,147 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.augment.sources import Source
+from pipeline.cluster import Spec, connected, remote
+from pipeline.config import Params
+from pipeline.errors import ConfigError, CorpusError, ExtractionError
+from pipeline.extract import Summary, extract, store_attributes, threads
+from pipeline.manifest import Utterance, write_augment, write_manifest
+from pipeline.store import EmbeddingStore
+from tests.conftest import WriteVoice, tree_bytes
+
+SHARD = 2
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[object]:
+    """A real scheduler and two real worker processes on loopback."""
+    with connected("processes", 2) as client:
+        yield client
+
+
+@pytest.fixture
+def spec(tmp_path: Path, write_voice: WriteVoice) -> Spec:
+    """Eleven voices and one source of each kind, on disk."""
+    root = tmp_path / "audio"
+    rows = [Utterance(f"u{n}", f"speech/u{n}.wav", f"s{n}") for n in range(11)]
+    for n, row in enumerate(rows):
+        write_voice(root / row.path, 90 + 20 * n, 1.0, n)
+    kinds = {"noise": 2.0, "music": 2.0, "rooms": 0.02, "babble": 1.5}
+    sources = [
+        {"kind": kind, "path": Source(write_voice(root / f"{kind}.wav", 300, length, 99)).path.name}
+        for kind, length in kinds.items()
+    ]
+    write_manifest(tmp_path / "m.csv", rows)
+    write_augment(tmp_path / "a.csv", sources)
+    params = Params.model_validate({"extract": {"draws": 2, "frames": 100, "shard": SHARD}})
+    return Spec(tmp_path / "m.csv", tmp_path / "a.csv", root, "train", "ge2e", None, params.model_dump_json())
+
+
+def run(spec: Spec, out: Path, client: object | None = None) -> Summary:
+    job = spec.load()
+    runner = remote(client, spec) if client else threads(0)
+    return extract(job, out, store_attributes(job, None, None), SHARD, 0, None, runner)
+
+
+def test_two_worker_processes_write_the_store_of_one(spec: Spec, client: object, tmp_path: Path) -> None:
+    alone = run(spec, tmp_path / "alone" / "s.zarr")
+    together = run(spec, tmp_path / "together" / "s.zarr", client)
+    assert (together.rows, together.seconds) == (alone.rows, pytest.approx(alone.seconds))
+    assert tree_bytes(tmp_path / "together") == tree_bytes(tmp_path / "alone")
+
+
+def test_only_small_things_travel(spec: Spec) -> None:
+    import pickle
+
+    assert len(pickle.dumps(spec)) < 10_000
+
+
+def test_a_bad_row_comes_back_with_its_reason(spec: Spec, client: object, tmp_path: Path) -> None:
+    (spec.root / "speech/u3.wav").write_text("prose")
+    with pytest.raises(ExtractionError, match=r"1 of 11 utterances failed.* First: u3: .*cannot be read as audio"):
+        run(spec, tmp_path / "s.zarr", client)
+
+
+def test_an_error_of_a_worker_is_the_users_error(spec: Spec, client: object, tmp_path: Path) -> None:
+    (spec.root / "noise.wav").write_text("prose")
+    with pytest.raises(CorpusError, match="augmentation source"):
+        run(spec, tmp_path / "s.zarr", client)
+
+
+def test_a_killed_worker_is_replaced(spec: Spec, tmp_path: Path) -> None:
+    run(spec, tmp_path / "alone" / "s.zarr")
+    with connected("processes", 2) as client:
+        pids = list(client.run(os.getpid).values())
+        killed = []
+
+        def kill_one(count: int) -> None:
+            if count and not killed:
+                killed.append(pids[0])
+                os.kill(pids[0], signal.SIGKILL)
+
+        job = spec.load()
+        attributes = store_attributes(job, None, None)
+        extract(job, tmp_path / "cut" / "s.zarr", attributes, SHARD, 0, kill_one, remote(client, spec))
+        assert killed
+        assert pids[0] not in client.run(os.getpid).values()
+    assert tree_bytes(tmp_path / "cut") == tree_bytes(tmp_path / "alone")
+
+
+def test_a_scheduler_that_runs_elsewhere(spec: Spec, tmp_path: Path) -> None:
+    with connected("processes", 1) as other, connected(other.cluster.scheduler_address, 0) as client:
+        assert run(spec, tmp_path / "s.zarr", client).rows == 11
+    assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == list(range(11))
+
+
+def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:
+    with (
+        pytest.raises(ExtractionError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1: .*"),
+        connected("tcp://127.0.0.1:1", 0),
+    ):
+        pass
+
+
+def test_without_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r"speaker-seed\[cluster\]"), connected("processes", 1):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_an_extraction_killed_at_any_moment_goes_on(spec: Spec, tmp_path: Path, scheduler: str) -> None:
+    command = [sys.executable, "-m", "stages.cli", "extract", "--manifest", str(spec.manifest), "--augment"]
+    command += [str(spec.augment), "--root", str(spec.root), "--set", "train", "--encoder", "ge2e", "--out", "s.zarr"]
+    command += ["--scheduler", scheduler, "--params", str(tmp_path / "p.yaml")]
+    (tmp_path / "p.yaml").write_text(f"extract: {{draws: 2, frames: 100, shard: {SHARD}}}\n")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    started = time.perf_counter()
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    took = time.perf_counter() - started
+    kills = 0
+    for moment in range(5):
+        process = subprocess.Popen(
+            command, cwd=cut, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(took * (0.35 + 0.13 * ((moment * 3) % 5)))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        if (cut / "s.zarr").exists():
+            break
+    done = subprocess.run(command, cwd=cut, check=True, capture_output=True, text=True)
+    assert kills > 0
+    assert "11 utterances" in done.stdout
+    assert tree_bytes(cut) == tree_bytes(whole)
