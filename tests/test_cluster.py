@@ -145,3 +145,16 @@ def test_an_extraction_killed_at_any_moment_goes_on(spec: Spec, tmp_path: Path, 
     assert kills > 0
     assert "11 utterances" in done.stdout
     assert tree_bytes(cut) == tree_bytes(whole)
+
+
+def test_slurm_jobs_ask_for_a_gpu_and_declare_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples" / "slurm"))
+    import cluster
+
+    with cluster.make_cluster() as slurm:
+        script = slurm.job_script()
+    assert "#SBATCH --gres=gpu:1" in script
+    assert "#SBATCH --cpus-per-task=8" in script
+    assert "--nthreads 1" in script
+    assert "--resources GPU=1" in script
