@@ -80,7 +80,7 @@ def check(
     lines = {
         "encoder": f"{found.name} ({found.family})",
         "dimension": found.dim,
-        "parameters": f"{result.parameters:,}",
+        "parameters": f"{found.parameters:,}",
         "sample rate": f"{found.sample_rate} Hz",
         "shortest audio": f"{found.min_samples} samples",
         "weights sha256": found.weights_sha256 or "none",

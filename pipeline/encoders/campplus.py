@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.features import KaldiFbank
@@ -42,6 +43,19 @@ class CAMPlusPlus(Network):
         self.xvector.add_module("stats", _Statistics(variance_floor))
         self.xvector.add_module("dense", _Dense(2 * channels, dim))
 
+    def fold(self) -> None:
+        """Fold every BatchNorm that follows a convolution into it; folding again changes nothing."""
+        for module in list(self.modules()):
+            if isinstance(module, _Head | _Residual):
+                _fold(module, "conv1", module, "bn1")
+                _fold(module, "conv2", module, "bn2")
+            if isinstance(module, _Residual) and len(module.shortcut):
+                _fold(module.shortcut, "0", module.shortcut, "1")
+            if isinstance(module, _Tdnn):
+                _fold(module, "linear", module.nonlinear, "batchnorm")
+            if isinstance(module, _DenseLayer):
+                _fold(module, "linear1", module.nonlinear2, "batchnorm")
+
     def features(self, waves: Tensor) -> Tensor:
         """Return [B, frames, 80] for waves [B, S]."""
         return self.front_end(waves)
@@ -49,6 +63,14 @@ class CAMPlusPlus(Network):
     def embed(self, features: Tensor) -> Tensor:
         """Return [B, dim] for features [B, frames, 80]."""
         return self.xvector(self.head(features.transpose(1, 2)))
+
+
+def _fold(place: nn.Module, convolution: str, norm_place: nn.Module, norm: str) -> None:
+    batchnorm = norm_place.get_submodule(norm)
+    if not isinstance(batchnorm, nn.Identity):
+        fused = fuse_conv_bn_eval(place.get_submodule(convolution), batchnorm)  # type: ignore[type-var, arg-type]
+        setattr(place, convolution, fused.requires_grad_(False))
+        setattr(norm_place, norm, nn.Identity())
 
 
 class _Head(nn.Module):

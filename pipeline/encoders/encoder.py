@@ -41,6 +41,9 @@ class Network(nn.Module, ABC):
         with torch.autocast(waves.device.type, enabled=False):
             return self.features(waves.float())
 
+    def fold(self) -> None:
+        """Fold into fewer layers what is fixed once the weights are; called when the network is frozen."""
+
     def encode(self, waves: Sequence[Tensor]) -> Tensor:
         """Return embeddings [B, dim] of B waves [S_i] of any lengths.
 
@@ -84,6 +87,8 @@ class Encoder:
         """
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
+        self.parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.network.fold()
         self.name, self.family, self.weights_sha256 = name, family, weights_sha256
         self.front_end, self.precision = front_end, precision
         self.dim, self.sample_rate, self.min_samples = network.dim, network.sample_rate, network.min_samples

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from pipeline.encoders.campplus import CAMPlusPlus
 from pipeline.encoders.encoder import Encoder
@@ -35,4 +36,15 @@ def test_wespeakers_differs_in_its_front_end_only() -> None:
 
 def test_size_is_the_published_one(campplus: Encoder) -> None:
     assert campplus.dim == 192
-    assert sum(parameter.numel() for parameter in campplus.network.parameters()) == 6_848_544
+    assert campplus.parameters == 6_848_544
+
+
+def test_folding_batch_norms_changes_nothing() -> None:
+    network = randomised(CAMPlusPlus(), kaiming=True)
+    features = network.features(0.1 * torch.randn(2, 32_240))
+    with torch.inference_mode():
+        before = network.embed(features)
+        for _ in range(2):
+            network.fold()
+            torch.testing.assert_close(network.embed(features), before, atol=1e-4, rtol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

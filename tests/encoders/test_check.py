@@ -18,7 +18,6 @@ def test_real_weights_tell_speakers_apart(ge2e: Encoder) -> None:
     assert abs(result.same - float(cosine(first, again, dim=0))) < 1e-5
     assert abs(result.different - float(cosine(first, other, dim=0) + cosine(again, other, dim=0)) / 2) < 1e-5
     assert result.plausible
-    assert result.parameters == 1_423_616
     assert 0 < result.real_time_factor < 1
 
 
