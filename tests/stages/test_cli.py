@@ -206,7 +206,11 @@ def test_a_disk_that_takes_no_more_is_one_clear_line_and_the_work_goes_on_after(
     assert (place / "s.zarr").exists()
 
 
-def test_a_store_is_checked_with_its_recordings(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+def test_a_store_is_checked_with_its_recordings(
+    capsys: pytest.CaptureFixture[str], place: Path, write_voice: WriteVoice
+) -> None:
+    for name in ("a", "b"):
+        write_voice(place / "audio" / name / "1.wav", rate=8_000)
     assert run(capsys, "extract", "--manifest", "m.csv", "--encoder", "ge2e", "--out", "s.zarr")[0] == 0
     (place / "p.yaml").write_text("quality: {max_duplicates: 1, max_upsampled: 1}\n")
     arguments = ["store", "check", "s.zarr", "--manifest", "m.csv", "--out", "q"]
