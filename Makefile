@@ -26,9 +26,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc]'
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,dev]'
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots,dev]'
 	touch $@

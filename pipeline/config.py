@@ -100,6 +100,21 @@ class Score(Frozen):
     bootstrap: int = Field(200, ge=0)
 
 
+class Quality(Frozen):
+    """Thresholds of `seed store check`, as shares from 0 to 1, and how much it looks at."""
+
+    max_missing: float = Field(0.0, ge=0, le=1)
+    max_failed: float = Field(0.05, ge=0, le=1)
+    max_broken: float = Field(0.0, ge=0, le=1)
+    max_duplicates: float = Field(0.05, ge=0, le=1)
+    duplicate_cosine: float = Field(0.99, ge=-1, le=1)
+    max_cosine: float = Field(0.999, ge=-1, le=1)
+    max_clipped: float = Field(0.1, ge=0, le=1)
+    max_upsampled: float = Field(0.1, ge=0, le=1)
+    rows: int = Field(20_000, ge=2)
+    files: int = Field(50, ge=1)
+
+
 class Params(Frozen):
     """All of `params.yaml`."""
 
@@ -117,6 +132,7 @@ class Params(Frozen):
     train: Train = Train()
     enhance: Enhance = Enhance()
     score: Score = Score()
+    quality: Quality = Quality()
 
     @model_validator(mode="after")
     def _sets_are_train_and_conditions(self) -> "Params":

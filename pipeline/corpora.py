@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from pipeline.errors import CorpusError
-from pipeline.manifest import Utterance
+from pipeline.manifest import Utterance, legible
 from pipeline.validation import Frozen, load_yaml, validated
 
 ROLES = ("speech", "noise", "music", "rooms")
@@ -112,11 +112,6 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     except (ValueError, NotImplementedError) as error:
         raise CorpusError(f"file pattern {pattern!r}: {error}. Give one such as '*/*.wav'.") from error
     files = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
-    for path in files:
-        try:
-            path.as_posix().encode()
-        except UnicodeEncodeError:
-            raise CorpusError(f"{path.as_posix()!r}: the name is not UTF-8, no list can hold it. Rename it.") from None
     if not files:
         raise CorpusError(f"{folder}: nothing matches {pattern!r}. Correct the pattern in data/corpora.yaml.")
     return files
@@ -125,8 +120,8 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
 def list_utterances(folder: Path, pattern: str, speaker: str | None) -> list[Utterance]:
     """List the speech files below `folder` that match `pattern`.
 
-    An id is the path below the pattern's fixed part; `speaker` is a regular expression on the path below `folder`
-    (see `Corpus`). Paths are given as found, so relative to the working folder if `folder` is.
+    An id is the path below the pattern's fixed part (see `legible`); `speaker` is a regular expression on the path
+    below `folder` (see `Corpus`). Paths are given as found, so relative to the working folder if `folder` is.
 
     Raises:
         CorpusError: nothing matches, or the speaker cannot be read from a path.
@@ -141,7 +136,7 @@ def list_utterances(folder: Path, pattern: str, speaker: str | None) -> list[Utt
             raise CorpusError(
                 f"{path}: the speaker pattern {speaker!r} finds nothing in {below!r}. Correct the pattern."
             )
-        utterances.append(Utterance(name, path.as_posix(), match[1] if match else None))
+        utterances.append(Utterance(legible(name), path.as_posix(), legible(match[1]) if match else None))
     return utterances
 
 

@@ -37,6 +37,10 @@ class StoreError(SeedError, ValueError):
     """An embedding store is missing, corrupt, unfinished, or of another kind than asked for."""
 
 
+class QualityError(SeedError, ValueError):
+    """A store's figures exceed the thresholds `quality` of the parameter file."""
+
+
 class ExtractionError(SeedError, RuntimeError):
     """More utterances failed than `extract.max_failures` allows."""
 

@@ -20,7 +20,7 @@ from pipeline.augment.sources import SourcePool
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ExtractionError
 from pipeline.files import replacing, sha256_of
-from pipeline.manifest import Utterance
+from pipeline.manifest import Utterance, legible
 from pipeline.store import FAILED, MISSING, OK, ShardWriter, StoreWriter
 
 REVISION = 1
@@ -195,14 +195,14 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
             path = job.root / utterance.path
             try:
                 wave = read_audio(path)
-                if utterance.sha256 not in (None, sha256_of(path)):
+                if utterance.sha256 is not None and utterance.sha256 != sha256_of(path):
                     raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
                 if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
                     raise AudioError(
                         f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
                         " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
                     )
-            except AudioError as error:
+            except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
                 failures.append((utterance.utterance, utterance.path, str(error)))
                 status[row - rows.start] = FAILED
                 continue
@@ -228,4 +228,4 @@ def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> Non
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))
-        writer.writerows(failures)
+        writer.writerows([map(legible, failure) for failure in failures])

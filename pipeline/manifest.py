@@ -27,6 +27,11 @@ class Utterance:
 COLUMNS = tuple(field.name for field in fields(Utterance))
 
 
+def legible(name: str) -> str:
+    """Return a file's name as text that UTF-8 can hold; bytes that are no part of it become hexadecimal escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def read_manifest(path: Path) -> list[Utterance]:
     """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256`.
 
@@ -117,7 +122,8 @@ def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
 
 def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+        # Spreadsheets write a byte order mark; a path is bytes to the file system, and need not be UTF-8.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             _check_header(path, header, required, known)
@@ -129,7 +135,13 @@ def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list
                     raise ManifestError(
                         f"{path}:{reader.line_num}: {len(cells)} fields where the header has {len(header)}."
                     )
-                rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
+                row = dict(zip(header, cells, strict=True))
+                foreign = [name for name, cell in row.items() if name != "path" and cell != legible(cell)]
+                if foreign:
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: not a CSV text in UTF-8 (see {foreign[0]}). Save it as UTF-8."
+                    )
+                rows.append((reader.line_num, row))
             return rows
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest. Make it with `seed manifest`.") from None
@@ -149,7 +161,10 @@ def _check_header(path: Path, header: Sequence[str], required: Sequence[str], kn
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -14,6 +14,7 @@ from pipeline.corpora import Corpus
 from pipeline.errors import TrialError
 from pipeline.files import replacing
 from pipeline.metrics import Roc, det_points
+from pipeline.quality import StoreQuality, markdown
 from pipeline.trials import Trials
 
 if TYPE_CHECKING:
@@ -103,8 +104,13 @@ def summary_line(encoder: str, table: Metrics) -> str:
     return text
 
 
-def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corpus | None) -> str:
-    """Return the whole report in Markdown: what was done, and a table an encoder."""
+def markdown_report(
+    metrics: Mapping[str, Metrics],
+    params: Params,
+    corpus: Corpus | None,
+    quality: Mapping[str, StoreQuality] | None = None,
+) -> str:
+    """Return the whole report in Markdown: what was done, and an encoder's error rates and quality of its store."""
     score, extract = params.score, params.extract
     crops = (
         "whole utterances"
@@ -130,6 +136,8 @@ def markdown_report(metrics: Mapping[str, Metrics], params: Params, corpus: Corp
         ]
         lines += ["| " + " | ".join(HEADER) + " |", "|---" + "|---:" * (len(HEADER) - 1) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in rows(table)]
+        if quality and encoder in quality:
+            lines += ["", *markdown(quality[encoder])]
     return "\n".join(lines) + "\n"
 
 

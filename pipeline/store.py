@@ -7,7 +7,7 @@ A store is a Zarr v3 group: `embeddings [utterance, draw, view, dim]` float32 in
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +43,8 @@ class EmbeddingStore:
     """[utterance], OK or FAILED."""
 
     @classmethod
-    def open(cls, path: Path) -> "EmbeddingStore":
-        """Open a store.
+    def open(cls, path: Path, unfinished: bool = False) -> "EmbeddingStore":
+        """Open a store; if `unfinished`, rows may be missing.
 
         Raises:
             StoreError: there is none, it is corrupt, unfinished, or of another schema.
@@ -67,7 +67,7 @@ class EmbeddingStore:
             raise StoreError(f"{path}: corrupt embedding store, its arrays disagree in length. Extract it again.")
         if not all(ids) or len(set(ids)) != len(ids):
             raise StoreError(f"{path}: corrupt embedding store, its utterance ids are damaged. Extract it again.")
-        if (status == MISSING).any():
+        if (status == MISSING).any() and not unfinished:
             left = int((status == MISSING).sum())
             raise StoreError(f"{path}: unfinished, {left} of {len(ids)} rows are missing. Run `seed extract` again.")
         return cls(path, attributes, ids, status)
@@ -86,16 +86,29 @@ class EmbeddingStore:
         """Return what the store says of its encoder: its name, and what tells its vectors from another's."""
         return {key: self.attributes.get(key) for key in ("encoder", *SPACE)}
 
+    def blocks(self, values: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield rows and their embeddings [row, draw, view, dim] as they are, about `values` numbers at a time, or all.
+
+        Raises:
+            StoreError: a shard is damaged.
+        """
+        try:
+            array = _array(zarr.open_group(self.path, mode="r"), "embeddings")
+            count, *shape = array.shape
+            step = max(values // int(np.prod(shape)), _CHUNK_ROWS) if values else count
+            for start in range(0, count, step):
+                rows = slice(start, start + step)
+                yield rows, np.asarray(array[rows], dtype=np.float32)
+        except Exception as error:
+            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+
     def read(self) -> NDArray[np.float32]:
         """Return all embeddings [utterance, draw, view, dim] in memory; failed rows are NaN.
 
         Raises:
             StoreError: a shard is damaged.
         """
-        try:
-            values = np.asarray(_array(zarr.open_group(self.path, mode="r"), "embeddings")[:], dtype=np.float32)
-        except Exception as error:
-            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+        _, values = next(self.blocks())
         if not np.isfinite(values[self.ok]).all():
             raise StoreError(f"{self.path}: rows marked as encoded hold NaN; the store is damaged. Extract it again.")
         return values

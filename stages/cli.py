@@ -16,6 +16,7 @@ COMMANDS = {
     "enhance": "Enhance a store of embeddings with a trained model.",
     "score": "Score trials, and measure error rates.",
     "report": "Put the error rates of all encoders into one table.",
+    "store": "Check an embedding store.",
     "encoder": "List the speaker encoders, or check one.",
 }
 

@@ -76,9 +76,9 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     enhanced = [f"enhance@ge2e-{name}" for name in CONDITIONS]
     after_training = [*enhanced, "score@ge2e", "report"]
-    whole = ["fetch", "manifest", *extracts("train", *CONDITIONS), "train@ge2e", *after_training]
+    whole = ["fetch", "manifest", *extracts("train", *CONDITIONS), "check@ge2e", "train@ge2e", *after_training]
 
-    assert project.repro() == whole
+    assert sorted(project.repro()) == sorted(whole)
     check_results(project.folder)
     first = (project.folder / "results/metrics.json").read_bytes()
     assert project.repro() == []
@@ -87,12 +87,14 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(tmp_path: Path) -> None:
     assert project.repro() == ["train@ge2e", *after_training]
     project.change("score", bootstrap=10)
     assert project.repro() == ["score@ge2e", "report"]
+    project.change("quality", max_failed=0.5)
+    assert project.repro() == ["check@ge2e", "report"]
     project.change("extract", workers=0)
     assert project.repro() == []
 
     voice = sorted((project.folder / "data/audio/mini/speech/train").iterdir())[0]
     shutil.copy(sorted(voice.iterdir())[0], voice / "99.flac")
-    assert project.repro() == ["manifest", *extracts("train"), "train@ge2e", *after_training]
+    assert project.repro() == ["manifest", *extracts("train"), "check@ge2e", "train@ge2e", *after_training]
 
     tester = sorted((project.folder / "data/audio/mini/speech/test").iterdir())[0]
     shutil.copy(sorted(tester.iterdir())[0], tester / "99.flac")
@@ -124,6 +126,8 @@ def check_results(folder: Path) -> None:
     report = (folder / "results/report.md").read_text()
     assert "synthetic voices" in report
     assert "| mean noisy |" in report
+    assert "| view | distance to clean, median | cosine to clean, median |" in report
+    assert (folder / "results/quality/ge2e/quality.png").exists()
     curve = list(csv.DictReader((folder / "models/ge2e/curve.csv").open()))
     assert [row["epoch"] for row in curve] == ["0", "1", "2", "3", "4"]
     det = list(csv.DictReader((folder / "results/scores/ge2e/det.csv").open()))

@@ -1,5 +1,6 @@
 """The commands: help, usage, and one clear line for whatever a user can get wrong."""
 
+import json
 import os
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "file pattern": (["manifest", "--audio", ".", "--pattern", "/etc/*", "--out", "l.csv"], "file pattern"),
         "section": (["score", *store, "--trials", "trials.txt", "--seed", "1", "--params", "null.yaml"], "null.yaml: "),
+        "nothing to check": (["store", "check", "empty.zarr"], "no embedding store there"),
+        "quality": (["store", "check", "s.zarr"], "near-duplicate rows 2, 100.0 %"),
         "no metrics": (["report", "--results", ".", "--encoder", "ge2e", "--corpora", "c.yaml"], "no metrics there"),
     }
 
@@ -152,6 +155,8 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
         "speaker pattern",
         "file pattern",
         "section",
+        "nothing to check",
+        "quality",
         "no metrics",
     ],
 )
@@ -199,6 +204,31 @@ def test_a_disk_that_takes_no_more_is_one_clear_line_and_the_work_goes_on_after(
     assert not (place / "s.zarr").exists()
     assert extract(limit=None).returncode == 0
     assert (place / "s.zarr").exists()
+
+
+def test_a_store_is_checked_with_its_recordings(
+    capsys: pytest.CaptureFixture[str], place: Path, write_voice: WriteVoice
+) -> None:
+    for name in ("a", "b"):
+        write_voice(place / "audio" / name / "1.wav", rate=8_000)
+    assert run(capsys, "extract", "--manifest", "m.csv", "--encoder", "ge2e", "--out", "s.zarr")[0] == 0
+    (place / "p.yaml").write_text("quality: {max_duplicates: 1, max_upsampled: 1}\n")
+    arguments = ["store", "check", "s.zarr", "--manifest", "m.csv", "--out", "q"]
+    code, out, err = run(capsys, *arguments, "--params", "p.yaml")
+    assert (code, err) == (0, "")
+    assert all(text in out for text in ("near-duplicates", "2, 100.0 %", "recordings heard", "norm", "95 %"))
+    figures = json.loads((place / "q/quality.json").read_text())
+    assert (figures["rows"], figures["duplicates"], figures["recordings"]["upsampled"]) == (2, 2, 2)  # one voice twice
+    assert (place / "q/quality.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = run(capsys, *arguments, "--no-picture")
+    assert code == 1
+    assert "near-duplicates" in out
+    assert err.startswith("seed: error: s.zarr: near-duplicate rows 2, 100.0 % (quality.max_duplicates: 5 %)")
+    assert "upsampled recordings 2, 100.0 % (quality.max_upsampled: 10 %)" in err
+    assert err.count("\n") == 1
+    code, out, err = run(capsys, "store", "check", "s.zarr", "--params", "p.yaml")
+    assert code == 0
+    assert "recordings heard" not in out
 
 
 def test_encoders_are_listed_and_checked(capsys: pytest.CaptureFixture[str], place: Path) -> None:

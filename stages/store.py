@@ -1,0 +1,81 @@
+"""`seed store`: whether an embedding store is sound."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+
+
+@click.group()
+def store() -> None:
+    """Embedding stores: check one."""
+
+
+@store.command()
+@click.argument("path", metavar="STORE", type=NEW)
+@click.option("--manifest", type=FILE, help="Its utterances: some of the recordings are then heard as well.")
+@click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
+@click.option("--files", type=click.IntRange(min=1), help="Recordings to hear.  [default: 50]")
+@click.option("--out", type=NEW, help="Folder for quality.json and quality.png.")
+@click.option(
+    "--picture/--no-picture", default=True, show_default=True, help="Draw quality.png; needs the extra plots."
+)
+@params_option
+def check(
+    path: Path,
+    manifest: Path | None,
+    root: Path,
+    files: int | None,
+    out: Path | None,
+    picture: bool,
+    params: Path | None,
+) -> None:
+    """Measure a store, and hold the figures against the thresholds `quality` of the parameter file; exit code 1 above.
+
+    Counts rows that are missing, failed, NaN or near-duplicates of others; measures norms, and the distance between the
+    clean view and each other one. With --manifest, looks for clipped and for upsampled recordings.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.errors import QualityError
+    from pipeline.manifest import read_manifest
+    from pipeline.picture import draw, need_plots
+    from pipeline.quality import FILE as JSON
+    from pipeline.quality import PERCENTS, as_json, exceeded, measure, spreads, summary
+    from pipeline.recordings import check_recordings
+    from pipeline.report import write_json
+    from pipeline.store import EmbeddingStore
+
+    settings = load_params(params, {"quality.files": files})
+    if out and picture:
+        need_plots()
+    limits = settings.quality
+    figures, values = measure(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
+    if manifest:
+        rows = read_manifest(manifest)
+        with progress_bar("hearing recordings", min(limits.files, len(rows))) as advance:
+            heard = check_recordings(rows, root, limits.files, settings.seed, advance)
+        figures = replace(figures, recordings=heard)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a log has no width of its own
+    counts = Table(title=str(path), show_header=False)
+    for name, text in summary(figures):
+        counts.add_row(name, text)
+    console.print(counts)
+    table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
+    for name, found in spreads(figures):
+        table.add_row(name, *(f"{found[str(percent)]:.4f}" if found else "–" for percent in PERCENTS))
+    console.print(table)
+    if out:
+        write_json(out / JSON, as_json(figures, limits))
+        if picture:
+            draw(values, path.name, out / "quality.png")
+        console.print(f"Written: {out}", soft_wrap=True)
+    over = exceeded(figures, limits)
+    if over:
+        raise QualityError(f"{path}: {'; '.join(over)}. Mend the data, or raise the thresholds in the parameter file.")
