@@ -40,6 +40,8 @@ MIXED = 3
 """Shards that the buffer holds at least: fewer would hardly mix utterances that are neighbours in the store."""
 PER_BATCH = 5
 """A batch, and the stages of its preparation."""
+USED = 0.9
+"""Of the memory given, what is planned with; the rest is for the gaps that an allocator leaves."""
 VALIDATION_SHARE = 0.25
 """Of the memory left for pairs, what the validation pairs may take."""
 
@@ -149,7 +151,7 @@ class Budget:
             ConfigError: it is too small.
         """
         _, draws, views, dim = store.shape
-        free = math.floor(settings.memory * GB / (4 * views * dim)) - _in_flight(store, settings)
+        free = math.floor(USED * settings.memory * GB / (4 * views * dim)) - _in_flight(store, settings)
         validation = max(1, min(held, math.floor(VALIDATION_SHARE * free) // draws))
         buffer = free - validation * draws
         least = _least_buffer(store, settings)
@@ -165,7 +167,7 @@ def needed(store: EmbeddingStore, settings: Train) -> int:
     """Return the bytes that it takes at least to stream a store."""
     _, draws, views, dim = store.shape
     free = math.ceil((_least_buffer(store, settings) + draws) / (1 - VALIDATION_SHARE))
-    return 4 * views * dim * (free + _in_flight(store, settings))
+    return math.ceil(4 * views * dim * (free + _in_flight(store, settings)) / USED)
 
 
 class StreamFeed:

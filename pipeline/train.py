@@ -93,7 +93,7 @@ def train(
     feed = open_feed(store, held, model, rng, watch)
     if feed.validated:
         held_out = f"{held_out} ({feed.validated})"
-    return _optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
+    return optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
 
 
 def hold_out(
@@ -110,7 +110,7 @@ def hold_out(
     return held, f"{count} of {len(names)} {'speakers' if by_speaker else 'utterances'}"
 
 
-def _optimise(
+def optimise(
     model: SeedModel,
     feed: Feed,
     settings: Train,
@@ -120,6 +120,7 @@ def _optimise(
     progress: Callable[[Epoch], None] | None,
     watch: Watch | None,
 ) -> Trained:
+    """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling."""
     network, abar = model.network, model.abar
     average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
     ema = AveragedModel(network, multi_avg_fn=average)
