@@ -5,9 +5,9 @@
     python benchmarks/streaming.py fits [--rows 300000]
 
 `size` trains on a simulated store [rows, 1, 4, 192], whose shards are made when they are read: peak memory, speed, and
-speed against training on the same batches from memory. Every epoch of a 10-million-row store reads 31 GB. `loss` trains
-on a store from memory and streamed in as little memory as will do, with three seeds each. `fits` measures the peak of
-training from memory. Run each in a process of its own: peaks are those of the process.
+speed against training on the same batches from memory. An epoch of a 10-million-row store reads 31 GB. `loss` trains on
+a store from memory, and streamed through as small a buffer as can be, with three seeds each. `fits` measures the peak
+of training from memory. Run each in a process of its own: peaks are those of the process.
 """
 
 import math
@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import click
@@ -26,11 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import Train
-from pipeline.feed import GB, IN_MEMORY, Feed, MemoryFeed, Pace, StreamFeed, needed, open_feed
+from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, Pace, StreamFeed, needed, open_feed, prepared
 from pipeline.manifest import read_manifest
 from pipeline.model import SeedModel
-from pipeline.store import OK, EmbeddingStore
-from pipeline.train import hold_out, optimise, train
+from pipeline.store import OK, EmbeddingStore, StoreWriter
+from pipeline.train import hold_out, optimise, train, validation_loss
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 
@@ -134,7 +135,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     lap.say("before: torch and a network in training, and the ids of all utterances")
     settings = Train(memory=memory)
     rng = np.random.default_rng(0)
-    held, what = hold_out(store.utterances, {}, settings.validation, rng)
+    held, what = hold_out(list(store.utterances), {}, settings.validation, rng)
     lap.say("hold-out", what)
     model = SeedModel(DIM, settings)
     feed = open_feed(store, held, model, rng, shown)
@@ -165,32 +166,50 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     print(f"each run, streamed and from memory: {rates.round().tolist()}")
 
 
+def in_shards(path: Path, store: EmbeddingStore, shard: int) -> EmbeddingStore:
+    """Copy a store into shards of so many rows."""
+    attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
+    values = store.read()
+    with closing(StoreWriter(path, store.utterances, store.shape[1:], attributes, shard)) as writer:
+        for rows in writer.shards():
+            part = slice(rows.start, rows.stop)
+            writer.write(rows, values[part], store.status[part])
+        writer.finish()
+    return EmbeddingStore.open(path)
+
+
 @main.command()
 @click.option("--store", "path", type=click.Path(exists=True, path_type=Path), required=True, help="Training store.")
 @click.option("--manifest", type=click.Path(exists=True, path_type=Path), help="Its manifest.")
 @click.option("--epochs", default=20, show_default=True, help="Epochs at most.")
 @click.option("--seeds", default=3, show_default=True, help="Seeds of each.")
-def loss(path: Path, manifest: Path | None, epochs: int, seeds: int) -> None:
+@click.option("--shard", default=8, show_default=True, help="Rows in a shard of the copy that is trained on.")
+def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, shard: int) -> None:
     """Compare the validation losses of both ways."""
-    store = EmbeddingStore.open(path)
-    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
-    whole = Train(max_epochs=epochs)
-    # All held-out pairs are to be validated on, or the losses would be of different pairs.
-    least = needed(store, whole)
-    held = math.ceil(whole.validation * len(store.ok) * 1.5) * math.prod(store.shape[1:]) * 4
-    little = whole.model_copy(update={"memory": max(least, 4 * held + least / 2) / GB})
-    print(f"{path}: {4 * math.prod(store.shape) / 1e6:.1f} MB; streamed in {1000 * little.memory:.1f} MB\n")
-    head("seed", "from memory", "streamed", "difference", "held out")
-    losses = []
-    for seed in range(seeds):
-        runs = [train(store, settings, seed, 50, speakers) for settings in (whole, little)]
-        best = [run.curve[run.best_epoch].validation_loss for run in runs]
-        losses.append(best)
-        print(f"| {seed} | {best[0]:.4f} | {best[1]:.4f} | {best[1] - best[0]:+.4f} | {runs[1].held_out} |", flush=True)
-    ram, stream = np.array(losses).T
-    print(
-        f"\nmeans {ram.mean():.4f} and {stream.mean():.4f}, spread of seeds {np.ptp(ram):.4f} and {np.ptp(stream):.4f}"
-    )
+    opened = EmbeddingStore.open(path)
+    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else {}
+    with TemporaryDirectory() as folder:
+        store = in_shards(Path(folder) / "small.zarr", opened, shard)
+        whole = Train(max_epochs=epochs)
+        little = whole.model_copy(update={"memory": (needed(store, whole) + 1) / GB})
+        pairs, most = len(store.ok) * store.shape[1], Budget.of(store, 10**9, len(store.ok), little).buffer
+        print(f"{path}: {pairs} pairs; streamed in shards of {shard} rows through a buffer of {most} pairs\n")
+        head("seed", "from memory", "streamed", "difference", "held out when streamed")
+        losses = []
+        for seed in range(seeds):
+            runs = [train(store, settings, seed, 50, speakers) for settings in (whole, little)]
+            ids = [store.utterances[row] for row in store.ok]
+            held, _ = hold_out(ids, speakers, whole.validation, np.random.default_rng(seed))
+            values = store.read()[store.ok[held]].reshape(-1, *store.shape[2:])
+            # On all held-out pairs, whichever the training has validated on.
+            ram, stream = (
+                validation_loss(run.model, run.model.network, prepared(run.model, values), 50) for run in runs
+            )
+            losses.append((ram, stream))
+            print(f"| {seed} | {ram:.4f} | {stream:.4f} | {stream - ram:+.4f} | {runs[1].held_out} |", flush=True)
+    rams, streams = np.array(losses).T
+    print(f"\nmeans {rams.mean():.4f} and {streams.mean():.4f}")
+    print(f"spreads of the seeds {np.ptp(rams):.4f} and {np.ptp(streams):.4f}")
 
 
 @main.command()

@@ -22,7 +22,7 @@ from pipeline.config import Train
 from pipeline.errors import ConfigError
 from pipeline.model import SeedModel
 from pipeline.precondition import Moments, fit_preconditioner
-from pipeline.store import EmbeddingStore
+from pipeline.store import OK, EmbeddingStore
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]."""
@@ -95,7 +95,7 @@ def open_feed(
 
     Args:
         store: embeddings [N, draws, views, D].
-        held: which of its encoded rows, `store.ok`, are held out for validation.
+        held: which of its encoded rows [len(store.ok)] are held out for validation.
         model: its settings say how; the feed lives where the model does.
         rng: of the choice of validation pairs, where there is no memory for all.
         watch: told how far the first pass over a streamed store is.
@@ -183,16 +183,16 @@ class StreamFeed:
     ) -> None:
         """Pass over the store once: fit the preconditioner, and keep the validation pairs."""
         self._store, self._model, draws = store, model, store.shape[1]
-        self._role = np.full(store.shape[0], NONE, dtype=np.uint8)
-        self._role[store.ok[~held]] = FIT
-        rows = store.ok[held]
-        self.pairs = int((~held).sum()) * draws
-        self.budget = Budget.of(store, self.pairs, len(rows), model.settings)
-        self.validated = ""
+        self._role = np.full(store.shape[0], NONE, dtype=np.uint8)  # a byte an utterance: there can be millions
+        self._role[store.status == OK] = np.uint8(FIT) + held  # VALIDATE, if held
+        self.pairs, self.validated = int(np.count_nonzero(~held)) * draws, ""
+        self.budget = Budget.of(store, self.pairs, len(held) - self.pairs // draws, model.settings)
+        rows = np.flatnonzero(self._role == VALIDATE)
         if self.budget.validation < len(rows):
             self.validated = f"{self.budget.validation} of {len(rows)} utterances used"
+            self._role[rows] = NONE
             rows = rng.choice(rows, self.budget.validation, replace=False)
-        self._role[rows] = VALIDATE
+            self._role[rows] = VALIDATE
         self.validation = self._first_pass(len(rows) * draws, watch)
         self._buffer: Pairs | None = None
 
@@ -238,8 +238,8 @@ class StreamFeed:
 
     def _shards(self, *roles: int) -> list[range]:
         """Return the shards in which an utterance has one of the roles."""
-        wanted = np.isin(self._role, roles)
-        return [rows for rows in self._store.shards() if wanted[rows.start : rows.stop].any()]
+        parts = ((rows, self._role[rows.start : rows.stop]) for rows in self._store.shards())
+        return [rows for rows, part in parts if any((part == role).any() for role in roles)]
 
     def _read(self, rows: range) -> tuple[Pairs, Pairs]:
         """Return the training and the validation pairs of some rows."""

@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,7 +20,7 @@ from pipeline.diffusion.sampler import one_step
 from pipeline.errors import TrainingError
 from pipeline.feed import Feed, Watch, open_feed, watched
 from pipeline.model import SeedModel, refuse_enhanced
-from pipeline.store import EmbeddingStore
+from pipeline.store import OK, EmbeddingStore
 
 REVISION = 1
 """Raise it when the same store and parameters give another model: models are then trained anew."""
@@ -78,15 +79,14 @@ def train(
         TrainingError: fewer than two utterances, no noisy views, or a loss that is not finite.
     """
     refuse_enhanced(store)
-    views = store.shape[2]
-    if len(store.ok) < 2 or views < 2:
+    ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
+    if len(ids) < 2 or views < 2:
         raise TrainingError(
-            f"{store.path}: {len(store.ok)} encoded utterances of {views} views; training needs two utterances"
+            f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
         )
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    ids = [store.utterances[row] for row in store.ok]
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
     del ids  # of millions of utterances, they would be missed elsewhere
     model = SeedModel(store.dim, settings).to(device or torch.device("cpu"))
@@ -158,7 +158,7 @@ def optimise(
 
 
 @torch.no_grad()
-def validation_loss(model: SeedModel, network: AveragedModel, held: Tensor, timestep: int) -> float:
+def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
     """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding."""
     network.eval()
     total, count = 0.0, 0
