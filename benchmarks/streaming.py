@@ -1,8 +1,8 @@
 """What it takes to train on a store that is larger than memory.
 
-    python benchmarks/streaming.py size  [--rows 10000000] [--memory 1] [--epoch]
-    python benchmarks/streaming.py loss --store train.zarr [--manifest train.csv]
-    python benchmarks/streaming.py fits [--rows 300000]
+    python -m benchmarks.streaming size  [--rows 10000000] [--memory 1] [--epoch]
+    python -m benchmarks.streaming loss --store train.zarr [--manifest train.csv]
+    python -m benchmarks.streaming fits [--rows 300000]
 
 `size` trains on a simulated store [rows, 1, 4, 192], whose shards are made when they are read: peak memory, speed, and
 speed against training on the same batches from memory. An epoch of a 10-million-row store reads 31 GB. `loss` trains on

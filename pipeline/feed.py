@@ -42,6 +42,8 @@ PER_BATCH = 5
 """A batch, and the stages of its preparation."""
 USED = 0.9
 """Of the memory given, what is planned with; the rest is for the gaps that an allocator leaves."""
+PER_UTTERANCE = 16
+"""Bytes of bookkeeping: what an utterance is for, and lists of them while that is decided."""
 VALIDATION_SHARE = 0.25
 """Of the memory left for pairs, what the validation pairs may take."""
 
@@ -150,8 +152,9 @@ class Budget:
         Raises:
             ConfigError: it is too small.
         """
-        _, draws, views, dim = store.shape
-        free = math.floor(USED * settings.memory * GB / (4 * views * dim)) - _in_flight(store, settings)
+        rows, draws, views, dim = store.shape
+        vectors = USED * settings.memory * GB - PER_UTTERANCE * rows
+        free = math.floor(vectors / (4 * views * dim)) - _in_flight(store, settings)
         validation = max(1, min(held, math.floor(VALIDATION_SHARE * free) // draws))
         buffer = free - validation * draws
         least = _least_buffer(store, settings)
@@ -165,9 +168,10 @@ class Budget:
 
 def needed(store: EmbeddingStore, settings: Train) -> int:
     """Return the bytes that it takes at least to stream a store."""
-    _, draws, views, dim = store.shape
+    rows, draws, views, dim = store.shape
     free = math.ceil((_least_buffer(store, settings) + draws) / (1 - VALIDATION_SHARE))
-    return math.ceil(4 * views * dim * (free + _in_flight(store, settings)) / USED)
+    vectors = 4 * views * dim * (free + _in_flight(store, settings))
+    return math.ceil((vectors + PER_UTTERANCE * rows) / USED)
 
 
 class StreamFeed:

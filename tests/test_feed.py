@@ -223,9 +223,9 @@ def test_a_store_is_streamed_when_training_on_it_would_not_fit(tmp_path: Path) -
 
 def test_too_little_memory_is_one_line_that_says_how_much_is_needed(tmp_path: Path) -> None:
     store = listed(400_000, draws=1, shard=20_000)
-    with pytest.raises(ConfigError, match=r"^train\.memory: 0\.001 GB is too little to stream .* give 0\.0065 or more"):
+    with pytest.raises(ConfigError, match=r"^train\.memory: 0\.001 GB is too little to stream .* give 0\.0136 or more"):
         train(store, Train(memory=0.001, max_epochs=0), 0, 50)
-    trained = train(store, Train(memory=0.0065, max_epochs=0), 0, 50)
+    trained = train(store, Train(memory=0.0136, max_epochs=0), 0, 50)
     assert trained.held_out.startswith("40000 of 400000 utterances (")
     assert trained.held_out.endswith(" of 40000 utterances used)")
 
