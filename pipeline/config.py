@@ -83,6 +83,7 @@ class Train(Frozen):
     max_epochs: int = Field(60, ge=0)
     patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
+    memory: float = Field(8.0, gt=0)
     threads: int = Field(2, ge=1)
     device: str = "auto"
 

@@ -68,7 +68,7 @@ def save_model(path: Path, model: SeedModel, encoder: Mapping[str, Any], summary
     """Write a model with its configuration in the metadata, whole or not at all."""
     content = {
         "format": FORMAT,
-        "settings": model.settings.model_dump(exclude={"device", "threads"}),
+        "settings": model.settings.model_dump(exclude={"device", "threads", "memory"}),
         "encoder": dict(encoder),
         "training": dict(summary),
     }

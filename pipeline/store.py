@@ -92,15 +92,42 @@ class EmbeddingStore:
         Raises:
             StoreError: a shard is damaged.
         """
+        count, *shape = self.shape
+        step = max(values // int(np.prod(shape)), _CHUNK_ROWS) if values else count
+        for start in range(0, count, step):
+            rows = slice(start, start + step)
+            try:
+                yield rows, np.asarray(self._embeddings[rows], dtype=np.float32)
+            except Exception as error:
+                raise self._damaged(range(count)[rows], _one_line(error)) from error
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Utterances, draws, views and dim."""
+        utterances, draws, views, dim = self._embeddings.shape
+        return utterances, draws, views, dim
+
+    def shards(self) -> list[range]:
+        """Return the rows of every shard, which are read fastest one whole shard at a time."""
+        step = (self._embeddings.shards or self._embeddings.chunks)[0]
+        return [range(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
+
+    def read_rows(self, rows: range) -> NDArray[np.float32]:
+        """Return the embeddings [rows, draw, view, dim] of neighbouring utterances; failed rows are NaN.
+
+        Raises:
+            StoreError: a shard that they lie in is damaged.
+        """
         try:
-            array = _array(zarr.open_group(self.path, mode="r"), "embeddings")
-            count, *shape = array.shape
-            step = max(values // int(np.prod(shape)), _CHUNK_ROWS) if values else count
-            for start in range(0, count, step):
-                rows = slice(start, start + step)
-                yield rows, np.asarray(array[rows], dtype=np.float32)
+            values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
+        except StoreError:
+            raise
         except Exception as error:
-            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+            raise self._damaged(rows, _one_line(error)) from error
+        whole = np.isfinite(values).all(axis=(1, 2, 3))
+        if (~whole & (self.status[rows.start : rows.stop] == OK)).any():
+            raise self._damaged(rows, "marked as encoded, but they hold NaN")
+        return values
 
     def read(self) -> NDArray[np.float32]:
         """Return all embeddings [utterance, draw, view, dim] in memory; failed rows are NaN.
@@ -108,10 +135,23 @@ class EmbeddingStore:
         Raises:
             StoreError: a shard is damaged.
         """
-        _, values = next(self.blocks())
-        if not np.isfinite(values[self.ok]).all():
-            raise StoreError(f"{self.path}: rows marked as encoded hold NaN; the store is damaged. Extract it again.")
+        values = np.empty(self.shape, dtype=np.float32)
+        for rows in self.shards():
+            values[rows.start : rows.stop] = self.read_rows(rows)
         return values
+
+    @cached_property
+    def _embeddings(self) -> "zarr.Array[Any]":
+        try:
+            return _array(zarr.open_group(self.path, mode="r"), "embeddings")
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+
+    def _damaged(self, rows: range, why: str) -> StoreError:
+        where = f"the shard of rows {rows.start} to {rows.stop - 1}"
+        return StoreError(f"{self.path}: corrupt embedding store, in {where} ({why}). Extract it again.")
 
 
 class ShardWriter:

@@ -1,14 +1,16 @@
-"""Train SEED on cached pairs of clean and noisy embeddings, from memory."""
+"""Train SEED on cached pairs of clean and noisy embeddings."""
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -16,9 +18,9 @@ from pipeline.config import Train
 from pipeline.diffusion.objective import seed_loss
 from pipeline.diffusion.sampler import one_step
 from pipeline.errors import TrainingError
+from pipeline.feed import Feed, Watch, open_feed, watched
 from pipeline.model import SeedModel, refuse_enhanced
-from pipeline.precondition import fit_preconditioner
-from pipeline.store import EmbeddingStore
+from pipeline.store import OK, EmbeddingStore
 
 REVISION = 1
 """Raise it when the same store and parameters give another model: models are then trained anew."""
@@ -42,7 +44,7 @@ class Trained:
     curve: list[Epoch]
     best_epoch: int
     held_out: str
-    """What was held out for validation."""
+    """What was held out for validation, and how much of it was used if not all."""
 
 
 def train(
@@ -53,11 +55,13 @@ def train(
     speakers: Mapping[str, str | None] | None = None,
     device: torch.device | None = None,
     progress: Callable[[Epoch], None] | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
 
     A part of the speakers (of the utterances, where speakers are unknown) is held out: the epoch with the lowest
-    validation loss on them is kept, and training stops when it has not fallen for `settings.patience` epochs.
+    validation loss on them is kept, and training stops when it has not fallen for `settings.patience` epochs. A store
+    that does not fit into `settings.memory` is streamed, see `pipeline.feed`.
 
     Args:
         store: clean and noisy embeddings [N, draws, views, D].
@@ -67,33 +71,29 @@ def train(
         speakers: speaker by utterance id, used for the hold-out only, never as a training signal.
         device: where to train; the CPU if not given.
         progress: called after every epoch.
+        watch: called after every batch, and in the first pass over a streamed store.
 
     Raises:
+        ConfigError: `settings.memory` is too small even to stream the store.
         StoreError: the store is damaged, or holds enhanced embeddings.
         TrainingError: fewer than two utterances, no noisy views, or a loss that is not finite.
     """
     refuse_enhanced(store)
-    values = store.read()[store.ok]
-    if len(values) < 2 or values.shape[2] < 2:
+    ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
+    if len(ids) < 2 or views < 2:
         raise TrainingError(
-            f"{store.path}: {len(values)} encoded utterances of {values.shape[2]} views; training needs two utterances"
+            f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
         )
-    device = device or torch.device("cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    ids = [store.utterances[row] for row in store.ok]
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
-    fit, val = _pairs(values[~held]), _pairs(values[held])
-
-    model = SeedModel(store.dim, settings)
-    mean, matrix = fit_preconditioner(settings.network.precondition, fit[:, 0], fit[:, 1:])
-    model.mean.copy_(torch.from_numpy(mean))
-    model.matrix.copy_(torch.from_numpy(matrix))
-    model.to(device)
-    with torch.no_grad():
-        train_pairs, val_pairs = (_prepared(model, part, device) for part in (fit, val))
-    return _optimise(model, train_pairs, val_pairs, settings, timestep, rng, held_out, progress)
+    del ids  # of millions of utterances, they would be missed elsewhere
+    model = SeedModel(store.dim, settings).to(device or torch.device("cpu"))
+    feed = open_feed(store, held, model, rng, watch)
+    if feed.validated:
+        held_out = f"{held_out} ({feed.validated})"
+    return optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
 
 
 def hold_out(
@@ -103,46 +103,47 @@ def hold_out(
     known = [speakers.get(name) for name in ids]
     by_speaker = None not in known and len(set(known)) > 1
     groups = known if by_speaker else list(ids)
-    names = sorted(set(map(str, groups)))
+    names = sorted(set(map(str, groups)) if by_speaker else ids)
     count = min(max(1, round(share * len(names))), len(names) - 1)
     chosen = {names[index] for index in rng.permutation(len(names))[:count]}
-    held = np.array([str(group) in chosen for group in groups])
+    held = np.fromiter((str(group) in chosen for group in groups), dtype=bool, count=len(ids))
     return held, f"{count} of {len(names)} {'speakers' if by_speaker else 'utterances'}"
 
 
-def _optimise(
+def optimise(
     model: SeedModel,
-    pairs: Tensor,
-    held: Tensor,
+    feed: Feed,
     settings: Train,
     timestep: int,
     rng: np.random.Generator,
     held_out: str,
     progress: Callable[[Epoch], None] | None,
+    watch: Watch | None,
 ) -> Trained:
+    """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling."""
     network, abar = model.network, model.abar
     average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
     ema = AveragedModel(network, multi_avg_fn=average)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
-    first = Epoch(0, math.nan, validation_loss(model, ema, held, timestep))
+    first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
     curve, best, best_state = [first], first, copy.deepcopy(ema.module.state_dict())
     if progress:
         progress(first)
     for epoch in range(1, settings.max_epochs + 1):
         network.train()
         losses = []
-        for rows in _batches(len(pairs), settings.batch_size, rng):
-            batch = pairs[rows]
-            t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
-            noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
-            loss = seed_loss(network, batch[:, 0], batch[:, 1:], t, noise, abar)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            ema.update_parameters(network)
-            losses.append(loss.detach())
-        now = Epoch(epoch, float(torch.stack(losses).mean()), validation_loss(model, ema, held, timestep))
+        with closing(feed.epoch(rng)) as batches:
+            for batch in watched(batches, len, feed.pairs, epoch, watch):
+                t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
+                noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
+                loss = seed_loss(network, batch[:, 0], batch[:, 1:], t, noise, abar)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                ema.update_parameters(network)
+                losses.append(loss.detach())
+        now = Epoch(epoch, float(torch.stack(losses).mean()), validation_loss(model, ema, feed.validation, timestep))
         if not math.isfinite(now.train_loss) or not math.isfinite(now.validation_loss):
             raise TrainingError(f"the loss is {now.train_loss} after epoch {epoch}. Lower train.learning_rate.")
         curve.append(now)
@@ -157,7 +158,7 @@ def _optimise(
 
 
 @torch.no_grad()
-def validation_loss(model: SeedModel, network: AveragedModel, held: Tensor, timestep: int) -> float:
+def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
     """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding."""
     network.eval()
     total, count = 0.0, 0
@@ -166,19 +167,3 @@ def validation_loss(model: SeedModel, network: AveragedModel, held: Tensor, time
         total += float(l1_loss(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0), reduction="sum"))
         count += part.numel()
     return total / count
-
-
-def _pairs(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return [N, draws, views, D] as pairs [N * draws, views, D]."""
-    return values.reshape(-1, *values.shape[2:])
-
-
-def _prepared(model: SeedModel, pairs: NDArray[np.float32], device: torch.device) -> Tensor:
-    flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(device)
-    return model.prepare(flat).reshape(pairs.shape)
-
-
-def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    order = torch.from_numpy(rng.permutation(count))
-    for start in range(0, count, size):
-        yield order[start : start + size]

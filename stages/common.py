@@ -43,8 +43,8 @@ def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "P
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far a piece of work is, on stderr; yields a function that is told of every advance."""
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show how far a piece of work is, on stderr; yields a function that is told of advances and labels."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -65,4 +65,8 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+
+        def advance(steps: int, label: str | None = None) -> None:
+            bar.update(task, advance=steps, description=label)
+
+        yield advance

@@ -41,6 +41,7 @@ def train(
     import torch
 
     from pipeline.device import choose_device
+    from pipeline.feed import Pace
     from pipeline.files import check_output, replacing
     from pipeline.manifest import read_manifest
     from pipeline.model import save_model
@@ -60,7 +61,11 @@ def train(
         def show(epoch: Epoch) -> None:
             advance(1 if epoch.epoch else 0)
 
-        trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show)
+        def pace(now: Pace) -> None:
+            what = f"epoch {now.epoch}" if now.epoch else "first pass"
+            advance(0, f"training, {what}: {now.done / now.pairs:.0%}, {now.rate:,.0f} pairs/s")
+
+        trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show, pace)
     best = trained.curve[trained.best_epoch]
     summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
     save_model(out, trained.model, opened.encoder(), summary)

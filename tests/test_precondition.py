@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.precondition import SHRINKAGE, fit_preconditioner
+from pipeline.precondition import SHRINKAGE, Moments, fit_preconditioner
 
 RNG = np.random.default_rng(0)
 CLEAN = RNG.standard_normal((500, 6)).astype(np.float32) + 3
@@ -32,3 +32,25 @@ def test_whitening_makes_the_shrunk_displacement_covariance_the_identity() -> No
 def test_noise_that_moves_nothing_still_has_an_answer() -> None:
     noisy = CLEAN[:, None] + np.float32(1e-3) * RNG.standard_normal((500, 1, 6)).astype(np.float32)
     assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "center", "whiten"])
+def test_in_parts_it_is_the_same(kind: str) -> None:
+    moments = Moments(6)
+    for start, stop in ((0, 1), (1, 200), (200, 200), (200, 500)):
+        moments.add(CLEAN[start:stop], NOISY[start:stop])
+    for ours, whole in zip(moments.preconditioner(kind), fit_preconditioner(kind, CLEAN, NOISY), strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-12)
+
+
+def test_a_displacement_by_known_steps_has_the_known_answer() -> None:
+    clean = np.full((64, 4), 8, dtype=np.float32)
+    steps = np.diag([1, 2, 4, 8]).astype(np.float32)  # C = diag(1, 4, 16, 64) / 4, as each view moves one direction
+    moments = Moments(4)
+    for part in np.split(clean, 8):
+        moments.add(part, part[:, None] + steps)
+    mean, matrix = moments.preconditioner("whiten")
+    np.testing.assert_allclose(mean, 8, rtol=1e-9)
+    second = np.array([1, 4, 16, 64]) / 4
+    expected = np.diag((second + SHRINKAGE * second.mean()) ** -0.5)
+    np.testing.assert_allclose(matrix, expected, rtol=1e-9, atol=1e-15)

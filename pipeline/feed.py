@@ -1,0 +1,325 @@
+"""Feeds of training pairs: from memory where a store fits into it, else streamed from its shards in a shuffled order.
+
+A pair is one crop of an utterance under all views [views, D], the clean one first; prepared pairs are as the network
+sees them.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.config import Train
+from pipeline.errors import ConfigError
+from pipeline.model import SeedModel
+from pipeline.precondition import Moments, fit_preconditioner
+from pipeline.store import OK, EmbeddingStore
+
+Pairs = NDArray[np.float32]
+"""Embeddings [P, views, D]."""
+
+GB = 10**9
+
+IN_MEMORY = 4
+"""The in-memory feed at its peak, in sizes of the store: the pairs, and three stages of their preparation."""
+AHEAD = 2
+"""Shards that are read before they are asked for."""
+IN_FLIGHT = 8
+"""Shards outside the buffer, at most: one being read (four of its size, as Zarr decodes it and failed rows are left
+out), AHEAD that wait, one in hand, and one that the buffer takes before it gives."""
+MIXED = 3
+"""Shards that the buffer holds at least: fewer would hardly mix utterances that are neighbours in the store."""
+PER_BATCH = 5
+"""A batch, and the stages of its preparation."""
+USED = 0.9
+"""Of the memory given, what is planned with; the rest is for the gaps that an allocator leaves."""
+PER_UTTERANCE = 16
+"""Bytes of bookkeeping: what an utterance is for, and lists of them while that is decided."""
+VALIDATION_SHARE = 0.25
+"""Of the memory left for pairs, what the validation pairs may take."""
+
+NONE, FIT, VALIDATE = 0, 1, 2
+
+_T = TypeVar("_T")
+_Part = TypeVar("_Part", Tensor, tuple[Pairs, Pairs])
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far a pass over the pairs is."""
+
+    epoch: int
+    """0 is the pass that fits the preconditioner of a streamed store."""
+    done: int
+    pairs: int
+    rate: float
+    """Pairs per second since the pass began."""
+
+
+Watch = Callable[[Pace], None]
+
+
+class Feed(Protocol):
+    """Where batches come from."""
+
+    pairs: int
+    """Training pairs in an epoch."""
+    validation: Tensor
+    """Prepared pairs [P, views, D] to validate on."""
+    validated: str
+    """How many of the held-out utterances these are of; empty if all."""
+
+    def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
+        """Yield every training pair once, prepared, in batches [B, views, D] in a new order; only the last is smaller.
+
+        Close it when it is not used up.
+        """
+        ...
+
+
+def open_feed(
+    store: EmbeddingStore,
+    held: NDArray[np.bool_],
+    model: SeedModel,
+    rng: np.random.Generator,
+    watch: Watch | None = None,
+) -> Feed:
+    """Fit the model's preconditioner to the training pairs of a store, and return the feed of them.
+
+    Args:
+        store: embeddings [N, draws, views, D].
+        held: which of its encoded rows [len(store.ok)] are held out for validation.
+        model: its settings say how; the feed lives where the model does.
+        rng: of the choice of validation pairs, where there is no memory for all.
+        watch: told how far the first pass over a streamed store is.
+
+    Raises:
+        StoreError: the store is damaged.
+        ConfigError: `train.memory` is too small to stream the store.
+    """
+    if IN_MEMORY * 4 * math.prod(store.shape) <= model.settings.memory * GB:
+        return MemoryFeed.of(store, held, model)
+    return StreamFeed(store, held, model, rng, watch)
+
+
+class MemoryFeed:
+    """All pairs prepared beforehand."""
+
+    validated = ""
+
+    def __init__(self, prepared: Tensor, validation: Tensor, batch_size: int) -> None:
+        self.pairs, self.validation = len(prepared), validation
+        self._prepared, self._size = prepared, batch_size
+
+    @classmethod
+    def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel) -> "MemoryFeed":
+        """Read a store, and fit the model's preconditioner."""
+        values = store.read()
+        fit, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
+        del values
+        _set(model, *fit_preconditioner(model.settings.network.precondition, fit[:, 0], fit[:, 1:]))
+        return cls(prepared(model, fit), prepared(model, validation), model.settings.batch_size)
+
+    def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
+        """See `Feed`."""
+        order = torch.from_numpy(rng.permutation(self.pairs))
+        for start in range(0, self.pairs, self._size):
+            yield self._prepared[order[start : start + self._size]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How `train.memory` is shared out."""
+
+    buffer: int
+    """Pairs among which the next batch is drawn."""
+    validation: int
+    """Utterances to validate on."""
+
+    @classmethod
+    def of(cls, store: EmbeddingStore, pairs: int, held: int, settings: Train) -> "Budget":
+        """Share the memory out among `pairs` training pairs, `held` held-out utterances, and all that is in flight.
+
+        Raises:
+            ConfigError: it is too small.
+        """
+        rows, draws, views, dim = store.shape
+        vectors = USED * settings.memory * GB - PER_UTTERANCE * rows
+        free = math.floor(vectors / (4 * views * dim)) - _in_flight(store, settings)
+        validation = max(1, min(held, math.floor(VALIDATION_SHARE * free) // draws))
+        buffer = free - validation * draws
+        least = _least_buffer(store, settings)
+        if buffer < least:
+            raise ConfigError(
+                f"train.memory: {settings.memory:g} GB is too little to stream {store.path}, whose shards have"
+                f" {len(store.shards()[0])} rows; give {math.ceil(needed(store, settings) / 1e5) / 1e4:g} or more."
+            )
+        return cls(min(buffer, max(pairs, least)), validation)
+
+
+def needed(store: EmbeddingStore, settings: Train) -> int:
+    """Return the bytes that it takes at least to stream a store."""
+    rows, draws, views, dim = store.shape
+    free = math.ceil((_least_buffer(store, settings) + draws) / (1 - VALIDATION_SHARE))
+    vectors = 4 * views * dim * (free + _in_flight(store, settings))
+    return math.ceil((vectors + PER_UTTERANCE * rows) / USED)
+
+
+class StreamFeed:
+    """Shards read in a shuffled order, ahead of need, into a buffer from which batches are drawn at random."""
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        held: NDArray[np.bool_],
+        model: SeedModel,
+        rng: np.random.Generator,
+        watch: Watch | None = None,
+    ) -> None:
+        """Pass over the store once: fit the preconditioner, and keep the validation pairs."""
+        self._store, self._model, draws = store, model, store.shape[1]
+        self._role = np.full(store.shape[0], NONE, dtype=np.uint8)  # a byte an utterance: there can be millions
+        self._role[store.status == OK] = np.uint8(FIT) + held  # VALIDATE, if held
+        self.pairs, self.validated = int(np.count_nonzero(~held)) * draws, ""
+        self.budget = Budget.of(store, self.pairs, len(held) - self.pairs // draws, model.settings)
+        rows = np.flatnonzero(self._role == VALIDATE)
+        if self.budget.validation < len(rows):
+            self.validated = f"{self.budget.validation} of {len(rows)} utterances used"
+            self._role[rows] = NONE
+            rows = rng.choice(rows, self.budget.validation, replace=False)
+            self._role[rows] = VALIDATE
+        self.validation = self._first_pass(len(rows) * draws, watch)
+        self._buffer: Pairs | None = None
+
+    def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
+        """See `Feed`."""
+        size, shards = self._model.settings.batch_size, self._shards(FIT)
+        if self._buffer is None:  # kept for the next epoch, once it is there
+            most = self.budget.buffer + max(map(len, shards)) * self._store.shape[1]
+            self._buffer = np.empty((most, *self._store.shape[2:]), dtype=np.float32)
+        buffer, filled = self._buffer, 0
+        order = [shards[index] for index in rng.permutation(len(shards))]
+        with closing(ahead(lambda rows: self._read(rows)[0], order)) as parts:
+            for part in parts:
+                buffer[filled : filled + len(part)] = part
+                filled += len(part)
+                while filled > self.budget.buffer:
+                    yield prepared(self._model, _draw(buffer, filled, size, rng))
+                    filled -= size
+        while filled:
+            yield prepared(self._model, _draw(buffer, filled, min(size, filled), rng))
+            filled -= min(size, filled)
+
+    def _first_pass(self, count: int, watch: Watch | None) -> Tensor:
+        """Fit the preconditioner, and return `count` prepared validation pairs."""
+        model, kind = self._model, self._model.settings.network.precondition
+        validation = np.empty((count, *self._store.shape[2:]), dtype=np.float32)
+        moments, filled = Moments(self._store.shape[3]), 0
+        shards = self._shards(*((VALIDATE,) if kind == "none" else (FIT, VALIDATE)))
+        with closing(ahead(self._read, shards)) as parts:
+            used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
+            total = used * self._store.shape[1]
+            for fit, held in watched(parts, lambda part: len(part[0]) + len(part[1]), total, 0, watch):
+                validation[filled : filled + len(held)] = held
+                filled += len(held)
+                if kind != "none":
+                    moments.add(fit[:, 0], fit[:, 1:])
+        _set(model, *moments.preconditioner(kind))
+        if model.mean.device.type != "cpu":
+            return torch.cat([prepared(model, part) for part in _split(validation)])
+        for part in _split(validation):  # in its place
+            part[:] = prepared(model, part).numpy()
+        return torch.from_numpy(validation)
+
+    def _shards(self, *roles: int) -> list[range]:
+        """Return the shards in which an utterance has one of the roles."""
+        parts = ((rows, self._role[rows.start : rows.stop]) for rows in self._store.shards())
+        return [rows for rows, part in parts if any((part == role).any() for role in roles)]
+
+    def _read(self, rows: range) -> tuple[Pairs, Pairs]:
+        """Return the training and the validation pairs of some rows."""
+        values, role = self._store.read_rows(rows), self._role[rows.start : rows.stop]
+        if (role == FIT).all():
+            return _pairs(values), _pairs(values[:0])
+        return _pairs(values[role == FIT]), _pairs(values[role == VALIDATE])
+
+
+def ahead(read: Callable[[range], _T], shards: Iterable[range], count: int = AHEAD) -> Generator[_T, None, None]:
+    """Yield what is read of each shard, in order, while a thread reads up to `count` more.
+
+    An error of the thread is raised where its shard would have come. Close the generator to end the thread early.
+    """
+    waiting: deque[Future[_T]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        try:
+            for rows in shards:
+                waiting.append(thread.submit(read, rows))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def watched(
+    parts: Iterable[_Part], size: Callable[[_Part], int], pairs: int, epoch: int, watch: Watch | None
+) -> Iterator[_Part]:
+    """Yield the parts of a pass, and tell after each how far it is."""
+    started, done = perf_counter(), 0
+    for part in parts:
+        yield part
+        done += size(part)
+        if watch:
+            watch(Pace(epoch, done, pairs, done / (perf_counter() - started)))
+
+
+@torch.no_grad()
+def prepared(model: SeedModel, pairs: Pairs) -> Tensor:
+    """Return pairs [P, views, D] as the network sees them, where the model lives."""
+    flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(model.mean.device)
+    return model.prepare(flat).reshape(pairs.shape)
+
+
+def _in_flight(store: EmbeddingStore, settings: Train) -> int:
+    """Return how many pairs there are outside the buffer, at most."""
+    return IN_FLIGHT * len(store.shards()[0]) * store.shape[1] + PER_BATCH * settings.batch_size
+
+
+def _least_buffer(store: EmbeddingStore, settings: Train) -> int:
+    return max(MIXED * len(store.shards()[0]) * store.shape[1], settings.batch_size)
+
+
+def _draw(buffer: Pairs, filled: int, size: int, rng: np.random.Generator) -> Pairs:
+    """Return `size` random pairs of the first `filled`, and move pairs from the end into the gaps."""
+    chosen = rng.choice(filled, size, replace=False)
+    drawn: Pairs = buffer[chosen]
+    left = filled - size
+    stay = np.ones(size, dtype=bool)
+    stay[chosen[chosen >= left] - left] = False
+    buffer[chosen[chosen < left]] = buffer[left:filled][stay]
+    return drawn
+
+
+def _set(model: SeedModel, mean: NDArray[np.float64], matrix: NDArray[np.float64]) -> None:
+    model.mean.copy_(torch.from_numpy(mean).float())
+    model.matrix.copy_(torch.from_numpy(matrix).float())
+
+
+def _pairs(values: NDArray[np.float32]) -> Pairs:
+    """Return [N, draws, views, D] as pairs [N * draws, views, D]."""
+    return values.reshape(-1, *values.shape[2:])
+
+
+def _split(pairs: Pairs, size: int = 1024) -> Iterator[Pairs]:
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))
