@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.augment.recipe import condition_recipe, training_recipe
+from pipeline.config import Extract
 from pipeline.errors import CorpusError
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance, read_augment, read_manifest, write_augment, write_manifest
@@ -20,7 +21,7 @@ def test_cutting_down_keeps_the_first_speakers_and_utterances() -> None:
 
 
 def test_a_training_set_lists_all_it_may_be_mixed_with(audio: Path, tmp_path: Path) -> None:
-    recipe = training_recipe(1, 1_000, (0, 15), (5, 15), 0.3)
+    recipe = training_recipe(1, 1_000, Extract().views)
     assert write_set(CORPUS, audio, "train", "train", recipe, Cut(), tmp_path / "m", Describer()) == 6
     rows = read_manifest(tmp_path / "m" / "train.csv")
     assert rows[0].seconds == pytest.approx(0.2)
