@@ -36,7 +36,7 @@ def test_where_there_is_no_trace_the_error_says_so(store: Path, tmp_path: Path) 
         EmbeddingStore.open(store).trace(3)
     write_store(tmp_path / "enhanced.zarr", IDS, VALUES, STATUS, {"dim": 4})
     assert not (tmp_path / "enhanced.zarr" / "traces").exists()
-    with pytest.raises(StoreError, match="no trace of u0.* enhanced"):
+    with pytest.raises(StoreError, match=r"no trace of u0.* enhanced"):
         EmbeddingStore.open(tmp_path / "enhanced.zarr").trace(0)
 
 

@@ -11,10 +11,6 @@ from pipeline.augment import degradations
 from pipeline.augment.degradations import MP3_KBIT, clip, gsm, mp3, opus, telephone, vorbis
 from tests.conftest import voice
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    audioop = pytest.importorskip("audioop")  # Python 3.11 and 3.12 have it
-
 LENGTHS = (32_000, 12_345, 700, 40)
 
 
@@ -73,6 +69,9 @@ def test_speech_above_full_scale_is_not_clipped(name: str) -> None:
 
 
 def test_mu_law_is_that_of_g711() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        audioop = pytest.importorskip("audioop")  # Python 3.11 and 3.12 have it
     values = np.arange(0, 32_768, dtype=np.int16)
     coded = degradations._coded((values / 32_768).astype(np.float32), 8_000, "phone")
     linear = audioop.ulaw2lin(audioop.lin2ulaw(values.tobytes(), 2), 2)
