@@ -35,8 +35,9 @@ CODINGS = {
 }
 """Container and coding, as libsndfile calls them, of every kind of step that encodes and decodes."""
 
-_MP3_DELAY = 576 + 529  # samples: LAME's, and that of every decoder; cut off by nobody where a frame is too small
-# for the tag that would tell of it
+# Samples: LAME's delay, and that of every decoder. Below 64 kbit/s a frame is too small for the tag by which a decoder
+# would know to cut them off.
+_MP3_DELAY = 576 + 529
 
 
 def telephone(speech: Waveform) -> Waveform:
