@@ -129,22 +129,33 @@ def _decoded(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[NDArray[np
         raise AudioError(f"{path}: empty, holds no samples. Remove it from the manifest.")
 
 
+def random_start(total: int, length: int, rng: np.random.Generator) -> int:
+    """Return where to cut `length` of `total` samples at random; 0, and nothing drawn, where there are not enough."""
+    return 0 if total < length else int(rng.integers(total - length + 1))
+
+
+def even_starts(total: int, count: int, length: int | None) -> list[int]:
+    """Return `count` evenly spaced starts of crops of `length` in `total` samples; None means the whole wave."""
+    if length is None or total < length:
+        return [0] * count
+    return [int(start) for start in np.linspace(0, total - length, count)]
+
+
+def cut(wave: Waveform, start: int, length: int | None) -> Waveform:
+    """Cut `length` samples from `start` on; a shorter wave is repeated to fill the crop; None means the whole wave."""
+    if length is None:
+        return wave
+    return np.resize(wave, length) if len(wave) < length else wave[start : start + length]
+
+
 def random_crop(wave: Waveform, length: int, rng: np.random.Generator) -> Waveform:
     """Cut `length` samples at a random start; a shorter wave is repeated to fill the crop."""
-    if len(wave) < length:
-        return np.resize(wave, length)
-    start = int(rng.integers(len(wave) - length + 1))
-    return wave[start : start + length]
+    return cut(wave, random_start(len(wave), length, rng), length)
 
 
 def even_crops(wave: Waveform, count: int, length: int | None) -> list[Waveform]:
     """Cut `count` crops of `length` samples at evenly spaced starts, first to last; None means the whole wave."""
-    if length is None:
-        return [wave] * count
-    if len(wave) < length:
-        return [np.resize(wave, length)] * count
-    starts = np.linspace(0, len(wave) - length, count).astype(int)
-    return [wave[start : start + length] for start in starts]
+    return [cut(wave, start, length) for start in even_starts(len(wave), count, length)]
 
 
 def duration(path: Path) -> float | None:

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.augment.recipe import Recipe, condition_recipe, condition_view, training_recipe
+from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
+from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
 from pipeline.validation import Frozen, load_yaml, validated
 
@@ -21,17 +22,29 @@ TRAIN = "train"
 """The name of the training set; every other set is an evaluation condition."""
 
 
-LOUDEST, QUIETEST = -60.0, 100.0
-"""SNRs (dB) beyond these are mistakes: nothing would be left of the one or of the other signal."""
+DEFAULT_VIEWS: dict[str, list[Any]] = {
+    "noise": [
+        {
+            "one_of": [
+                {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]},
+                {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]},
+            ]
+        }
+    ],
+    "music": [{"kind": "music", "snr": [5.0, 15.0]}],
+    "reverb": [{"kind": "reverb"}],
+}
+"""The training views of `params.yaml`."""
 
 
-def _rising(values: list[float]) -> list[float]:
-    if not LOUDEST <= values[0] <= values[1] <= QUIETEST:
-        raise ValueError(f"must be [lowest, highest] SNR in dB, between {LOUDEST:g} and {QUIETEST:g}")
-    return values
+def _named(views: dict[str, Steps]) -> dict[str, Steps]:
+    for name in views:
+        if name == "clean" or not _NAME.fullmatch(name):
+            raise ValueError(f"view {name!r}: take a name of letters, digits, '-' and '_'; 'clean' is there already")
+    return views
 
 
-Decibels = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+Views = Annotated[dict[str, Steps], Field(min_length=1), AfterValidator(_named)]
 
 
 class Cutting(Frozen):
@@ -46,9 +59,7 @@ class Extract(Frozen):
 
     draws: int = Field(4, ge=1)
     frames: int = Field(200, ge=10)
-    noise_snr: Decibels = Field([0.0, 15.0])
-    music_snr: Decibels = Field([5.0, 15.0])
-    babble_share: float = Field(0.3, ge=0, le=1)
+    views: Views = Field(DEFAULT_VIEWS, validate_default=True)
     eval_crops: int = Field(1, ge=1)
     eval_frames: int | None = Field(None, ge=10)
     shard: int = Field(64, ge=1)
@@ -138,7 +149,7 @@ class Params(Frozen):
     @model_validator(mode="after")
     def _sets_are_train_and_conditions(self) -> "Params":
         for name in self.conditions:
-            condition_view(name)
+            condition_steps(name)
         for key, names in (("encoders", self.encoders), ("conditions", self.conditions)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{key} must differ from each other")
@@ -164,9 +175,7 @@ class Params(Frozen):
         """Return the recipe of a set: the training views, or one evaluation condition."""
         extract = self.extract
         if name == TRAIN:
-            crop = samples(extract.frames)
-            noise, music = _pair(extract.noise_snr), _pair(extract.music_snr)
-            return training_recipe(extract.draws, crop, noise, music, extract.babble_share)
+            return training_recipe(extract.draws, samples(extract.frames), extract.views)
         frames = extract.eval_frames
         return condition_recipe(name, extract.eval_crops, None if frames is None else samples(frames))
 
@@ -185,7 +194,3 @@ def read_params(path: Path | None) -> Params:
     if path is None:
         return Params()
     return validated(Params, load_yaml(path), str(path))
-
-
-def _pair(values: list[float]) -> tuple[float, float]:
-    return values[0], values[1]

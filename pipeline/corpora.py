@@ -10,7 +10,8 @@ from pipeline.errors import CorpusError
 from pipeline.manifest import Utterance, legible
 from pipeline.validation import Frozen, load_yaml, validated
 
-ROLES = ("speech", "noise", "music", "rooms")
+ROLES = ("speech", "noise", "music", "rooms", "babble")
+"""Folders of a corpus; babble is talkers of their own, where they are not among the speech."""
 SIMULATED = "simulated"
 """Keyword and folder of rooms that are simulated rather than recorded."""
 
@@ -37,7 +38,7 @@ class Origin(Frozen):
 
 
 class Split(Frozen):
-    """File patterns of one split, each below its role's folder; babble is a pattern of speech files."""
+    """File patterns of one split, each below its role's folder; babble without a folder is below speech."""
 
     speech: str
     noise: str | None = None
@@ -54,7 +55,7 @@ class Corpus(Frozen):
     origin: Origin = Origin()
     root: str | None = None
     """The folder that holds the role folders; None: the data root."""
-    folders: dict[str, str] = Field(default_factory=lambda: {role: role for role in ROLES})
+    folders: dict[str, str] = Field(default_factory=lambda: {role: role for role in ROLES if role != "babble"})
     speaker: str | None = None
     """Regular expression on a file's path below the speech folder; its first group is the speaker. None: unknown."""
     simulated_rooms: int = Field(200, ge=1)

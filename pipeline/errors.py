@@ -59,3 +59,8 @@ class OutputError(SeedError, FileExistsError):
 
 class TrainingError(SeedError, RuntimeError):
     """There is nothing to train on, or the loss is no longer a number."""
+
+
+def one_line(error: Exception) -> str:
+    """Return what somebody else's error says, short enough for a message of ours."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

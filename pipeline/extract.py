@@ -15,6 +15,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from pipeline.audio import SAMPLE_RATE, read_audio
+from pipeline.augment.corrupt import dump_trace
 from pipeline.augment.recipe import Recipe, check_sources, make_views
 from pipeline.augment.sources import SourcePool
 from pipeline.encoders.encoder import Encoder
@@ -76,7 +77,7 @@ def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str 
     views = [
         {
             "name": view.name,
-            "steps": [{"kind": s.kind, "snr_db": list(s.snr), "babble_share": s.babble_share} for s in view.steps],
+            "steps": [step.model_dump(exclude_none=True) for step in view.steps],
         }
         for view in recipe.views
     ]
@@ -154,7 +155,8 @@ def extract(
     check_sources(job.recipe, job.pool.sources, out)
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
     report = progress or (lambda count: None)
-    with closing(StoreWriter(out, [row.utterance for row in job.manifest], shape, attributes, shard)) as writer:
+    names = [row.utterance for row in job.manifest]
+    with closing(StoreWriter(out, names, shape, attributes, shard, traced=True)) as writer:
         status = writer.status()
         # A shard with failed rows is tried again: the files may have been mended meanwhile.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
@@ -185,6 +187,7 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
     shape = (len(rows), job.recipe.draws, len(job.recipe.views), job.encoder.dim)
     values: NDArray[np.float32] = np.full(shape, np.nan, dtype=np.float32)
     status: NDArray[np.uint8] = np.full(len(rows), MISSING, dtype=np.uint8)
+    traces: NDArray[np.object_] = np.full(shape[:3], "", dtype=object)
     failures: list[tuple[str, str, str]] = []
     seconds = 0.0
     for start in range(0, len(rows), BATCH):
@@ -207,7 +210,8 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
                 status[row - rows.start] = FAILED
                 continue
             views = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
-            waves += [torch.from_numpy(view) for draw in views for view in draw]
+            waves += [torch.from_numpy(view.wave) for draw in views for view in draw]
+            traces[row - rows.start] = [[dump_trace(view.trace) for view in draw] for draw in views]
             encoded.append(row - rows.start)
         if not encoded:
             continue
@@ -219,8 +223,8 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
             if not np.isfinite(values[index]).all():
                 bad = job.manifest[rows[index]]
                 failures.append((bad.utterance, bad.path, "the encoder returned NaN or infinite values."))
-                values[index], status[index] = np.nan, FAILED
-    writer.write(rows, values, status)
+                values[index], status[index], traces[index] = np.nan, FAILED, ""
+    writer.write(rows, values, status, traces)
     return Shard(rows, failures, seconds)
 
 

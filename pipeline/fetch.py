@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress | None = None) -> Path:
-    """Make `out` hold the corpus's role folders (speech, noise, music, rooms, simulated) and a receipt.
+    """Make `out` hold the corpus's role folders (speech, noise, music, rooms, babble, simulated) and a receipt.
 
     Recorded corpora are linked, not copied. A role the corpus lacks is an empty folder, so that whatever watches the
     folders (DVC does) finds each of them.

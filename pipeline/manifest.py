@@ -88,7 +88,8 @@ def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
         index = row.get("index") or None
         if index is not None and not index.isdecimal():
             raise ManifestError(f"{path}:{line}: index is {index!r}, not a number from 0.")
-        source = Source(root / row["path"], row.get("speaker") or None, None if index is None else int(index))
+        number = None if index is None else int(index)
+        source = Source(root / row["path"], row.get("speaker") or None, number, listed=row["path"])
         sources.setdefault(row["kind"], []).append(source)
     return sources
 

@@ -46,7 +46,9 @@ def write_set(
     patterns: Split = getattr(corpus, split)
     speech = audio / "speech"
     utterances = list_utterances(speech, patterns.speech, corpus.speaker)
-    talkers = list_utterances(speech, patterns.babble, corpus.speaker) if patterns.babble else []
+    # In a folder of their own, as MUSAN's, every file is a talker; nobody there is in a trial.
+    voices, known = (audio / "babble", None) if "babble" in corpus.folders else (speech, corpus.speaker)
+    talkers = list_utterances(voices, patterns.babble, known) if patterns.babble else []
     if split == "test":
         paths, speakers = {row.path for row in talkers}, {row.speaker for row in talkers} - {None}
         utterances = [row for row in utterances if row.path not in paths and row.speaker not in speakers]

@@ -2,6 +2,7 @@
 
 A store is a Zarr v3 group: `embeddings [utterance, draw, view, dim]` float32 in shards of whole rows, `status
 [utterance]` written after its rows, `utterances` the ids in row order, and attributes that say what it was made of.
+Stores of audio also hold `traces [utterance, draw, view]`, what happened to each view as JSON (docs/data.md).
 """
 
 import hashlib
@@ -19,8 +20,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from pipeline.errors import OutputError, StoreError
+from pipeline.errors import OutputError, StoreError, one_line
 from pipeline.files import locked, move_folder
+from pipeline.traces import NAME, create_traces, read_trace
 
 SCHEMA = 1
 MISSING, OK, FAILED = 0, 1, 2
@@ -62,7 +64,7 @@ class EmbeddingStore:
         except StoreError:
             raise
         except Exception as error:  # Zarr raises whatever its codecs and parsers raise
-            raise StoreError(f"{path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+            raise StoreError(f"{path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
         if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
             raise StoreError(f"{path}: corrupt embedding store, its arrays disagree in length. Extract it again.")
         if not all(ids) or len(set(ids)) != len(ids):
@@ -99,7 +101,7 @@ class EmbeddingStore:
             try:
                 yield rows, np.asarray(self._embeddings[rows], dtype=np.float32)
             except Exception as error:
-                raise self._damaged(range(count)[rows], _one_line(error)) from error
+                raise self._damaged(range(count)[rows], one_line(error)) from error
 
     @cached_property
     def shape(self) -> tuple[int, int, int, int]:
@@ -123,7 +125,7 @@ class EmbeddingStore:
         except StoreError:
             raise
         except Exception as error:
-            raise self._damaged(rows, _one_line(error)) from error
+            raise self._damaged(rows, one_line(error)) from error
         whole = np.isfinite(values).all(axis=(1, 2, 3))
         if (~whole & (self.status[rows.start : rows.stop] == OK)).any():
             raise self._damaged(rows, "marked as encoded, but they hold NaN")
@@ -147,7 +149,15 @@ class EmbeddingStore:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(f"{self.path}: corrupt embedding store ({_one_line(error)}). Extract it again.") from error
+            raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
+
+    def trace(self, row: int) -> list[list[dict[str, Any]]]:
+        """Return what happened to the views [draw][view] of a row: the `start` of the crop, and the `steps` in turn.
+
+        Raises:
+            StoreError: the row failed, the store is one of enhanced vectors, or it is damaged.
+        """
+        return read_trace(self.path, self.utterances[row], row)
 
     def _damaged(self, rows: range, why: str) -> StoreError:
         where = f"the shard of rows {rows.start} to {rows.stop - 1}"
@@ -161,13 +171,16 @@ class ShardWriter:
         """Open the store in a journal, see `StoreWriter.store`."""
         group = zarr.open_group(store, mode="r+")
         self._embeddings, self._status = _array(group, "embeddings"), _array(group, "status")
+        self._traces = _array(group, NAME) if NAME in group else None
 
     def status(self) -> NDArray[np.uint8]:
         """Return the status [utterance] so far."""
         return np.asarray(self._status[:], dtype=np.uint8)
 
-    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8]) -> None:
-        """Write one whole shard: embeddings [rows, draw, view, dim], and only then its status [rows]."""
+    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], traces: Any = None) -> None:
+        """Write one whole shard: traces and embeddings [rows, draw, view(, dim)], and only then its status [rows]."""
+        if self._traces is not None:
+            self._traces[rows.start : rows.stop] = traces
         self._embeddings[rows.start : rows.stop] = values
         self._status[rows.start : rows.stop] = status
 
@@ -186,6 +199,7 @@ class StoreWriter(ShardWriter):
         shape: tuple[int, int, int],
         attributes: Mapping[str, Any],
         shard: int,
+        traced: bool = False,
     ) -> None:
         """Open or create the journal.
 
@@ -195,6 +209,7 @@ class StoreWriter(ShardWriter):
             shape: draws, views and dim of a row.
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
+            traced: whether the store is to hold traces.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -202,13 +217,14 @@ class StoreWriter(ShardWriter):
         if not _replaceable(target):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
-        made_of = json.dumps({"attributes": attributes, "shard": shard, "ids": list(utterances)}, sort_keys=True)
+        content = {"attributes": attributes, "shard": shard, "ids": list(utterances), "traced": traced}
+        made_of = json.dumps(content, sort_keys=True)
         journal = target.parent / f".{target.name}.journal"
         self._lock = locked(journal)
         self.folder = journal / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.store = self.folder / "store.zarr"
         if not (self.store / "zarr.json").is_file():
-            self._create(self.store, utterances, shape, attributes)
+            self._create(self.store, utterances, shape, attributes, traced)
         super().__init__(self.store)
 
     def shards(self) -> list[range]:
@@ -230,7 +246,7 @@ class StoreWriter(ShardWriter):
         self._lock.close()
 
     def _create(
-        self, path: Path, utterances: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any]
+        self, path: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], traced: bool
     ) -> None:
         """Lay out an empty store; it appears under its name only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +254,7 @@ class StoreWriter(ShardWriter):
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)  # of no use without its zarr.json
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
-        count, shard = len(utterances), self.shard
+        count, shard = self.rows, self.shard
         inner = _CHUNK_ROWS if shard % _CHUNK_ROWS == 0 else shard
         group.create_array(
             "embeddings",
@@ -253,8 +269,10 @@ class StoreWriter(ShardWriter):
         group.create_array(
             "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
         )
-        ids = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
-        ids[:] = np.array(utterances, dtype=object)
+        names = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
+        names[:] = np.array(ids, dtype=object)
+        if traced:
+            create_traces(group, (count, *shape[:2]), shard)
         new.replace(path)
 
 
@@ -290,8 +308,5 @@ def _replaceable(target: Path) -> bool:
         ours = "schema" in content["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return ours and {path.name for path in target.iterdir()} <= {"zarr.json", "embeddings", "status", "utterances"}
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    known = {"zarr.json", "embeddings", "status", "utterances", NAME}
+    return ours and {path.name for path in target.iterdir()} <= known

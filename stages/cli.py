@@ -12,6 +12,7 @@ COMMANDS = {
     "fetch": "Bring a corpus here: generate, download or link it.",
     "manifest": "List the utterances of a corpus, and what may be mixed into them.",
     "extract": "Encode clean and corrupted utterances into an embedding store.",
+    "augment": "Re-create a corrupted view of an utterance as a WAV.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
     "enhance": "Enhance a store of embeddings with a trained model.",
     "score": "Score trials, and measure error rates.",

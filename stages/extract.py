@@ -20,8 +20,8 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     "set_name",
     default="clean",
     show_default=True,
-    help="'train' for the training views, or a condition: clean, noise<dB>, music<dB>, babble<dB>, reverb, or several"
-    " of them joined by '_' (SNR in dB).",
+    help="'train' for the training views, or a condition: clean, noise<dB>, music<dB>, babble<dB>, reverb, phone, gsm,"
+    " mp3-<kbit>k, opus-<kbit>k, vorbis-q<0..10>, clip<percent>, or several of them in turn joined by '_'.",
 )
 @click.option("--augment", type=FILE, help="Noise, music, rooms and talkers to mix in (CSV: kind,path and more).")
 @click.option(

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.audio import read_audio
+from pipeline.audio import cut, read_audio
+from pipeline.augment.corrupt import replay
 from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.sources import Source, SourcePool
+from pipeline.config import Extract
 from pipeline.encoders.encoder import Encoder
-from pipeline.errors import CorpusError, ExtractionError
+from pipeline.errors import CorpusError, ExtractionError, StoreError
 from pipeline.extract import Job, ShortAudio, Summary, extract, failures_path, store_attributes, threads
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance
@@ -21,7 +23,12 @@ from pipeline.store import FAILED, EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
 
 CLEAN = condition_recipe("clean", 1, None)
-TRAINING = training_recipe(2, 16_240, (0, 15), (5, 15), 0.0)
+VIEWS: dict[str, list[dict[str, object]]] = {
+    "noise": [{"kind": "noise", "snr": [0, 15]}],
+    "music": [{"kind": "music", "snr": [5, 15]}],
+    "reverb": [{"kind": "reverb"}],
+}
+TRAINING = training_recipe(2, 16_240, Extract(views=VIEWS).views)
 
 
 class Corpus:
@@ -68,10 +75,31 @@ def test_rows_are_the_encoders_answer_to_each_utterance(corpus: Corpus, ge2e: En
 
 
 def test_stores_are_the_same_bytes_for_any_number_of_workers(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    more = Extract(views=VIEWS | {"codec": [{"kind": "clip", "percent": [1, 5]}, {"kind": "mp3", "kbit": [16, 32]}]})
+    recipe = training_recipe(2, 16_240, more.views)
     for workers in (0, 1, 3):
-        corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", workers=workers)
+        corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", recipe, workers=workers)
     stores = [tree_bytes(tmp_path / str(workers)) for workers in (0, 1, 3)]
     assert stores[0] == stores[1] == stores[2]
+
+
+def test_a_trace_says_what_was_encoded(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    corpus.run(ge2e, tmp_path / "s.zarr")
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    pool, values = SourcePool(corpus.sources), store.read()
+    for row in (0, 6):
+        speech = read_audio(corpus.root / corpus.manifest[row].path)
+        for draw, views in enumerate(store.trace(row)):
+            assert [[step["kind"] for step in view["steps"]] for view in views] == [
+                [],
+                ["noise"],
+                ["music"],
+                ["reverb"],
+            ]
+            again = [replay(cut(speech, view["start"], 16_240), view["steps"], pool) for view in views]
+            with torch.inference_mode():
+                vectors = ge2e([torch.from_numpy(wave) for wave in again]).numpy()
+            np.testing.assert_allclose(values[row, draw], vectors, atol=1e-5)
 
 
 def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
@@ -105,6 +133,9 @@ def test_a_bad_file_is_marked_listed_and_does_not_stop_the_rest(corpus: Corpus, 
     assert [name for name, _, _ in done.failures] == ["u2", "u5"]
     store = EmbeddingStore.open(out)
     assert np.flatnonzero(store.status == FAILED).tolist() == [2, 5]
+    with pytest.raises(StoreError, match="no trace of u2, which failed"):
+        store.trace(2)
+    assert store.trace(3) == EmbeddingStore.open(tmp_path / "whole.zarr").trace(3)
     whole = EmbeddingStore.open(tmp_path / "whole.zarr").read()
     np.testing.assert_allclose(store.read()[store.ok], whole[store.ok], atol=1e-5)
     rows = list(csv.DictReader(failures_path(out).open()))

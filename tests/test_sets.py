@@ -3,10 +3,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.augment.recipe import condition_recipe, training_recipe
+from pipeline.config import Extract
+from pipeline.corpora import Split
 from pipeline.errors import CorpusError
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance, read_augment, read_manifest, write_augment, write_manifest
 from pipeline.sets import Cut, Describer, check_disjoint, cut_down, write_set
+from tests.conftest import WriteVoice
 from tests.test_corpora import CORPUS, audio
 
 __all__ = ["audio"]  # a fixture
@@ -20,7 +23,7 @@ def test_cutting_down_keeps_the_first_speakers_and_utterances() -> None:
 
 
 def test_a_training_set_lists_all_it_may_be_mixed_with(audio: Path, tmp_path: Path) -> None:
-    recipe = training_recipe(1, 1_000, (0, 15), (5, 15), 0.3)
+    recipe = training_recipe(1, 1_000, Extract().views)
     assert write_set(CORPUS, audio, "train", "train", recipe, Cut(), tmp_path / "m", Describer()) == 6
     rows = read_manifest(tmp_path / "m" / "train.csv")
     assert rows[0].seconds == pytest.approx(0.2)
@@ -40,6 +43,18 @@ def test_talkers_of_the_test_babble_are_in_no_test_set(audio: Path, tmp_path: Pa
     assert {source.speaker for source in read_augment(tmp_path / "m" / "babble5.augment.csv", Path())["babble"]} == {
         "c"
     }
+
+
+def test_talkers_may_have_a_folder_of_their_own(audio: Path, tmp_path: Path, write_voice: WriteVoice) -> None:
+    for name in "xyz":
+        write_voice(audio / f"babble/{name}.wav", seconds=0.2)
+    musan = CORPUS.model_copy(
+        update={"folders": {"speech": "s", "babble": "b"}, "test": Split(speech="test/*/*.wav", babble="*.wav")}
+    )
+    write_set(musan, audio, "test", "babble5", condition_recipe("babble5", 1, None), Cut(), tmp_path / "m", Describer())
+    assert len(read_manifest(tmp_path / "m" / "babble5.csv")) == 6
+    (talkers,) = read_augment(tmp_path / "m" / "babble5.augment.csv", Path()).values()
+    assert [(source.path.name, source.speaker) for source in talkers] == [(f"{name}.wav", None) for name in "xyz"]
 
 
 def test_a_condition_the_corpus_has_no_files_for_is_an_error(audio: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.signal import oaconvolve
 
-from pipeline.audio import Waveform, random_crop
+from pipeline.audio import Waveform
 
 _FLOOR = 1e-12  # mean power of an inaudible signal; keeps a silent crop from dividing by zero
 
@@ -21,9 +21,8 @@ def add_at_snr(speech: Waveform, noise: Waveform, snr: float) -> Waveform:
     return (speech + np.float32(gain) * noise).astype(np.float32)
 
 
-def babble(talkers: Sequence[Waveform], length: int, rng: np.random.Generator) -> Waveform:
-    """Sum random crops of several talkers, each brought to the same power, to `length` samples."""
-    crops = [random_crop(talker, length, rng) for talker in talkers]
+def babble(crops: Sequence[Waveform]) -> Waveform:
+    """Sum crops [S] of several talkers, each brought to the same power."""
     mixed: Waveform = np.sum([crop / np.sqrt(max(power(crop), _FLOOR)) for crop in crops], axis=0).astype(np.float32)
     return mixed
 

@@ -20,6 +20,13 @@ class Source:
     path: Path
     speaker: str | None = None
     index: int | None = None
+    listed: str | None = None
+    """Its path as the augmentation list has it; traces name it so, wherever the files lie."""
+
+    @property
+    def name(self) -> str:
+        """The path as listed, or else as it is."""
+        return self.listed or self.path.as_posix()
 
 
 class SourcePool:
@@ -33,6 +40,7 @@ class SourcePool:
         self._held = 0
         self._lock = threading.Lock()
         self._talkers: dict[str | None, list[Source]] = {}
+        self._paths = {source.name: source.path for listed in self.sources.values() for source in listed}
         for source in self.sources["babble"]:
             self._talkers.setdefault(source.speaker, []).append(source)
 
@@ -61,6 +69,16 @@ class SourcePool:
             )
         response: Waveform = content[source.index]
         return response
+
+    def find(self, name: str, index: int | None = None) -> Waveform:
+        """Return the wave [S] of the source that a trace calls `name`, or response `index` of that SOFA file.
+
+        Raises:
+            CorpusError: there is no such source, or it cannot be used.
+        """
+        if name not in self._paths:
+            raise CorpusError(f"{name}: is not in the augmentation list. Give the one that the store was made with.")
+        return self.read(Source(self._paths[name], index=index))
 
     def _content(self, path: Path) -> Waveform:
         """Return a file's wave [S], or all responses [N, taps] of a SOFA file."""

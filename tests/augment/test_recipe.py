@@ -1,65 +1,73 @@
-from pathlib import Path
+import hashlib
 
 import numpy as np
 import pytest
 
-from pipeline.augment.recipe import (
-    check_sources,
-    condition_recipe,
-    condition_view,
-    corrupt,
-    make_views,
-    training_recipe,
-)
-from pipeline.augment.sources import Source, SourcePool
+from pipeline.augment.recipe import Made, check_sources, condition_recipe, make_views, training_recipe
+from pipeline.augment.sources import SourcePool
 from pipeline.augment.streams import stream
+from pipeline.config import Extract
 from pipeline.errors import ConfigError, CorpusError
-from tests.conftest import WriteVoice, voice
+from tests.conftest import voice
 
 CROP = 8_000
-TRAINING = training_recipe(draws=3, crop=CROP, noise_snr=(0, 15), music_snr=(5, 15), babble_share=0.5)
+TRAINING = training_recipe(3, CROP, Extract().views)
+
+# SHA-256 of eight draws of the default views, as they have been since the first release: published results and stored
+# embeddings rest on them. (FFTs round differently from machine to machine, so reverberation is not among them.)
+PINNED = {
+    "clean": "f9988138b0fe2d39c0da8796449a0f048a591f8279ade494e47c8d385ed34ee2",
+    "noise": "10639afc4ac6925d35c677cac4ea47ff36149d4596c700e936e88dc0057852cf",
+    "music": "e56df97f2981c6906402ebf62ab00042d39ba7efd1ae1594af2c74ac726a84f8",
+}
 
 
-@pytest.fixture
-def pool(tmp_path: Path, write_voice: WriteVoice) -> SourcePool:
-    def some(kind: str, count: int, seconds: float) -> list[Source]:
-        paths = [tmp_path / kind / f"{number}.wav" for number in range(count)]
-        return [Source(write_voice(path, 100 + 37 * n, seconds, n)) for n, path in enumerate(paths)]
+def waves(draws: list[list[Made]]) -> list[list[np.ndarray]]:
+    return [[view.wave for view in views] for views in draws]
 
-    talkers = [Source(source.path, speaker=f"s{n // 2}") for n, source in enumerate(some("babble", 8, 1.0))]
-    return SourcePool(
-        {
-            "noise": some("noise", 4, 0.3),
-            "music": some("music", 2, 2),
-            "rooms": some("rooms", 3, 0.05),
-            "babble": talkers,
-        }
-    )
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_default_views_are_the_ones_they_have_always_been(pool: SourcePool, number: int) -> None:
+    draws = waves(make_views(training_recipe(8, CROP, Extract().views), voice(150, 1.2, 0), 0, "u", pool, "s1"))
+    name = list(PINNED)[number]
+    assert hashlib.sha256(b"".join(views[number].tobytes() for views in draws)).hexdigest() == PINNED[name]
+
+
+def test_the_default_room_is_the_first_thing_drawn(pool: SourcePool) -> None:
+    for draw, views in enumerate(make_views(TRAINING, voice(150, 1.2, 0), 0, "u", pool, "s1")):
+        expected = pool.sources["rooms"][int(stream(0, "u", draw, "reverb").integers(3))]
+        assert views[3].trace["steps"] == [{"kind": "reverb", "sources": [{"path": expected.path.as_posix()}]}]
 
 
 def test_a_view_is_a_function_of_seed_utterance_draw_and_view_alone(pool: SourcePool) -> None:
-    waves = {name: voice(150, 1.2, number) for number, name in enumerate("abc")}
-    first = {name: make_views(TRAINING, wave, 7, name, pool) for name, wave in waves.items()}
+    speech = {name: voice(150, 1.2, number) for number, name in enumerate("abc")}
+    first = {name: make_views(TRAINING, wave, 7, name, pool) for name, wave in speech.items()}
     cold = SourcePool(pool.sources, cache_seconds=0)
-    again = {name: make_views(TRAINING, waves[name], 7, name, cold) for name in reversed("abc")}
-    for name in waves:
-        np.testing.assert_array_equal(first[name], again[name])
-    more = training_recipe(4, CROP, (0, 15), (5, 15), 0.5)
-    np.testing.assert_array_equal(make_views(more, waves["a"], 7, "a", pool)[:3], first["a"])
-    assert not np.array_equal(make_views(TRAINING, waves["a"], 8, "a", pool), first["a"])
-    assert not np.array_equal(make_views(TRAINING, waves["a"], 7, "b", pool), first["a"])
+    again = {name: make_views(TRAINING, speech[name], 7, name, cold) for name in reversed("abc")}
+    for name in speech:
+        np.testing.assert_array_equal(waves(first[name]), waves(again[name]))
+        assert [view.trace for draw in first[name] for view in draw] == [v.trace for d in again[name] for v in d]
+    more = training_recipe(4, CROP, Extract().views)
+    np.testing.assert_array_equal(waves(make_views(more, speech["a"], 7, "a", pool)[:3]), waves(first["a"]))
+    assert not np.array_equal(waves(make_views(TRAINING, speech["a"], 8, "a", pool)), waves(first["a"]))
+    assert not np.array_equal(waves(make_views(TRAINING, speech["a"], 7, "b", pool)), waves(first["a"]))
 
 
 def test_training_views_are_clean_noise_music_and_reverberation_of_one_crop(pool: SourcePool) -> None:
     wave = voice(150, 1.2, 0)
-    draws = make_views(TRAINING, wave, 0, "u", pool)
+    made = make_views(TRAINING, wave, 0, "u", pool)
+    draws = waves(made)
     assert np.shape(draws) == (3, 4, CROP)
     starts = [next(s for s in range(len(wave)) if np.array_equal(wave[s : s + CROP], clean)) for clean, *_ in draws]
     assert len(set(starts)) == 3
-    for clean, *noisy in draws:
+    assert [[view.trace["start"] for view in draw] for draw in made] == [[start] * 4 for start in starts]
+    for clean, *noisy in made:
+        assert clean.trace["steps"] == []
         for view, (low, high) in zip(noisy[:2], ((0, 15), (5, 15)), strict=True):
-            snr = 10 * np.log10(np.mean(clean**2) / np.mean((view - clean) ** 2))
-            assert low - 0.1 <= snr <= high + 0.1
+            (step,) = view.trace["steps"]
+            snr = 10 * np.log10(np.mean(clean.wave**2) / np.mean((view.wave - clean.wave) ** 2))
+            assert snr == pytest.approx(step["snr"], abs=0.05)  # over the crop, not the whole recording
+            assert low <= step["snr"] <= high
 
 
 def test_an_evaluation_condition_corrupts_the_recording_once_and_crops_it_after(pool: SourcePool) -> None:
@@ -67,37 +75,10 @@ def test_an_evaluation_condition_corrupts_the_recording_once_and_crops_it_after(
     whole = make_views(condition_recipe("reverb_noise5", 1, None), wave, 0, "u", pool)
     crops = make_views(condition_recipe("reverb_noise5", 3, CROP), wave, 0, "u", pool)
     assert [len(draw) for draw in crops] == [1, 1, 1]
-    np.testing.assert_array_equal(crops[0][0], whole[0][0][:CROP])
-    np.testing.assert_array_equal(crops[-1][0], whole[0][0][-CROP:])
-
-
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        ("clean", []),
-        ("noise0", [("noise", 0)]),
-        ("babble-5", [("babble", -5)]),
-        ("reverb_music10", [("rooms", 0), ("music", 10)]),
-    ],
-)
-def test_conditions_are_read_from_their_names(name: str, steps: list[tuple[str, float]]) -> None:
-    assert [(step.kind, step.snr[0]) for step in condition_view(name).steps] == steps
-
-
-@pytest.mark.parametrize("name", ["", "noise", "noise5dB", "echo", "clean_noise5", "noise5_"])
-def test_any_other_name_is_an_error_that_says_what_there_is(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown condition .*reverb_noise5"):
-        condition_view(name)
-
-
-def test_nobody_babbles_behind_their_own_speech(pool: SourcePool) -> None:
-    view, wave = condition_view("babble0"), voice(150, 0.5, 0)
-    only = SourcePool({"babble": [source for source in pool.sources["babble"] if source.speaker == "s0"]})
-    with pytest.raises(CorpusError, match="talkers other than"):
-        corrupt(wave, view, stream(0, "u", 0, "v"), only, speaker="s0")
-    assert {source.speaker for group in pool.talkers("s1") for source in group} == {"s0", "s2", "s3"}
-    unknown = SourcePool({"babble": [Source(Path("a.wav")), Source(Path("b.wav"))]})
-    assert unknown.talkers(None, Path("a.wav")) == [[Source(Path("b.wav"))]]
+    np.testing.assert_array_equal(crops[0][0].wave, whole[0][0].wave[:CROP])
+    np.testing.assert_array_equal(crops[-1][0].wave, whole[0][0].wave[-CROP:])
+    assert [draw[0].trace["start"] for draw in crops] == [0, (len(wave) - CROP) // 2, len(wave) - CROP]
+    assert all(draw[0].trace["steps"] == whole[0][0].trace["steps"] for draw in crops)
 
 
 def test_sources_that_a_recipe_needs_must_be_there(pool: SourcePool) -> None:
@@ -106,13 +87,12 @@ def test_sources_that_a_recipe_needs_must_be_there(pool: SourcePool) -> None:
     check_sources(condition_recipe("clean", 1, None), {}, "list.csv")
 
 
-def test_a_broken_noise_file_is_named_and_no_fault_of_the_utterance(tmp_path: Path) -> None:
-    bad = tmp_path / "noise.wav"
-    bad.write_text("not audio")
-    with pytest.raises(CorpusError, match=r"augmentation source .*noise\.wav"):
-        corrupt(
-            voice(150, 0.5, 0), condition_view("noise5"), stream(0, "u", 0, "v"), SourcePool({"noise": [Source(bad)]})
-        )
+def test_a_codec_that_libsndfile_lacks_is_missed_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = condition_recipe("phone_mp3-32k", 1, None)
+    check_sources(recipe, {}, "list.csv")
+    monkeypatch.setattr("soundfile.check_format", lambda container, coding: container != "MP3")
+    with pytest.raises(ConfigError, match="cannot write MPEG_LAYER_III in MP3"):
+        check_sources(recipe, {}, "list.csv")
 
 
 def test_the_cache_is_bounded(pool: SourcePool) -> None:

@@ -1,0 +1,45 @@
+"""The array `traces [utterance, draw, view]` of a store: what happened to each view, as JSON; empty for failed rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from pipeline.errors import StoreError, one_line
+
+NAME = "traces"
+
+_CODECS = (ZstdCodec(level=9), Crc32cCodec())  # traces repeat paths: packed, they are a small share of the embeddings
+
+
+def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) -> None:
+    """Lay out an empty array of `shape` (utterances, draws, views), in chunks of the rows of a shard."""
+    group.create_array(
+        NAME,
+        shape=shape,
+        chunks=(shard, *shape[1:]),
+        dtype=str,
+        fill_value="",
+        compressors=_CODECS,
+        dimension_names=("utterance", "draw", "view"),
+    )
+
+
+def read_trace(store: Path, utterance: str, row: int) -> list[list[dict[str, Any]]]:
+    """Return the traces [draw][view] of a row, that of `utterance`.
+
+    Raises:
+        StoreError: there are none, or they are damaged.
+    """
+    try:
+        array = zarr.open_group(store, mode="r").get(NAME)
+        texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
+        traces = [[json.loads(str(text)) for text in draw] for draw in texts] if texts.all() else None
+    except Exception as error:  # Zarr raises whatever its codecs and parsers raise
+        raise StoreError(f"{store}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
+    if traces is None:
+        raise StoreError(f"{store}: holds no trace of {utterance}, which failed, or whose vectors are enhanced ones.")
+    return traces
