@@ -6,8 +6,8 @@
 
 `size` trains on a simulated store [rows, 1, 4, 192], whose shards are made when they are read: peak memory, speed, and
 speed against training on the same batches from memory. An epoch of a 10-million-row store reads 31 GB. `loss` trains on
-a store from memory, and streamed through as small a buffer as can be, with three seeds each. `fits` measures the peak
-of training from memory. Run each in a process of its own: peaks are those of the process.
+a store from memory, and streamed through the smallest buffer or a larger one, with three seeds each. `fits` measures
+the peak of training from memory. Run each in a process of its own: peaks are those of the process.
 """
 
 import math
@@ -183,15 +183,16 @@ def in_shards(path: Path, store: EmbeddingStore, shard: int) -> EmbeddingStore:
 @click.option("--manifest", type=click.Path(exists=True, path_type=Path), help="Its manifest.")
 @click.option("--epochs", default=20, show_default=True, help="Epochs at most.")
 @click.option("--seeds", default=3, show_default=True, help="Seeds of each.")
+@click.option("--times", default=1.0, show_default=True, help="Memory to stream in, as a multiple of the least.")
 @click.option("--shard", default=8, show_default=True, help="Rows in a shard of the copy that is trained on.")
-def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, shard: int) -> None:
+def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: float, shard: int) -> None:
     """Compare the validation losses of both ways."""
     opened = EmbeddingStore.open(path)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else {}
     with TemporaryDirectory() as folder:
         store = in_shards(Path(folder) / "small.zarr", opened, shard)
         whole = Train(max_epochs=epochs)
-        little = whole.model_copy(update={"memory": (needed(store, whole) + 1) / GB})
+        little = whole.model_copy(update={"memory": (times * needed(store, whole) + 1) / GB})
         pairs, most = len(store.ok) * store.shape[1], Budget.of(store, 10**9, len(store.ok), little).buffer
         print(f"{path}: {pairs} pairs; streamed in shards of {shard} rows through a buffer of {most} pairs\n")
         head("seed", "from memory", "streamed", "difference", "held out when streamed")
