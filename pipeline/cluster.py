@@ -20,8 +20,9 @@ from pipeline.device import choose_device
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError
 from pipeline.extract import Job, Runner, Shard, encode_shard
+from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import read_augment, read_manifest
-from pipeline.store import OK, ShardWriter, StoreWriter
+from pipeline.store import OK
 
 RETRIES = 3
 """How often a shard is given to another worker when the one that had it dies."""

@@ -8,8 +8,9 @@ import torch
 
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.files import sha256_of
+from pipeline.journal import write_store
 from pipeline.model import check_encoder, load_model, refuse_enhanced
-from pipeline.store import EmbeddingStore, write_store
+from pipeline.store import EmbeddingStore
 
 REVISION = 1
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""

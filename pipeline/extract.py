@@ -21,8 +21,9 @@ from pipeline.augment.sources import SourcePool
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ExtractionError
 from pipeline.files import replacing, sha256_of
+from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import Utterance, legible
-from pipeline.store import FAILED, MISSING, OK, ShardWriter, StoreWriter
+from pipeline.store import FAILED, MISSING, OK
 
 REVISION = 1
 """Raise it when the same audio, weights and recipe give other embeddings: stored ones are then made anew."""

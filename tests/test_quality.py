@@ -8,11 +8,12 @@ import pytest
 from pipeline import quality
 from pipeline.config import Params, Quality
 from pipeline.errors import ConfigError, StoreError
+from pipeline.journal import StoreWriter, write_store
 from pipeline.picture import draw
 from pipeline.quality import as_json, exceeded, markdown, measure, nearest, read_quality
 from pipeline.recordings import Recordings
 from pipeline.report import markdown_report, write_json
-from pipeline.store import FAILED, MISSING, OK, EmbeddingStore, StoreWriter, write_store
+from pipeline.store import FAILED, MISSING, OK, EmbeddingStore
 from tests.test_report import TABLE
 
 LIMITS = Quality()

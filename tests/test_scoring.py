@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline.errors import StoreError, TrialError
+from pipeline.journal import write_store
 from pipeline.scoring import cosine_scores, measure, score_list, score_systems, utterance_vectors
-from pipeline.store import FAILED, OK, EmbeddingStore, write_store
+from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.trials import Trials, all_pairs
 
 RNG = np.random.default_rng(0)

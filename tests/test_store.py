@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError, StoreError
-from pipeline.store import FAILED, OK, EmbeddingStore, StoreWriter, write_store
+from pipeline.journal import StoreWriter, write_store
+from pipeline.store import FAILED, OK, EmbeddingStore
 from tests.conftest import tree_bytes
 
 IDS = [f"speaker {n // 3}/ü{n}.wav" for n in range(10)]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.store import FAILED, OK, EmbeddingStore, StoreWriter, write_store
+from pipeline.journal import StoreWriter, write_store
+from pipeline.store import FAILED, OK, EmbeddingStore
 
 IDS = [f"u{n}" for n in range(6)]
 VALUES = np.zeros((6, 2, 1, 4), dtype=np.float32)

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from pipeline.config import Network, Train
 from pipeline.enhance import enhance
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
+from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
-from pipeline.store import FAILED, OK, EmbeddingStore, write_store
+from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.train import hold_out, train
 from tests.conftest import tree_bytes
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.store import OK, write_store
+from pipeline.journal import write_store
+from pipeline.store import OK
 from stages.cli import COMMANDS, main
 from tests.conftest import WriteVoice, voice
 
