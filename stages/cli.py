@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is one line on stderr and exit code 1 (2 for usage)."""
     from pipeline.errors import SeedError
 
+    # Where several of Zarr's writes fail at once, one is raised and asyncio would print the others as well.
+    logging.getLogger("asyncio").disabled = True
     try:
         seed.main(args=arguments, prog_name="seed", standalone_mode=False)
     except click.exceptions.Exit as done:
