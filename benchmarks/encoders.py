@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.encoder import Network
+from pipeline.encoders.encoder import Encoder, Network
 from pipeline.encoders.families import FAMILIES
 from pipeline.encoders.registry import load_encoder
 from tests.references import reference
@@ -123,7 +123,7 @@ def network_of(name: str) -> Network:
     family = FAMILIES[name]
     if family.weights and not family.weights.startswith("hf://"):
         return load_encoder(name).network
-    return family.build({}).eval().requires_grad_(False)
+    return Encoder(family.build({}), name, name, None).network
 
 
 def onnx_of(name: str) -> Embed:

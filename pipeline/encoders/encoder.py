@@ -42,7 +42,7 @@ class Network(nn.Module, ABC):
             return self.features(waves.float())
 
     def fold(self) -> None:
-        """Fold into fewer layers what is fixed once the weights are; called when the network is frozen."""
+        """Rearrange for speed what is fixed once the weights are; called when the network is frozen."""
 
     def encode(self, waves: Sequence[Tensor]) -> Tensor:
         """Return embeddings [B, dim] of B waves [S_i] of any lengths.

@@ -93,6 +93,14 @@ class WavLMNetwork(Network):
         """Return [B, S] for waves [B, S]: the waves, normalised where the backbone was trained like that."""
         return F.layer_norm(waves, waves.shape[1:]) if self.normalise else waves
 
+    def fold(self) -> None:
+        """Let PyTorch take the attention's projections as one product of matrices, which saves a seventh of the time.
+
+        Its attention hands them [T, B, C] as a view of [B, T, C]. Whether `matmul` copies that for one product, or
+        multiplies T small matrices, it decides by whether the weight requires a gradient, though none is computed.
+        """
+        self.wavlm.requires_grad_(True)
+
     def hidden_states(self, features: Tensor) -> tuple[Tensor, ...]:
         """Return what goes into each of L layers and what comes out of the encoder, L + 1 times [B, T, hidden].
 
