@@ -1,6 +1,6 @@
 """How fast encoders are: ours, and the reference implementation of each where a package has one, in one run.
 
-    python benchmarks/encoders.py [--encoder NAME ...] [--threads 1 2] [--onnx]
+    python -m benchmarks.encoders [--encoder NAME ...] [--threads 1 --threads 2] [--no-onnx]
 
 Audio seconds per second on the CPU, median of interleaved runs: the front-end alone, the whole encoder, and the
 reference with its own front-end (Kaldi filter banks by kaldi-native-fbank, mel spectrograms by librosa). The share is

@@ -19,10 +19,11 @@ from pipeline.config import Params
 from pipeline.device import choose_device
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError
-from pipeline.extract import Job, Runner, Shard, encode_shard
+from pipeline.extract import Runner
 from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import read_augment, read_manifest
-from pipeline.store import OK
+from pipeline.reuse import Earlier
+from pipeline.shards import Job, Shard, encode_shard
 
 RETRIES = 3
 """How often a shard is given to another worker when the one that had it dies."""
@@ -58,7 +59,18 @@ class Spec:
         encoder = load_encoder(self.encoder, definition, device, params.extract.precision)
         pool = SourcePool(sources)
         recipe = params.recipe(self.set_name)
-        return Job(utterances, self.root, recipe, pool, encoder, params.seed, params.extract.short_audio)
+        extract = params.extract
+        return Job(
+            utterances,
+            self.root,
+            recipe,
+            pool,
+            encoder,
+            params.seed,
+            extract.short_audio,
+            extract.batch,
+            extract.prefetch,
+        )
 
 
 @contextmanager
@@ -111,36 +123,38 @@ def remote(client: Any, spec: Spec) -> Runner:
     """
     from distributed import KilledWorker, as_completed
 
-    def run(job: Job, todo: Sequence[range], writer: StoreWriter, done: Callable[[Shard], None]) -> list[Shard]:
+    def run(
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+    ) -> None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
-        store = writer.store.resolve()
-        futures = client.map(_encode, todo, spec=spec, store=store, pure=False, retries=RETRIES, resources=resources)
-        results = []
+        places = {"store": writer.store.resolve(), "earlier": tuple(path.resolve() for path in stores)}
+        futures = client.map(_encode, todo, spec=spec, **places, pure=False, retries=RETRIES, resources=resources)
         try:
             for _, result in as_completed(futures, with_results=True):
                 done(result)
-                results.append(result)
         except KilledWorker as error:
             raise ExtractionError(
                 f"workers died again and again on one shard ({error}). Look at their logs; too little memory is the"
                 " usual reason. Finished shards are kept."
             ) from error
-        return results
 
     return run
 
 
-def _encode(rows: range, spec: Spec, store: Path) -> Shard:
-    """Encode one shard on a worker, unless a worker that died since has done so already."""
-    with _loading:  # so that the threads of a worker share one encoder
-        job = _loaded(spec)
+def _encode(rows: range, spec: Spec, store: Path, earlier: tuple[Path, ...]) -> Shard:
+    """Encode one shard on a worker; what a worker that died since has written of it is not encoded again."""
     writer = ShardWriter(store)
-    if (writer.status()[rows.start : rows.stop] == OK).all():
-        return Shard(rows, [], 0.0)
-    return encode_shard(job, rows, writer)
+    with _loading:  # so that the threads of a worker share one encoder
+        job, index = _loaded(spec), _indexed(store, earlier)
+    return encode_shard(job, rows, writer, index)
 
 
 @lru_cache(maxsize=1)
 def _loaded(spec: Spec) -> Job:
     return spec.load()
+
+
+@lru_cache(maxsize=1)
+def _indexed(store: Path, earlier: tuple[Path, ...]) -> Earlier:
+    return Earlier(earlier, ShardWriter(store).attributes)

@@ -63,8 +63,10 @@ class Extract(Frozen):
     eval_crops: int = Field(1, ge=1)
     eval_frames: int | None = Field(None, ge=10)
     shard: int = Field(64, ge=1)
+    batch: int = Field(1, ge=1)
     scheduler: str = Field("threads", pattern=r"^(threads|processes|[a-z]+://.+)$")
     workers: int = Field(2, ge=0)
+    prefetch: int = Field(2, ge=0)
     max_failures: int = Field(10, ge=0)
     short_audio: Literal["wrap", "fail"] = "wrap"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"

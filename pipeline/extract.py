@@ -4,72 +4,56 @@ import csv
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
 from dask.base import compute
 from dask.delayed import delayed
-from numpy.typing import NDArray
 
-from pipeline.audio import SAMPLE_RATE, read_audio
-from pipeline.augment.corrupt import dump_trace
-from pipeline.augment.recipe import Recipe, check_sources, make_views
-from pipeline.augment.sources import SourcePool
-from pipeline.encoders.encoder import Encoder
-from pipeline.errors import AudioError, ExtractionError
-from pipeline.files import replacing, sha256_of
-from pipeline.journal import ShardWriter, StoreWriter
-from pipeline.manifest import Utterance, legible
-from pipeline.store import FAILED, MISSING, OK
+from pipeline.augment.recipe import check_sources
+from pipeline.errors import ExtractionError
+from pipeline.files import replacing
+from pipeline.journal import StoreWriter
+from pipeline.manifest import legible
+from pipeline.reuse import Earlier
+from pipeline.shards import Job, Shard, encode_shard
+from pipeline.store import OK
 
-REVISION = 1
+REVISION = 2
 """Raise it when the same audio, weights and recipe give other embeddings: stored ones are then made anew."""
 
-ShortAudio = Literal["wrap", "fail"]
-
-BATCH = 8
-"""Utterances encoded together; fixed, since the composition of a batch can show in the last bits."""
+Runner = Callable[[Job, Sequence[range], StoreWriter, Sequence[Path], Callable[[Shard], None]], None]
+"""Encodes shards, but for what earlier stores hold, and tells of each as it is done."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a shard's encoding depends on."""
+class Progress:
+    """How far an extraction is, in utterances of its `rows`: `resumed` had been encoded before it began."""
 
-    manifest: Sequence[Utterance]
-    root: Path
-    recipe: Recipe
-    pool: SourcePool
-    encoder: Encoder
-    seed: int
-    short_audio: ShortAudio
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What became of a shard; `failures` are (utterance, path, reason) in row order."""
-
-    rows: range
-    failures: list[tuple[str, str, str]]
+    rows: int
+    resumed: int
+    encoded: int
+    reused: int
+    """Taken out of earlier stores."""
+    failed: int
     seconds: float
-    """Seconds of audio encoded, over all draws and views."""
+    """Seconds of audio encoded in this run, over all draws and views."""
 
-
-Runner = Callable[[Job, Sequence[range], StoreWriter, Callable[[Shard], None]], list[Shard]]
-"""Encodes shards and tells of each as it is done."""
+    @property
+    def done(self) -> int:
+        """Return how many need nothing more."""
+        return self.resumed + self.encoded + self.reused + self.failed
 
 
 @dataclass(frozen=True)
 class Summary:
     """What an extraction did; `failures` are (utterance, path, reason) in row order."""
 
-    rows: int
-    resumed: int
+    progress: Progress
     failures: list[tuple[str, str, str]]
-    seconds: float
-    """Seconds of audio encoded in this run, over all draws and views."""
+    stale: list[Path]
+    """Unfinished stores of other manifests, recipes or encoders that wait in the journal."""
 
 
 def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
@@ -93,6 +77,7 @@ def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str 
         "sample_rate": encoder.sample_rate,
         "seed": job.seed,
         "short_audio": job.short_audio,
+        "batch": job.batch,
         "recipe": {
             "views": views,
             "draws": recipe.draws,
@@ -113,14 +98,17 @@ def threads(workers: int) -> Runner:
     how = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
     lock = threading.Lock()
 
-    def run(job: Job, todo: Sequence[range], writer: StoreWriter, done: Callable[[Shard], None]) -> list[Shard]:
-        def one(rows: range) -> Shard:
-            result = encode_shard(job, rows, writer)
+    def run(
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+    ) -> None:
+        earlier = Earlier(stores, writer.attributes)
+
+        def one(rows: range) -> None:
+            result = encode_shard(job, rows, writer, earlier)
             with lock:
                 done(result)
-            return result
 
-        return list(compute(*(delayed(one, pure=False)(rows) for rows in todo), **how))
+        compute(*(delayed(one, pure=False)(rows) for rows in todo), **how)
 
     return run
 
@@ -131,13 +119,15 @@ def extract(
     attributes: Mapping[str, Any],
     shard: int = 64,
     max_failures: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     run: Runner | None = None,
+    earlier: Sequence[Path] = (),
 ) -> Summary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
-    Finished shards wait in a journal beside `out`; a run that was killed goes on from there. An utterance that cannot
-    be read is marked as failed and does not stop the others.
+    Finished shards wait in a journal beside `out`; a run that was killed goes on from there. Rows that the store to be
+    replaced, or another one, holds of the same recording, recipe and encoder are taken from there. An utterance that
+    cannot be read is marked as failed and does not stop the others.
 
     Args:
         job: what to encode, and how.
@@ -145,8 +135,9 @@ def extract(
         attributes: see `store_attributes`; they key the journal.
         shard: utterances in a shard, the unit of work.
         max_failures: rows that may fail before the whole extraction counts as failed.
-        progress: called with the number of utterances done, at the start (resumed ones) and shard by shard.
+        progress: told how far it is, at the start and shard by shard.
         run: where the shards are encoded: `threads` (one by one if not given) or `cluster.remote`.
+        earlier: more stores whose rows may be used; those in `out` and its journal are anyway.
 
     Raises:
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
@@ -155,17 +146,15 @@ def extract(
     """
     check_sources(job.recipe, job.pool.sources, out)
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
-    report = progress or (lambda count: None)
     names = [row.utterance for row in job.manifest]
-    with closing(StoreWriter(out, names, shape, attributes, shard, traced=True)) as writer:
+    with closing(StoreWriter(out, names, shape, attributes, shard, of_audio=True)) as writer:
         status = writer.status()
         # A shard with failed rows is tried again: the files may have been mended meanwhile.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
-        resumed = len(job.manifest) - sum(map(len, todo))
-        report(resumed)
+        tally = _Tally(len(names), int((status == OK).sum()), progress or (lambda now: None))
         # In whatever order: every shard has its own place, and nothing depends on its neighbours.
-        done = (run or threads(0))(job, todo, writer, lambda result: report(len(result.rows)))
-        failures = [failure for result in sorted(done, key=lambda each: each.rows.start) for failure in result.failures]
+        (run or threads(0))(job, todo, writer, [out, *earlier, *writer.stale()], tally.add)
+        failures = tally.failures()
         _write_failures(failures_path(out), failures)
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
@@ -175,58 +164,37 @@ def extract(
                 f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish()
-        return Summary(len(job.manifest), resumed, failures, sum(result.seconds for result in done))
+        return Summary(tally.now, failures, writer.stale())
+
+
+class _Tally:
+    """Adds up what becomes of the shards, in whatever order they are done."""
+
+    def __init__(self, rows: int, resumed: int, tell: Callable[[Progress], None]) -> None:
+        self.now, self._tell = Progress(rows, resumed, 0, 0, 0, 0.0), tell
+        self._failures: dict[int, list[tuple[str, str, str]]] = {}
+        tell(self.now)
+
+    def add(self, shard: Shard) -> None:
+        now = self.now
+        self.now = replace(
+            now,
+            encoded=now.encoded + shard.encoded,
+            reused=now.reused + shard.reused,
+            failed=now.failed + len(shard.failures),
+            seconds=now.seconds + shard.seconds,
+        )
+        self._failures[shard.rows.start] = shard.failures
+        self._tell(self.now)
+
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Return the failures in row order."""
+        return [failure for start in sorted(self._failures) for failure in self._failures[start]]
 
 
 def failures_path(store: Path) -> Path:
     """Return where the failed rows of a store are listed: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
-
-
-def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
-    """Encode and write one whole shard. It is all the same how often, and in which process."""
-    shape = (len(rows), job.recipe.draws, len(job.recipe.views), job.encoder.dim)
-    values: NDArray[np.float32] = np.full(shape, np.nan, dtype=np.float32)
-    status: NDArray[np.uint8] = np.full(len(rows), MISSING, dtype=np.uint8)
-    traces: NDArray[np.object_] = np.full(shape[:3], "", dtype=object)
-    failures: list[tuple[str, str, str]] = []
-    seconds = 0.0
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        waves, encoded = [], []
-        for row in batch:
-            utterance = job.manifest[row]
-            path = job.root / utterance.path
-            try:
-                wave = read_audio(path)
-                if utterance.sha256 is not None and utterance.sha256 != sha256_of(path):
-                    raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
-                if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
-                    raise AudioError(
-                        f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
-                        " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
-                    )
-            except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
-                failures.append((utterance.utterance, utterance.path, str(error)))
-                status[row - rows.start] = FAILED
-                continue
-            views = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
-            waves += [torch.from_numpy(view.wave) for draw in views for view in draw]
-            traces[row - rows.start] = [[dump_trace(view.trace) for view in draw] for draw in views]
-            encoded.append(row - rows.start)
-        if not encoded:
-            continue
-        embeddings = job.encoder(waves).numpy()
-        seconds += sum(map(len, waves)) / SAMPLE_RATE
-        values[encoded] = embeddings.reshape(len(encoded), *shape[1:])
-        status[encoded] = OK
-        for index in encoded:
-            if not np.isfinite(values[index]).all():
-                bad = job.manifest[rows[index]]
-                failures.append((bad.utterance, bad.path, "the encoder returned NaN or infinite values."))
-                values[index], status[index], traces[index] = np.nan, FAILED, ""
-    writer.write(rows, values, status, traces)
-    return Shard(rows, failures, seconds)
 
 
 def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:

@@ -5,9 +5,7 @@ sees them.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.ahead import ahead
 from pipeline.config import Train
 from pipeline.errors import ConfigError
 from pipeline.model import SeedModel
@@ -208,7 +207,7 @@ class StreamFeed:
             self._buffer = np.empty((most, *self._store.shape[2:]), dtype=np.float32)
         buffer, filled = self._buffer, 0
         order = [shards[index] for index in rng.permutation(len(shards))]
-        with closing(ahead(lambda rows: self._read(rows)[0], order)) as parts:
+        with closing(ahead(lambda rows: self._read(rows)[0], order, AHEAD)) as parts:
             for part in parts:
                 buffer[filled : filled + len(part)] = part
                 filled += len(part)
@@ -225,7 +224,7 @@ class StreamFeed:
         validation = np.empty((count, *self._store.shape[2:]), dtype=np.float32)
         moments, filled = Moments(self._store.shape[3]), 0
         shards = self._shards(*((VALIDATE,) if kind == "none" else (FIT, VALIDATE)))
-        with closing(ahead(self._read, shards)) as parts:
+        with closing(ahead(self._read, shards, AHEAD)) as parts:
             used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
             total = used * self._store.shape[1]
             for fit, held in watched(parts, lambda part: len(part[0]) + len(part[1]), total, 0, watch):
@@ -251,25 +250,6 @@ class StreamFeed:
         if (role == FIT).all():
             return _pairs(values), _pairs(values[:0])
         return _pairs(values[role == FIT]), _pairs(values[role == VALIDATE])
-
-
-def ahead(read: Callable[[range], _T], shards: Iterable[range], count: int = AHEAD) -> Generator[_T, None, None]:
-    """Yield what is read of each shard, in order, while a thread reads up to `count` more.
-
-    An error of the thread is raised where its shard would have come. Close the generator to end the thread early.
-    """
-    waiting: deque[Future[_T]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-        try:
-            for rows in shards:
-                waiting.append(thread.submit(read, rows))
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def watched(

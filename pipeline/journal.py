@@ -15,8 +15,12 @@ from zarr.codecs import Crc32cCodec
 
 from pipeline.errors import OutputError, StoreError
 from pipeline.files import locked, move_folder
-from pipeline.store import CHUNK_ROWS, MISSING, SCHEMA, array_of
-from pipeline.traces import NAME, create_traces
+from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, Rows, array_of
+from pipeline.traces import NAME as TRACES
+from pipeline.traces import create_traces
+
+STORE = "store.zarr"
+"""Name of the store in its folder of the journal."""
 
 _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
@@ -26,18 +30,43 @@ class ShardWriter:
 
     def __init__(self, store: Path) -> None:
         """Open the store in a journal, see `StoreWriter.store`."""
+        self.store = store
         group = zarr.open_group(store, mode="r+")
+        self.attributes: Mapping[str, Any] = dict(group.attrs)
         self._embeddings, self._status = array_of(group, "embeddings"), array_of(group, "status")
-        self._traces = array_of(group, NAME) if NAME in group else None
+        self._of_audio = [array_of(group, name) for name in (TRACES, FINGERPRINTS) if name in group]
 
     def status(self) -> NDArray[np.uint8]:
         """Return the status [utterance] so far."""
         return np.asarray(self._status[:], dtype=np.uint8)
 
-    def write(self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], traces: Any = None) -> None:
-        """Write one whole shard: traces and embeddings [rows, draw, view(, dim)], and only then its status [rows]."""
-        if self._traces is not None:
-            self._traces[rows.start : rows.stop] = traces
+    def read(self, rows: range) -> tuple[Rows, NDArray[np.uint8]]:
+        """Return what was written of one whole shard of a store of audio, and the status [rows]; it may be nothing."""
+        status = self.status()[rows.start : rows.stop]
+        try:
+            if (status == OK).any():
+                values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
+                traces, prints = (np.asarray(array[rows.start : rows.stop]) for array in self._of_audio)
+                return Rows(values, traces.astype(object), prints), status
+        except Exception:  # Zarr raises whatever its codecs raise; a damaged shard is encoded anew
+            status = np.full_like(status, MISSING)
+        shape = (len(rows), *self._embeddings.shape[1:])
+        nothing = Rows(
+            np.full(shape, np.nan, np.float32),
+            np.full(shape[:3], "", dtype=object),
+            np.zeros((len(rows), FINGERPRINT), np.uint8),
+        )
+        return nothing, status
+
+    def write(
+        self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
+    ) -> None:
+        """Write one whole shard: embeddings [rows, draw, view, dim], and only then their status [rows].
+
+        A store of audio takes its traces [rows, draw, view] and fingerprints [rows, 16] as well.
+        """
+        for array, content in zip(self._of_audio, of_audio, strict=True):
+            array[rows.start : rows.stop] = content
         self._embeddings[rows.start : rows.stop] = values
         self._status[rows.start : rows.stop] = status
 
@@ -56,7 +85,7 @@ class StoreWriter(ShardWriter):
         shape: tuple[int, int, int],
         attributes: Mapping[str, Any],
         shard: int,
-        traced: bool = False,
+        of_audio: bool = False,
     ) -> None:
         """Open or create the journal.
 
@@ -66,7 +95,7 @@ class StoreWriter(ShardWriter):
             shape: draws, views and dim of a row.
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
-            traced: whether the store is to hold traces.
+            of_audio: whether the store is to hold traces and fingerprints.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -74,15 +103,14 @@ class StoreWriter(ShardWriter):
         if not _replaceable(target):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
-        content = {"attributes": attributes, "shard": shard, "ids": list(utterances), "traced": traced}
+        content = {"attributes": attributes, "shard": shard, "ids": list(utterances), "of_audio": of_audio}
         made_of = json.dumps(content, sort_keys=True)
-        journal = target.parent / f".{target.name}.journal"
-        self._lock = locked(journal)
-        self.folder = journal / hashlib.sha256(made_of.encode()).hexdigest()[:16]
-        self.store = self.folder / "store.zarr"
-        if not (self.store / "zarr.json").is_file():
-            self._create(self.store, utterances, shape, attributes, traced)
-        super().__init__(self.store)
+        self._lock = locked(journal_of(target))
+        self.folder = journal_of(target) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        store = self.folder / STORE
+        if not (store / "zarr.json").is_file():
+            self._create(store, utterances, shape, attributes, of_audio)
+        super().__init__(store)
 
     def shards(self) -> list[range]:
         """Return the rows of every shard."""
@@ -95,15 +123,21 @@ class StoreWriter(ShardWriter):
         for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
             torn.unlink()
         move_folder(self.store, self.target)
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.stale():
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.close()
+
+    def stale(self) -> list[Path]:
+        """Return the unfinished stores that other manifests, recipes or encoders have left in the journal."""
+        return sorted(path for path in self.folder.parent.glob(f"*/{STORE}") if path.parent != self.folder)
 
     def close(self) -> None:
         """Let others write; unfinished work stays in the journal."""
         self._lock.close()
 
     def _create(
-        self, path: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], traced: bool
+        self, path: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], of_audio: bool
     ) -> None:
         """Lay out an empty store; it appears under its name only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +162,23 @@ class StoreWriter(ShardWriter):
         )
         names = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
         names[:] = np.array(ids, dtype=object)
-        if traced:
+        if of_audio:
             create_traces(group, (count, *shape[:2]), shard)
+            group.create_array(
+                FINGERPRINTS,
+                shape=(count, FINGERPRINT),
+                chunks=(shard, FINGERPRINT),
+                dtype="uint8",
+                fill_value=0,
+                compressors=_CHECKED,
+                dimension_names=("utterance", "byte"),
+            )
         new.replace(path)
+
+
+def journal_of(target: Path) -> Path:
+    """Return where work waits that will be the store `target`: a hidden folder beside it."""
+    return target.parent / f".{target.name}.journal"
 
 
 def write_store(
@@ -158,5 +206,5 @@ def _replaceable(target: Path) -> bool:
         ours = "schema" in content["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    known = {"zarr.json", "embeddings", "status", "utterances", NAME}
+    known = {"zarr.json", "embeddings", "status", "utterances", TRACES, FINGERPRINTS}
     return ours and {path.name for path in target.iterdir()} <= known

@@ -2,10 +2,11 @@
 
 A store is a Zarr v3 group: `embeddings [utterance, draw, view, dim]` float32 in shards of whole rows, `status
 [utterance]` written after its rows, `utterances` the ids in row order, and attributes that say what it was made of.
-Stores of audio also hold `traces [utterance, draw, view]`, what happened to each view as JSON (docs/data.md).
+Stores of audio also hold `traces [utterance, draw, view]`, what happened to each view as JSON (docs/data.md), and
+`fingerprints [utterance, 16]`, what each row was made of, hashed (`reuse`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, one_line
+from pipeline.traces import NAME as TRACES
 from pipeline.traces import read_trace
 
 SCHEMA = 1
@@ -26,6 +28,32 @@ SPACE = ("family", "weights_sha256", "front_end", "dim")
 
 CHUNK_ROWS = 16
 """Rows that can be read without decoding a whole shard."""
+
+FINGERPRINTS = "fingerprints"
+"""Name of the array."""
+FINGERPRINT = 16
+"""Bytes of one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a store of audio holds of some rows."""
+
+    values: NDArray[np.float32]
+    """Embeddings [rows, draw, view, dim]."""
+    traces: NDArray[np.object_]
+    """[rows, draw, view], JSON."""
+    fingerprints: NDArray[np.uint8]
+    """[rows, 16]."""
+
+    @classmethod
+    def join(cls, parts: "Sequence[Rows]") -> "Rows":
+        """Return the rows of several, one after another."""
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.traces for part in parts]),
+            np.concatenate([part.fingerprints for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +172,34 @@ class EmbeddingStore:
             raise
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
+
+    def fingerprints(self) -> NDArray[np.uint8] | None:
+        """Return what each row was made of, hashed [utterance, 16]; None if the store does not say.
+
+        Raises:
+            StoreError: they are damaged.
+        """
+        try:
+            group = zarr.open_group(self.path, mode="r")
+            return np.asarray(array_of(group, FINGERPRINTS)[:]) if FINGERPRINTS in group else None
+        except Exception as error:
+            raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
+
+    def gather(self, rows: NDArray[np.int64]) -> Rows:
+        """Return what is held of any rows of a store of audio.
+
+        Raises:
+            StoreError: a shard that they lie in is damaged.
+        """
+        try:
+            group = zarr.open_group(self.path, mode="r")
+            parts = [np.asarray(array_of(group, name).oindex[rows]) for name in ("embeddings", TRACES, FINGERPRINTS)]
+        except Exception as error:
+            raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
+        content = Rows(parts[0], parts[1].astype(object), parts[2])
+        if not (np.isfinite(content.values).all() and content.traces.all()):
+            raise StoreError(f"{self.path}: corrupt embedding store, encoded rows are empty. Extract it again.")
+        return content
 
     def trace(self, row: int) -> list[list[dict[str, Any]]]:
         """Return what happened to the views [draw][view] of a row: the `start` of the crop, and the `steps` in turn.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import FILE, FOLDER, NEW, load_params, params_option
 
 
 @click.command()
@@ -44,6 +44,12 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     type=click.IntRange(min=0),
     help="Threads or processes that encode side by side; 0 threads: none beside this.  [default: 2]",
 )
+@click.option("--batch", type=click.IntRange(min=1), help="Utterances encoded together.  [default: 1]")
+@click.option(
+    "--prefetch",
+    type=click.IntRange(min=0),
+    help="Threads of each process that read and corrupt ahead of the encoder.  [default: 2]",
+)
 @click.option("--max-failures", type=click.IntRange(min=0), help="Utterances that may fail.  [default: 10]")
 @click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
 @params_option
@@ -60,14 +66,18 @@ def extract(
     frames: int | None,
     scheduler: str | None,
     workers: int | None,
+    batch: int | None,
+    prefetch: int | None,
     max_failures: int | None,
     device: str | None,
     params: Path | None,
 ) -> None:
     """Encode every utterance of a manifest, clean and corrupted, into an embedding store.
 
-    Options not given are those of the parameter file. A run that was stopped goes on where it was. Utterances that
-    cannot be read are listed in <out without .zarr>.failures.csv.
+    Options not given are those of the parameter file. A run that was stopped goes on where it was, and where the
+    manifest has changed since the last one, only new and changed utterances are encoded. Utterances that cannot be read
+    are listed in <out without .zarr>.failures.csv. Progress is a line of JSON on stderr every 30 s where that is no
+    terminal.
     """
     from contextlib import nullcontext
     from time import perf_counter
@@ -76,12 +86,16 @@ def extract(
     from pipeline.extract import extract as run
     from pipeline.extract import failures_path, store_attributes, threads
     from pipeline.manifest import fingerprint
+    from stages.previous import previous_output
+    from stages.progress import extraction_progress
 
     changes = {
         "draws": draws,
         "frames": frames,
         "workers": workers,
         "scheduler": scheduler,
+        "batch": batch,
+        "prefetch": prefetch,
         "max_failures": max_failures,
         "device": device,
     }
@@ -94,13 +108,24 @@ def extract(
     local = options.scheduler == "threads"
     started = perf_counter()
     with (
+        previous_output(out) as previous,
         nullcontext() if local else connected(options.scheduler, options.workers) as client,
-        progress_bar(f"encoding {set_name}", len(job.manifest)) as advance,
+        extraction_progress(f"extract {encoder} {set_name}") as tell,
     ):
         runner = threads(options.workers) if local else remote(client, spec)
-        done = run(job, out, attributes, options.shard, options.max_failures, advance, runner)
-    took = perf_counter() - started
-    resumed = f", {done.resumed:,} of them resumed" if done.resumed else ""
-    click.echo(f"{out}: {done.rows:,} utterances{resumed}; {done.seconds:,.0f} s of audio encoded in {took:.1f} s")
+        earlier = [previous] if previous else []
+        done = run(job, out, attributes, options.shard, options.max_failures, tell, runner, earlier)
+    took, now = perf_counter() - started, done.progress
+    resumed = f", {now.resumed:,} of them resumed" if now.resumed else ""
+    reused = f", {now.reused:,} of them reused from an earlier store" if now.reused else ""
+    click.echo(
+        f"{out}: {now.rows:,} utterances{resumed}{reused}; {now.seconds:,.0f} s of audio encoded in {took:.1f} s"
+    )
     if done.failures:
         click.echo(f"  {len(done.failures):,} failed, see {failures_path(out)}", err=True)
+    if done.stale:
+        click.echo(
+            f"  {len(done.stale)} unfinished extractions of another manifest, recipe or encoder wait beside it;"
+            " `seed clean` lists and removes them",
+            err=True,
+        )

@@ -12,7 +12,7 @@ from pipeline.augment.sources import Source
 from pipeline.cluster import Spec, connected, remote
 from pipeline.config import Params
 from pipeline.errors import ConfigError, CorpusError, ExtractionError
-from pipeline.extract import Summary, extract, store_attributes, threads
+from pipeline.extract import Progress, Summary, extract, store_attributes, threads
 from pipeline.manifest import Utterance, write_augment, write_manifest
 from pipeline.store import EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
@@ -54,7 +54,8 @@ def run(spec: Spec, out: Path, client: object | None = None) -> Summary:
 def test_two_worker_processes_write_the_store_of_one(spec: Spec, client: object, tmp_path: Path) -> None:
     alone = run(spec, tmp_path / "alone" / "s.zarr")
     together = run(spec, tmp_path / "together" / "s.zarr", client)
-    assert (together.rows, together.seconds) == (alone.rows, pytest.approx(alone.seconds))
+    assert (together.progress.encoded, alone.progress.encoded) == (11, 11)
+    assert together.progress.seconds == pytest.approx(alone.progress.seconds)
     assert tree_bytes(tmp_path / "together") == tree_bytes(tmp_path / "alone")
 
 
@@ -82,8 +83,8 @@ def test_a_killed_worker_is_replaced(spec: Spec, tmp_path: Path) -> None:
         pids = list(client.run(os.getpid).values())
         killed = []
 
-        def kill_one(count: int) -> None:
-            if count and not killed:
+        def kill_one(now: Progress) -> None:
+            if now.encoded and not killed:
                 killed.append(pids[0])
                 os.kill(pids[0], signal.SIGKILL)
 
@@ -97,7 +98,7 @@ def test_a_killed_worker_is_replaced(spec: Spec, tmp_path: Path) -> None:
 
 def test_a_scheduler_that_runs_elsewhere(spec: Spec, tmp_path: Path) -> None:
     with connected("processes", 1) as other, connected(other.cluster.scheduler_address, 0) as client:
-        assert run(spec, tmp_path / "s.zarr", client).rows == 11
+        assert run(spec, tmp_path / "s.zarr", client).progress.rows == 11
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == list(range(11))
 
 

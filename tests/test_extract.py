@@ -16,9 +16,10 @@ from pipeline.augment.sources import Source, SourcePool
 from pipeline.config import Extract
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError, StoreError
-from pipeline.extract import Job, ShortAudio, Summary, extract, failures_path, store_attributes, threads
+from pipeline.extract import Progress, Summary, extract, failures_path, store_attributes, threads
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance
+from pipeline.shards import Job, ShortAudio
 from pipeline.store import FAILED, EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
 
@@ -51,9 +52,12 @@ class Corpus:
         recipe: Recipe = TRAINING,
         workers: int = 0,
         short_audio: ShortAudio = "wrap",
+        batch: int = 1,
+        prefetch: int = 0,
         **options: Any,
     ) -> Summary:
-        job = Job(self.manifest, self.root, recipe, SourcePool(self.sources), encoder, 0, short_audio)
+        pool = SourcePool(self.sources)
+        job = Job(self.manifest, self.root, recipe, pool, encoder, 0, short_audio, batch, prefetch)
         return extract(job, out, store_attributes(job, None, None), 3, run=threads(workers), **options)
 
 
@@ -64,8 +68,8 @@ def corpus(tmp_path: Path, write_voice: WriteVoice) -> Corpus:
 
 def test_rows_are_the_encoders_answer_to_each_utterance(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
     done = corpus.run(ge2e, tmp_path / "s.zarr", CLEAN)
-    assert (done.rows, done.resumed, done.failures) == (7, 0, [])
-    assert done.seconds == pytest.approx(7 * 1.2)
+    assert (done.progress.rows, done.progress.resumed, done.progress.encoded, done.failures) == (7, 0, 7, [])
+    assert done.progress.seconds == pytest.approx(7 * 1.2)
     values = EmbeddingStore.open(tmp_path / "s.zarr").read()
     assert values.shape == (7, 1, 1, 256)
     for row, value in zip(corpus.manifest, values, strict=True):
@@ -77,10 +81,10 @@ def test_rows_are_the_encoders_answer_to_each_utterance(corpus: Corpus, ge2e: En
 def test_stores_are_the_same_bytes_for_any_number_of_workers(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
     more = Extract(views=VIEWS | {"codec": [{"kind": "clip", "percent": [1, 5]}, {"kind": "mp3", "kbit": [16, 32]}]})
     recipe = training_recipe(2, 16_240, more.views)
-    for workers in (0, 1, 3):
-        corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", recipe, workers=workers)
-    stores = [tree_bytes(tmp_path / str(workers)) for workers in (0, 1, 3)]
-    assert stores[0] == stores[1] == stores[2]
+    for workers, prefetch in ((0, 0), (1, 0), (2, 3), (4, 1)):
+        corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", recipe, workers=workers, prefetch=prefetch)
+    stores = [tree_bytes(tmp_path / str(workers)) for workers in (0, 1, 2, 4)]
+    assert stores[0] == stores[1] == stores[2] == stores[3]
 
 
 def test_a_trace_says_what_was_encoded(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
@@ -110,8 +114,8 @@ def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge
 
     done: list[int] = []
 
-    def stop_after_two(rows: int) -> None:
-        done.append(rows)
+    def stop_after_two(now: Progress) -> None:
+        done.append(now.encoded)
         if len(done) == 3:  # the first call tells of what an earlier run left: nothing
             raise StopError
 
@@ -119,8 +123,8 @@ def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge
         corpus.run(ge2e, tmp_path / "cut" / "s.zarr", progress=stop_after_two)
     assert not (tmp_path / "cut" / "s.zarr").exists()
     # Dask takes the shards (of three, three and one utterances) in an order of its own.
-    assert 0 < sum(done) < 7
-    assert corpus.run(ge2e, tmp_path / "cut" / "s.zarr").resumed == sum(done)
+    assert 0 < done[-1] < 7
+    assert corpus.run(ge2e, tmp_path / "cut" / "s.zarr").progress.resumed == done[-1]
     assert tree_bytes(tmp_path / "cut") == tree_bytes(tmp_path / "whole")
 
 
@@ -155,7 +159,8 @@ def test_too_many_failures_stop_the_stage_and_keep_the_work(
         corpus.run(ge2e, out)
     assert not out.exists()
     write_voice(corpus.root / "speech/u2.wav", 150, 1.2, 2)
-    assert corpus.run(ge2e, out).resumed == 4  # only the shard of the mended row is encoded again
+    mended = corpus.run(ge2e, out).progress
+    assert (mended.resumed, mended.encoded) == (6, 1)
     assert failures_path(out).read_text() == "utterance,path,reason\n"
 
 
@@ -173,7 +178,7 @@ def test_an_encoder_that_returns_nan_fails_the_row(corpus: Corpus, ge2e: Encoder
             embeddings[0, 0] = float("nan")
             return embeddings
 
-    done = corpus.run(Faulty(ge2e.network, "ge2e", "ge2e", None), tmp_path / "s.zarr", CLEAN, max_failures=7)
+    done = corpus.run(Faulty(ge2e.network, "ge2e", "ge2e", None), tmp_path / "s.zarr", CLEAN, max_failures=7, batch=3)
     assert [name for name, _, _ in done.failures] == ["u0", "u3", "u6"]  # the first of each batch
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == [1, 2, 4, 5]
 

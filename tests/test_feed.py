@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Network, Train
 from pipeline.errors import ConfigError, StoreError
-from pipeline.feed import GB, IN_MEMORY, MemoryFeed, Pace, StreamFeed, ahead, needed, open_feed
+from pipeline.feed import GB, IN_MEMORY, MemoryFeed, Pace, StreamFeed, needed, open_feed
 from pipeline.journal import StoreWriter
 from pipeline.model import SeedModel
 from pipeline.precondition import fit_preconditioner
@@ -125,32 +125,10 @@ def test_one_shard_and_a_batch_larger_than_the_store(rows: int) -> None:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-def test_an_error_of_the_thread_surfaces_in_its_place_and_ends_the_thread() -> None:
-    def fail(rows: range) -> str:
-        if rows.start == 3:
-            raise StoreError("shard 3")
-        return str(rows.start)
-
-    parts = ahead(fail, [range(n, n + 1) for n in range(9)])
-    got = [next(parts) for _ in range(3)]
-    with pytest.raises(StoreError, match="shard 3"):
-        next(parts)
-    assert got == ["0", "1", "2"]
-    assert not threads()
-
-
-def test_the_thread_reads_no_further_ahead_than_it_may_and_ends_with_training() -> None:
-    read: list[int] = []
-    with closing(ahead(lambda rows: read.append(rows.start), [range(n, n + 1) for n in range(99)], count=3)) as parts:
-        next(parts)
-        time.sleep(0.05)
-        assert read == [0, 1, 2, 3]
-        assert threads()
-    assert not threads()
-
+def test_no_thread_outlives_training() -> None:
     def stop(pace: Pace) -> None:
         if pace.epoch == 1:
             raise KeyboardInterrupt

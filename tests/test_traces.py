@@ -16,12 +16,12 @@ STATUS = np.array([OK, OK, OK, FAILED, OK, OK], dtype=np.uint8)
 def store(tmp_path: Path) -> Path:
     """Six rows in two shards, of which one failed."""
     path = tmp_path / "s.zarr"
-    writer = StoreWriter(path, IDS, (2, 1, 4), {"dim": 4}, shard=4, traced=True)
+    writer = StoreWriter(path, IDS, (2, 1, 4), {"dim": 4}, shard=4, of_audio=True)
     texts = np.array([[[f'{{"start":{row * 10 + draw}}}'] for draw in range(2)] for row in range(6)], dtype=object)
     texts[3] = ""
     for rows in writer.shards():
         part = slice(rows.start, rows.stop)
-        writer.write(rows, VALUES[part], STATUS[part], texts[part])
+        writer.write(rows, VALUES[part], STATUS[part], texts[part], np.zeros((len(rows), 16), np.uint8))
     writer.finish()
     return path
 
