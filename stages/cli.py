@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "Score trials, and measure error rates.",
     "report": "Put the error rates of all encoders into one table.",
     "store": "Check an embedding store.",
+    "clean": "Remove what stopped extractions have left.",
     "encoder": "List the speaker encoders, or check one.",
 }
 

@@ -10,20 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.journal import journal_of
+
 
 @contextmanager
 def previous_output(out: Path) -> Iterator[Path | None]:
     """Yield a folder of links to what DVC's cache holds of the last version of `out`; None if it does not hold it.
 
-    The version is the one that `dvc.lock` names; while `out` is there, nobody needs it. The folder lies hidden beside
-    `out`, and is taken away again.
+    The version is the one that `dvc.lock` names; while `out` is there, nobody needs it. The folder lies in the journal
+    of `out`, and is taken away again.
     """
     listing = None if out.exists() else _listing(out)
     if listing is None:
         yield None
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.previous."))
+    journal = journal_of(out)
+    journal.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=journal, prefix="previous."))
     try:
         for name, cached in listing.items():
             link = folder / name
@@ -32,6 +35,8 @@ def previous_output(out: Path) -> Iterator[Path | None]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if journal.is_dir() and not any(journal.iterdir()):
+            journal.rmdir()
 
 
 def _listing(out: Path) -> dict[str, Path] | None:

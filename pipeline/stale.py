@@ -1,0 +1,79 @@
+"""What killed or abandoned runs have left beside the stores, and its removal."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import OutputError, StoreError
+from pipeline.files import locked
+from pipeline.journal import STORE
+from pipeline.store import OK, EmbeddingStore
+
+_JOURNAL = ".journal"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that is of use only to a run with the same parameters, if to any."""
+
+    folder: Path
+    what: str
+    """For people: what it holds."""
+    size: int
+    """Bytes."""
+
+
+def leftovers(root: Path) -> tuple[list[Leftover], list[Path]]:
+    """Return what lies below a folder of unfinished extractions and moves, and the journals that are in use now.
+
+    Unfinished extractions are not lost work: the same command goes on from them, and one of another manifest takes the
+    rows that they have in common.
+    """
+    found, busy = [], []
+    for journal in sorted(root.rglob(f".*{_JOURNAL}")):
+        if journal.is_dir():
+            try:
+                locked(journal).close()
+            except OutputError:
+                busy.append(journal)
+                continue
+            found += [Leftover(folder, _described(folder), _size(folder)) for folder in _inside(journal)]
+    for folder in sorted(root.rglob(".*.old.*")):
+        if folder.is_dir() and not (folder.parent / f"{folder.name.rpartition('.old.')[0]}{_JOURNAL}").exists():
+            found.append(Leftover(folder, "a store that another has replaced", _size(folder)))
+    return found, busy
+
+
+def remove(leftover: Leftover) -> None:
+    """Delete a leftover, and its journal if that was all.
+
+    Raises:
+        OutputError: a run has begun to use the journal meanwhile.
+    """
+    journal = leftover.folder.parent
+    if not journal.name.endswith(_JOURNAL):
+        shutil.rmtree(leftover.folder)
+        return
+    with locked(journal):
+        shutil.rmtree(leftover.folder)
+        if not list(_inside(journal)):
+            shutil.rmtree(journal)
+
+
+def _inside(journal: Path) -> Iterator[Path]:
+    return (path for path in sorted(journal.iterdir()) if path.is_dir())
+
+
+def _described(folder: Path) -> str:
+    try:
+        store = EmbeddingStore.open(folder / STORE, unfinished=True)
+        views = ", ".join(view["name"] for view in store.attributes["recipe"]["views"])
+        done = int((store.status == OK).sum())
+        return f"{done:,} of {len(store.utterances):,} utterances, {store.attributes['encoder']}, {views}"
+    except (StoreError, KeyError, TypeError):
+        return "nothing of use"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,0 +1,61 @@
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import OutputError
+from pipeline.journal import StoreWriter, journal_of
+from pipeline.stale import leftovers, remove
+from pipeline.store import OK
+
+IDS = ["a", "b", "c"]
+RECIPE = {"recipe": {"views": [{"name": "clean"}, {"name": "noise"}]}, "encoder": "ge2e"}
+
+
+def begun(out: Path, seed: int = 0) -> StoreWriter:
+    """A store of three utterances of which one is written."""
+    writer = StoreWriter(out, IDS, (1, 1, 4), {"seed": seed, **RECIPE}, 1)
+    writer.write(range(1), np.ones((1, 1, 1, 4), np.float32), np.array([OK], np.uint8))
+    return writer
+
+
+def test_an_unfinished_store_is_described_and_removed(tmp_path: Path) -> None:
+    out = tmp_path / "ge2e" / "train.zarr"
+    for seed in (0, 1):
+        begun(out, seed).close()
+    found, busy = leftovers(tmp_path)
+    assert not busy
+    assert [leftover.what for leftover in found] == ["1 of 3 utterances, ge2e, clean, noise"] * 2
+    assert found[0].size == sum(path.stat().st_size for path in found[0].folder.rglob("*") if path.is_file())
+    remove(found[0])
+    assert leftovers(tmp_path)[0] == found[1:]  # which is as it was
+    remove(found[1])
+    assert list((tmp_path / "ge2e").iterdir()) == []
+
+
+def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    with closing(begun(out)):
+        assert leftovers(tmp_path) == ([], [journal_of(out)])
+    (found,), _ = leftovers(tmp_path)
+    with closing(begun(out)), pytest.raises(OutputError, match="another process"):
+        remove(found)
+    assert found.folder.is_dir()
+
+
+def test_what_a_killed_move_left(tmp_path: Path) -> None:
+    old = tmp_path / ".s.zarr.old.abcd1234"
+    (old / "old").mkdir(parents=True)
+    (found,), _ = leftovers(tmp_path)
+    remove(found)
+    assert not old.exists()
+
+
+def test_a_damaged_journal_can_be_removed(tmp_path: Path) -> None:
+    folder = tmp_path / ".s.zarr.journal" / "0123"
+    folder.mkdir(parents=True)
+    (found,), _ = leftovers(tmp_path)
+    assert found.what == "nothing of use"
+    remove(found)
+    assert list(tmp_path.iterdir()) == []
