@@ -129,6 +129,44 @@ def _decoded(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[NDArray[np
         raise AudioError(f"{path}: empty, holds no samples. Remove it from the manifest.")
 
 
+def exact_length(path: Path, sample_rate: int = SAMPLE_RATE) -> int | None:
+    """Return the length of a file in samples if any piece of it can be read exactly; None where it is read as a whole.
+
+    That is so of uncompressed and of FLAC audio at `sample_rate`; lossy codecs do not find their place to the sample.
+    """
+    try:
+        if not path.is_file():
+            return None
+        info = soundfile.info(os.fsencode(path))
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+        return None
+    exact = info.format in ("WAV", "WAVEX", "FLAC", "AIFF", "AU") and info.subtype.startswith(("PCM_", "FLOAT"))
+    return int(info.frames) if exact and info.samplerate == sample_rate and 0 < info.frames < _UNKNOWN else None
+
+
+def read_piece(path: Path, start: int, length: int) -> Waveform:
+    """Read `length` samples from `start` of a file of `exact_length`, as mono float32 as `read_audio` does.
+
+    Raises:
+        AudioError: the file is missing, not audio, truncated, or holds NaN or infinite samples in that piece.
+    """
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            _check_header(path, file)
+            file.seek(start)
+            samples = file.read(length, dtype="float32", always_2d=True)
+    except AudioError:
+        raise
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
+    if len(samples) < length:
+        raise AudioError(f"{path}: truncated, ends at sample {start + len(samples)}. Copy the file again.")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples. Export the recording again.")
+    piece: Waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    return np.ascontiguousarray(piece)
+
+
 def random_start(total: int, length: int, rng: np.random.Generator) -> int:
     """Return where to cut `length` of `total` samples at random; 0, and nothing drawn, where there are not enough."""
     return 0 if total < length else int(rng.integers(total - length + 1))

@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio import duration, even_crops, random_crop, read_audio
+from pipeline.audio import duration, even_crops, exact_length, random_crop, read_audio, read_piece
 from pipeline.errors import AudioError
 
 
@@ -138,3 +138,43 @@ def test_duration_is_read_from_the_header_or_not_at_all(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(22_050, seconds=1.5), 22_050)
     assert duration(tmp_path / "a.wav") == pytest.approx(1.5, abs=1e-3)
     assert duration(tmp_path / "b.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("au", "PCM_16")],
+)
+def test_a_piece_is_that_of_the_whole(tmp_path: Path, suffix: str, subtype: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, rng.uniform(-0.5, 0.5, (70_000, 2)), 16_000, subtype=subtype)
+    assert exact_length(path) == 70_000
+    whole = read_audio(path)
+    for start, length in ((0, 1), (12_345, 32_240), (69_999, 1), (0, 70_000)):
+        np.testing.assert_array_equal(read_piece(path, start, length), whole[start : start + length])
+
+
+def test_lossy_resampled_and_missing_files_are_read_as_a_whole(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 30_000)
+    for name, rate, subtype in (("a.ogg", 16_000, "VORBIS"), ("a.mp3", 16_000, None), ("a.wav", 8_000, "PCM_16")):
+        soundfile.write(tmp_path / name, wave, rate, subtype=subtype)
+        assert exact_length(tmp_path / name) is None
+    soundfile.write(tmp_path / "law.wav", wave, 16_000, subtype="ULAW")
+    assert exact_length(tmp_path / "law.wav") is None
+    assert exact_length(tmp_path / "none.wav") is None
+
+
+def test_a_piece_that_is_not_there_or_not_finite_is_an_error(tmp_path: Path) -> None:
+    wave = np.zeros(1000, np.float32)
+    wave[800] = np.nan
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    assert len(read_piece(tmp_path / "a.wav", 0, 500)) == 500
+    with pytest.raises(AudioError, match="NaN"):
+        read_piece(tmp_path / "a.wav", 500, 500)
+    with pytest.raises(AudioError, match="ends at sample 1000"):
+        read_piece(tmp_path / "a.wav", 900, 500)
+    with pytest.raises(AudioError, match="no such file"):
+        read_piece(tmp_path / "b.wav", 0, 1)
+    (tmp_path / "c.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:2000])
+    with pytest.raises(AudioError, match="truncated"):
+        read_piece(tmp_path / "c.wav", 0, 100)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio import Waveform, cut, random_start
+from pipeline.audio import Waveform, random_start
 from pipeline.augment import degradations
 from pipeline.augment.effects import add_at_snr, babble, reverberate
 from pipeline.augment.sources import Source, SourcePool
@@ -47,8 +47,8 @@ def corrupt(
     for step in steps:
         effect = _which(step, rng)
         if effect is not None:
-            applied, sounds = _draw(effect, len(wave), rng, pool, speaker, own)
-            wave = _apply(wave, applied, sounds)
+            applied = _draw(effect, len(wave), rng, pool, speaker, own)
+            wave = _apply(wave, applied, pool)
             trace.append(applied)
     return wave, trace
 
@@ -56,8 +56,7 @@ def corrupt(
 def replay(wave: Waveform, steps: Sequence[Applied], pool: SourcePool) -> Waveform:
     """Do to a wave [S] what a trace's steps say."""
     for applied in steps:
-        sounds = [pool.find(source["path"], source.get("index")) for source in applied.get("sources", ())]
-        wave = _apply(wave, applied, sounds)
+        wave = _apply(wave, applied, pool)
     return wave
 
 
@@ -86,22 +85,20 @@ def _which(step: Effect | OneOf, rng: np.random.Generator) -> Effect | None:
 
 def _draw(
     effect: Effect, length: int, rng: np.random.Generator, pool: SourcePool, speaker: str | None, own: Path | None
-) -> tuple[Applied, list[Waveform]]:
-    """Draw how an effect happens to `length` samples: its trace, and the whole waves of its sources."""
+) -> Applied:
+    """Draw how an effect happens to `length` samples, and return its trace."""
     applied: Applied = {"kind": effect.kind}
     if effect.kind == "reverb":
         source = pick(pool.sources["rooms"], rng)
         place = {"path": source.name} | ({} if source.index is None else {"index": source.index})
-        return applied | {"sources": [place]}, [pool.read(source)]
-    sounds: list[Waveform] = []
+        return applied | {"sources": [place]}
     if effect.kind in SOURCES:
         chosen = (
             _talkers(effect, pool, rng, speaker, own)
             if effect.kind == "babble"
             else [pick(pool.sources[SOURCES[effect.kind]], rng)]
         )
-        sounds = [pool.read(source) for source in chosen]
-        starts = [random_start(len(sound), length, rng) for sound in sounds]
+        starts = [random_start(pool.length(source), length, rng) for source in chosen]
         applied["sources"] = [{"path": s.name, "start": start} for s, start in zip(chosen, starts, strict=True)]
     for key in ("snr", "percent"):
         limits = getattr(effect, key)
@@ -111,7 +108,7 @@ def _draw(
         values = getattr(effect, key)
         if values is not None:
             applied[key] = values[int(rng.integers(len(values)))]
-    return applied, sounds
+    return applied
 
 
 def _talkers(
@@ -127,14 +124,15 @@ def _talkers(
     return [pick(groups[int(index)], rng) for index in chosen]
 
 
-def _apply(wave: Waveform, applied: Applied, sounds: Sequence[Waveform]) -> Waveform:
-    """Do to a wave [S] what a step's trace says, with the whole waves of its sources."""
-    kind = applied["kind"]
+def _apply(wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
+    """Do to a wave [S] what a step's trace says."""
+    kind, places = applied["kind"], applied.get("sources", ())
+    sources = [pool.find(place["path"], place.get("index")) for place in places]
     if kind == "reverb":
-        return reverberate(wave, sounds[0])
+        return reverberate(wave, pool.read(sources[0]))
     if kind in SOURCES:
-        places = zip(sounds, applied["sources"], strict=True)
-        crops = [cut(sound, place["start"], len(wave)) for sound, place in places]
+        placed = zip(sources, places, strict=True)
+        crops = [pool.crop(source, place["start"], len(wave)) for source, place in placed]
         return add_at_snr(wave, babble(crops) if kind == "babble" else crops[0], applied["snr"])
     if kind in ("phone", "gsm"):
         return degradations.telephone(wave) if kind == "phone" else degradations.gsm(wave)

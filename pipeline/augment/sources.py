@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.audio import Waveform, read_audio
+from pipeline.audio import SAMPLE_RATE, Waveform, cut, exact_length, read_audio, read_piece
 from pipeline.augment.sofa import SUFFIX, read_responses
 from pipeline.errors import AudioError, CorpusError
 
 KINDS = ("noise", "music", "rooms", "babble")
+
+LONG = 20 * SAMPLE_RATE
+"""Samples. Where the cache has no room left, crops of longer files are read by themselves: most of a track of music
+would be decoded for nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class SourcePool:
     def __init__(self, sources: Mapping[str, Sequence[Source]], cache_seconds: float = 7200.0) -> None:
         """Args: sources by kind, in the order drawn by; cache_seconds: decoded audio to keep (64 kB a second)."""
         self.sources = {kind: tuple(sources.get(kind, ())) for kind in KINDS}
-        self._limit = int(cache_seconds * 16_000)
+        self._limit = int(cache_seconds * SAMPLE_RATE)
+        self._exact: dict[Path, int | None] = {}
         self._cache: OrderedDict[Path, Waveform] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
@@ -54,8 +59,18 @@ class SourcePool:
         named = [files for speaker, files in self._talkers.items() if speaker is not None and speaker != without]
         return named + [[file] for file in self._talkers.get(None, []) if file.path != own]
 
+    def find(self, name: str, index: int | None = None) -> Source:
+        """Return the source that a trace calls `name`, or response `index` of that SOFA file.
+
+        Raises:
+            CorpusError: there is no such source.
+        """
+        if name not in self._paths:
+            raise CorpusError(f"{name}: is not in the augmentation list. Give the one that the store was made with.")
+        return Source(self._paths[name], index=index, listed=name)
+
     def read(self, source: Source) -> Waveform:
-        """Return a source's wave [S] at 16 kHz.
+        """Return a source's whole wave [S] at 16 kHz.
 
         Raises:
             CorpusError: the file cannot be used; unlike a bad utterance, it would spoil every row that draws it.
@@ -70,15 +85,34 @@ class SourcePool:
         response: Waveform = content[source.index]
         return response
 
-    def find(self, name: str, index: int | None = None) -> Waveform:
-        """Return the wave [S] of the source that a trace calls `name`, or response `index` of that SOFA file.
+    def length(self, source: Source) -> int:
+        """Return how many samples a source has at 16 kHz; raise CorpusError if it cannot be used."""
+        return self._in_pieces(source.path) or len(self.read(source))
+
+    def crop(self, source: Source, start: int, length: int) -> Waveform:
+        """Return `length` samples of a source from `start` on; a shorter source is repeated.
 
         Raises:
-            CorpusError: there is no such source, or it cannot be used.
+            CorpusError: the file cannot be used.
         """
-        if name not in self._paths:
-            raise CorpusError(f"{name}: is not in the augmentation list. Give the one that the store was made with.")
-        return self.read(Source(self._paths[name], index=index))
+        total = self._in_pieces(source.path)
+        if total is None or start + length > total:
+            return cut(self.read(source), start, length)
+        try:
+            return read_piece(source.path, start, length)
+        except AudioError as error:
+            raise CorpusError(f"augmentation source {error}") from error
+
+    def _in_pieces(self, path: Path) -> int | None:
+        """Return the length of a file of which crops are to be read by themselves, None of others."""
+        with self._lock:
+            if path in self._cache or path.suffix == SUFFIX:
+                return None
+            room = self._limit - self._held
+        if path not in self._exact:
+            self._exact[path] = exact_length(path)
+        total = self._exact[path]
+        return total if total is not None and total > max(LONG, room) else None
 
     def _content(self, path: Path) -> Waveform:
         """Return a file's wave [S], or all responses [N, taps] of a SOFA file."""

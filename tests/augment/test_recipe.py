@@ -1,10 +1,12 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline.augment.recipe import Made, check_sources, condition_recipe, make_views, training_recipe
-from pipeline.augment.sources import SourcePool
+from pipeline.augment.sources import LONG, Source, SourcePool
 from pipeline.augment.streams import stream
 from pipeline.config import Extract
 from pipeline.errors import ConfigError, CorpusError
@@ -100,3 +102,21 @@ def test_the_cache_is_bounded(pool: SourcePool) -> None:
     for source in [*pool.sources["music"], *pool.sources["noise"], *pool.sources["babble"]]:
         np.testing.assert_array_equal(small.read(source), pool.read(source))
         assert small._held <= 2.5 * 16_000
+
+
+def test_long_tracks_are_read_in_pieces_where_the_cache_is_full(tmp_path: Path) -> None:
+    track = np.random.default_rng(0).uniform(-0.5, 0.5, LONG + 50_000).astype(np.float32)
+    soundfile.write(tmp_path / "track.flac", track, 16_000)
+    speech = track[::-1][:32_240].copy()
+    source = {"music": [Source(tmp_path / "track.flac")]}
+    recipe = training_recipe(6, 32_240, Extract(views={"music": [{"kind": "music", "snr": [5, 15]}]}).views)
+    full, roomy = SourcePool(source, cache_seconds=1), SourcePool(source)
+    made = [make_views(recipe, speech, 0, "u", pool) for pool in (full, roomy)]
+    for draw in range(6):
+        np.testing.assert_array_equal(made[0][draw][1].wave, made[1][draw][1].wave)
+        assert made[0][draw][1].trace == made[1][draw][1].trace
+    assert full._held == 0
+    assert roomy._held == len(track)
+    with pytest.raises(CorpusError, match="track.flac"):
+        (tmp_path / "track.flac").unlink()
+        make_views(recipe, speech, 0, "u", full)
