@@ -1,0 +1,242 @@
+"""Whether the encoder is what extraction waits for.
+
+    python -m benchmarks.extraction speed   [--encoder ge2e --encoder campplus] [--workers 2]
+    python -m benchmarks.extraction augment [--tracks 240]
+    python -m benchmarks.extraction memory  [--rows 1000 --rows 10000]
+
+`speed` compares a whole extraction (reading, corrupting, encoding, writing) at four views with a bare loop that encodes
+the same crops already in memory, on the same cores; the loop is the faster one of torch's own threads in one loop, and
+as many loops of one thread each. `augment` is the side of the CPU alone, one thread: 2-second crops that are read and
+corrupted per second, with sources that fit in the cache, and with tracks of music that do not. `memory` is the peak of
+`seed extract` in processes of its own. All run on generated audio, or on a set of yours: --manifest, --augment, --root.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+
+import click
+import numpy as np
+import soundfile
+import torch
+
+from pipeline.audio import SAMPLE_RATE, read_audio
+from pipeline.augment.recipe import make_views
+from pipeline.augment.sources import SourcePool
+from pipeline.cluster import Spec
+from pipeline.config import Params
+from pipeline.extract import extract, store_attributes, threads
+from pipeline.files import sha256_of
+from pipeline.manifest import Utterance, write_augment, write_manifest
+from pipeline.shards import Job
+
+
+def sound(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise whose loudness and colour come and go, as those of speech and music do."""
+    steps = np.repeat(rng.uniform(0.02, 0.3, int(seconds * 8) + 1), SAMPLE_RATE // 8)[: int(seconds * SAMPLE_RATE)]
+    noise = rng.standard_normal(len(steps))
+    return np.asarray(np.clip(0.2 * steps * (noise + np.roll(noise, 1)), -1, 1), dtype=np.float32)
+
+
+def generate(folder: Path, rows: int, track: float = 60.0, tracks: int = 8) -> None:
+    """Write utterances of 3 to 6 seconds, noise, tracks of music, talkers and rooms, and the lists of all."""
+    rng = np.random.default_rng(0)
+    made: dict[str, list[Path]] = {kind: [] for kind in ("speech", "noise", "music", "babble", "rooms")}
+    lengths = {"noise": (40, 5.0), "music": (tracks, track), "babble": (20, 5.0), "rooms": (40, 0.5)}
+    for kind, (number, seconds) in {"speech": (min(rows, 200), 0.0), **lengths}.items():
+        (folder / kind).mkdir(parents=True)
+        for index in range(number):
+            wave = sound(seconds or rng.uniform(3, 6), rng)
+            if kind == "rooms":
+                wave *= np.exp(-np.arange(len(wave)) / 1_600)
+                wave[20] = 1
+            path = folder / kind / f"{index}.flac"
+            soundfile.write(path, wave, SAMPLE_RATE)
+            made[kind].append(path.relative_to(folder))
+    digests = {path: sha256_of(folder / path) for paths in made.values() for path in paths}
+    # Only so many files, each listed again and again: the lists grow, and the disk need not.
+    files = (made["speech"][index % len(made["speech"])] for index in count())
+    manifest = [
+        Utterance(f"u{row}", str(path), f"s{row % 50}", None, digests[path])
+        for row, path in zip(range(rows), files, strict=False)
+    ]
+    sources = [
+        {"kind": kind, "path": str(path), "sha256": digests[path]}
+        | ({"speaker": path.stem} if kind == "babble" else {})
+        for kind in lengths
+        for path in made[kind]
+    ]
+    write_manifest(folder / "manifest.csv", manifest)
+    write_augment(folder / "augment.csv", sources)
+
+
+@contextmanager
+def place(manifest: Path | None, augment: Path | None, root: Path, rows: int) -> Iterator[tuple[Path, Path, Path]]:
+    """Yield the lists and the audio root: those given, or generated ones."""
+    if manifest and augment:
+        yield manifest, augment, root
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder), rows)
+        yield Path(folder, "manifest.csv"), Path(folder, "augment.csv"), Path(folder)
+
+
+def crops_of(job: Job, rows: int) -> list[list[torch.Tensor]]:
+    """Return the crops, over draws and views, of the first utterances."""
+    made = []
+    for row in job.manifest[:rows]:
+        path = job.root / row.path
+        views = make_views(job.recipe, read_audio(path), job.seed, row.utterance, job.pool, row.speaker, path)
+        made.append([torch.from_numpy(view.wave) for draw in views for view in draw])
+    return made
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = perf_counter()
+    work()
+    return perf_counter() - started
+
+
+def loops(job: Job, crops: list[list[torch.Tensor]], workers: int) -> dict[str, Callable[[], object]]:
+    """Return the bare loops over crops in memory that an extraction is compared with."""
+
+    def one() -> None:
+        torch.set_num_threads(workers)
+        for each in crops:
+            job.encoder(each)
+        torch.set_num_threads(1)
+
+    def several() -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(job.encoder, crops))
+
+    return {f"one loop, {workers} torch threads": one, f"{workers} loops, 1 torch thread each": several}
+
+
+shared = [
+    click.option("--manifest", type=click.Path(path_type=Path, exists=True), help="Utterances of yours."),
+    click.option("--augment", type=click.Path(path_type=Path, exists=True), help="Their augmentation list."),
+    click.option("--root", type=click.Path(path_type=Path, exists=True), default=".", help="Folder of their paths."),
+]
+
+
+def with_lists(command: Callable[..., None]) -> Callable[..., None]:
+    for option in shared:
+        command = option(command)
+    return command
+
+
+@click.group()
+def main() -> None:
+    """Measure extraction."""
+
+
+@main.command()
+@click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Cores to use.")
+@click.option("--rows", default=96, show_default=True, help="Utterances, each of 4 draws x 4 views.")
+@click.option("--repeats", default=3, show_default=True)
+@with_lists
+def speed(
+    encoders: tuple[str, ...],
+    workers: int,
+    rows: int,
+    repeats: int,
+    manifest: Path | None,
+    augment: Path | None,
+    root: Path,
+) -> None:
+    """Whole extraction against a bare loop over crops in memory."""
+    print("| encoder | extraction, crops/s | bare loop, crops/s | which | ratio |")
+    print("|---|---:|---:|---|---:|")
+    with place(manifest, augment, root, rows) as (listed, sources, where):
+        for name in encoders:
+            spec = Spec(listed, sources, where, "train", name, None, Params().model_dump_json())
+            job = spec.load()
+            job = replace(job, manifest=job.manifest[:rows], prefetch=Params().extract.prefetch)
+            crops = crops_of(job, rows)
+            number = sum(map(len, crops))
+            times: dict[str, list[float]] = {}
+            for _ in range(repeats):  # in turn, so that a busy moment hits all alike
+                for what, loop in loops(job, crops, workers).items():
+                    times.setdefault(what, []).append(timed(loop))
+                with tempfile.TemporaryDirectory() as folder:
+                    out = Path(folder, "train.zarr")
+                    # Its own cache of sources, cold as a run's is.
+                    fresh = replace(job, pool=SourcePool(job.pool.sources))
+                    whole = lambda: extract(fresh, out, store_attributes(job, None, None), 16, run=threads(workers))  # noqa: B023, E731
+                    times.setdefault("whole", []).append(timed(whole))
+            rates = {what: number / statistics.median(taken) for what, taken in times.items()}
+            extraction = rates.pop("whole")
+            best = max(rates, key=lambda what: rates[what])
+            print(
+                f"| {name} | {extraction:.1f} | {rates[best]:.1f} | {best} | {extraction / rates[best]:.2f} |",
+                flush=True,
+            )
+
+
+@main.command()
+@click.option("--tracks", default=240, show_default=True, help="Tracks of music, four minutes each, beyond the cache.")
+@click.option("--rows", default=100, show_default=True, help="Utterances, each of 4 draws x 4 views.")
+@with_lists
+def augment(tracks: int, rows: int, manifest: Path | None, augment: Path | None, root: Path) -> None:
+    """Crops that one core reads and corrupts a second, without an encoder."""
+    params = Params()
+    print("| sources | crops/s on one core |")
+    print("|---|---:|")
+    with place(manifest, augment, root, rows) as lists:
+        spec = Spec(*lists, "train", "ge2e", None, params.model_dump_json())
+        job = spec.load()
+        for what in ("read for the first time", "in the cache"):
+            print(f"| {what} | {rows * 16 / timed(lambda: crops_of(job, rows)):.0f} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder), rows, 240.0, tracks)
+        spec = Spec(
+            Path(folder, "manifest.csv"),
+            Path(folder, "augment.csv"),
+            Path(folder),
+            "train",
+            "ge2e",
+            None,
+            params.model_dump_json(),
+        )
+        job = spec.load()
+        full = replace(job, pool=SourcePool(job.pool.sources, cache_seconds=60.0))
+        crops_of(full, 10)
+        what = f"{tracks} tracks of 4 minutes, cache full"
+        print(f"| {what} | {rows * 16 / timed(lambda: crops_of(full, rows)):.0f} |", flush=True)
+
+
+@main.command()
+@click.option("--rows", "sizes", multiple=True, type=int, default=(1_000, 10_000), show_default=True)
+def memory(sizes: tuple[int, ...]) -> None:
+    """Peak resident memory of `seed extract`, GE2E, one draw of four views, by the number of utterances."""
+    print("| utterances | peak, MB |")
+    print("|---:|---:|")
+    peaks = []
+    for rows in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            generate(Path(folder), rows)
+            command = [sys.executable, "-m", "stages.cli", "extract", "--manifest", "manifest.csv", "--augment"]
+            command += ["augment.csv", "--encoder", "ge2e", "--set", "train", "--draws", "1", "--frames", "100"]
+            process = subprocess.Popen([*command, "--out", "train.zarr"], cwd=folder, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            if status:
+                raise click.ClickException("the extraction failed")
+        scale = 1 if sys.platform == "darwin" else 1024
+        peaks.append(used.ru_maxrss * scale / 1e6)
+        print(f"| {rows:,} | {peaks[-1]:.0f} |", flush=True)
+    print(f"largest to smallest: {max(peaks) / min(peaks):.3f}")
+
+
+if __name__ == "__main__":
+    main()
