@@ -42,7 +42,7 @@ class ShardWriter:
 
     def read(self, rows: range) -> tuple[Rows, NDArray[np.uint8]]:
         """Return what was written of one whole shard of a store of audio, and the status [rows]; it may be nothing."""
-        status = self.status()[rows.start : rows.stop]
+        status = np.asarray(self._status[rows.start : rows.stop], dtype=np.uint8)
         try:
             if (status == OK).any():
                 values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
@@ -103,10 +103,12 @@ class StoreWriter(ShardWriter):
         if not _replaceable(target):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
-        content = {"attributes": attributes, "shard": shard, "ids": list(utterances), "of_audio": of_audio}
-        made_of = json.dumps(content, sort_keys=True)
+        made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+        for name in utterances:
+            key.update(json.dumps(name).encode())
         self._lock = locked(journal_of(target))
-        self.folder = journal_of(target) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        self.folder = journal_of(target) / key.hexdigest()[:16]
         store = self.folder / STORE
         if not (store / "zarr.json").is_file():
             self._create(store, utterances, shape, attributes, of_audio)

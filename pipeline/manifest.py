@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipeline.files import replacing
 AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known."""
 
@@ -121,14 +121,13 @@ def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
         raise ManifestError(f"{path}:{line}: seconds is {text!r}, not a number.") from None
 
 
-def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         # Spreadsheets write a byte order mark; a path is bytes to the file system, and need not be UTF-8.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             _check_header(path, header, required, known)
-            rows = []
             for cells in reader:
                 if not cells:
                     continue
@@ -142,8 +141,7 @@ def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> list
                     raise ManifestError(
                         f"{path}:{reader.line_num}: not a CSV text in UTF-8 (see {foreign[0]}). Save it as UTF-8."
                     )
-                rows.append((reader.line_num, row))
-            return rows
+                yield reader.line_num, row
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest. Make it with `seed manifest`.") from None
     except (UnicodeDecodeError, csv.Error) as error:
