@@ -1,6 +1,6 @@
 import csv
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError, StoreError
 from pipeline.extract import Progress, Summary, extract, failures_path, store_attributes, threads
 from pipeline.files import sha256_of
+from pipeline.journal import StoreWriter
 from pipeline.manifest import Utterance
-from pipeline.shards import Job, ShortAudio
+from pipeline.reuse import Earlier
+from pipeline.shards import Job, Shard, ShortAudio, encode_shard
 from pipeline.store import FAILED, EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
 
@@ -58,7 +60,7 @@ class Corpus:
     ) -> Summary:
         pool = SourcePool(self.sources)
         job = Job(self.manifest, self.root, recipe, pool, encoder, 0, short_audio, batch, prefetch)
-        return extract(job, out, store_attributes(job, None, None), 3, run=threads(workers), **options)
+        return extract(job, out, store_attributes(job, None, None), 3, **({"run": threads(workers)} | options))
 
 
 @pytest.fixture
@@ -85,6 +87,18 @@ def test_stores_are_the_same_bytes_for_any_number_of_workers(corpus: Corpus, ge2
         corpus.run(ge2e, tmp_path / str(workers) / "s.zarr", recipe, workers=workers, prefetch=prefetch)
     stores = [tree_bytes(tmp_path / str(workers)) for workers in (0, 1, 2, 4)]
     assert stores[0] == stores[1] == stores[2] == stores[3]
+
+
+def test_the_order_of_shards_is_all_the_same(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
+    def backwards(
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+    ) -> None:
+        for rows in reversed(todo):
+            done(encode_shard(job, rows, writer, Earlier(stores, writer.attributes)))
+
+    corpus.run(ge2e, tmp_path / "forwards" / "s.zarr")
+    corpus.run(ge2e, tmp_path / "backwards" / "s.zarr", run=backwards)
+    assert tree_bytes(tmp_path / "backwards") == tree_bytes(tmp_path / "forwards")
 
 
 def test_a_trace_says_what_was_encoded(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
