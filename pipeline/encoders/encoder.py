@@ -1,7 +1,7 @@
 """What every encoder is: a network from equally long waves to embeddings, and a frozen one that takes any lengths."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -44,21 +44,29 @@ class Network(nn.Module, ABC):
     def fold(self) -> None:
         """Rearrange for speed what is fixed once the weights are; called when the network is frozen."""
 
-    def encode(self, waves: Sequence[Tensor]) -> Tensor:
-        """Return embeddings [B, dim] of B waves [S_i] of any lengths.
+    def encode(self, waves: Sequence[Tensor], device: torch.device) -> Tensor:
+        """Return embeddings [B, dim] of B waves [S_i] of any lengths, on `device`, where this network is.
 
         Waves of one length go through together; none is padded to the length of another.
         """
-        lengths: dict[int, list[int]] = {}
-        for index, wave in enumerate(waves):
-            lengths.setdefault(len(wave), []).append(index)
-        result = torch.empty(len(waves), self.dim, device=waves[0].device)
-        for length, indices in lengths.items():
-            size = max(1, PASS_SECONDS * self.sample_rate // length)
-            for start in range(0, len(indices), size):
-                part = indices[start : start + size]
-                result[part] = self(torch.stack([waves[index] for index in part])).float()
+        result = torch.empty(len(waves), self.dim, device=device)
+        for indices, stack in stacks(waves, device, self.sample_rate):
+            result[indices] = self(stack).float()
         return result
+
+
+def stacks(waves: Sequence[Tensor], device: torch.device, sample_rate: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield waves [S_i] of one length as [B, S] on `device`, with their places in the list, a pass's worth at a time."""
+    lengths: dict[int, list[int]] = {}
+    for index, wave in enumerate(waves):
+        lengths.setdefault(len(wave), []).append(index)
+    for length, indices in lengths.items():
+        size = max(1, PASS_SECONDS * sample_rate // length)
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            stack = torch.stack([waves[index] for index in part])
+            # One copy from pinned memory, rather than one for each wave from memory that may be swapped out.
+            yield part, (stack.pin_memory() if device.type == "cuda" else stack).to(device, non_blocking=True)
 
 
 class Encoder:
@@ -98,12 +106,12 @@ class Encoder:
 
         A wave shorter than `min_samples` is repeated up to that.
         """
-        placed = [wrap(wave, self.min_samples).to(self.device, non_blocking=True) for wave in waves]
+        long_enough = [wrap(wave, self.min_samples) for wave in waves]
         autocast = torch.autocast(
             self.device.type, dtype=getattr(torch, self.precision), enabled=self.precision != "float32"
         )
         with torch.no_grad(), autocast:
-            return self.network.encode(placed).float().cpu()
+            return self.network.encode(long_enough, self.device).float().cpu()
 
 
 def wrap(wave: Tensor, length: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.encoder import Network
+from pipeline.encoders.encoder import Network, stacks
 from pipeline.encoders.features import MelSpectrogram
 
 FFT, HOP, MELS = 400, 160, 40
@@ -47,10 +47,13 @@ class GE2E(Network):
         """Return unit embeddings [B, 256] of windows [B, W, 160, 40]."""
         return self._mean_over_windows(features.flatten(0, 1), [features.shape[1]] * len(features))
 
-    def encode(self, waves: Sequence[Tensor]) -> Tensor:
-        """Return unit embeddings [B, 256] of waves [S_i]: windows of any waves go together."""
-        windows = [self.exact_features(wave[None])[0] for wave in waves]
-        return self._mean_over_windows(torch.cat(windows), list(map(len, windows)))
+    def encode(self, waves: Sequence[Tensor], device: torch.device) -> Tensor:
+        """Return unit embeddings [B, 256] of waves [S_i] on `device`: windows of any waves go together."""
+        windows: dict[int, Tensor] = {}
+        for indices, stack in stacks(waves, device, self.sample_rate):
+            windows.update(zip(indices, self.exact_features(stack), strict=True))
+        ordered = [windows[index] for index in range(len(waves))]
+        return self._mean_over_windows(torch.cat(ordered), list(map(len, ordered)))
 
     def _mean_over_windows(self, windows: Tensor, counts: list[int]) -> Tensor:
         """Return unit embeddings [B, 256] of windows [sum of counts, 160, 40]."""
