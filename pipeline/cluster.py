@@ -1,7 +1,8 @@
 """Extraction on several processes or machines, through Dask's distributed scheduler.
 
 Only paths, parameters and row numbers travel: each worker loads manifest and encoder once, and writes whole shards into
-the journal, which lies on a file system that all of them share. Byte for byte the store is that of a single process.
+the journal, which lies where all of them reach it: on a file system that they share, or in a remote place. Byte for
+byte the store is that of a single process.
 """
 
 import threading
@@ -22,6 +23,7 @@ from pipeline.errors import ConfigError, ExtractionError
 from pipeline.extract import Job, Runner, Shard, encode_shard
 from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import read_augment, read_manifest
+from pipeline.places import Place
 from pipeline.store import OK
 
 RETRIES = 3
@@ -131,7 +133,7 @@ def remote(client: Any, spec: Spec) -> Runner:
     return run
 
 
-def _encode(rows: range, spec: Spec, store: Path) -> Shard:
+def _encode(rows: range, spec: Spec, store: Place) -> Shard:
     """Encode one shard on a worker, unless a worker that died since has done so already."""
     with _loading:  # so that the threads of a worker share one encoder
         job = _loaded(spec)

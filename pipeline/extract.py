@@ -23,6 +23,7 @@ from pipeline.errors import AudioError, ExtractionError
 from pipeline.files import replacing, sha256_of
 from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import Utterance, legible
+from pipeline.places import Place
 from pipeline.store import FAILED, MISSING, OK
 
 REVISION = 1
@@ -127,7 +128,7 @@ def threads(workers: int) -> Runner:
 
 def extract(
     job: Job,
-    out: Path,
+    out: Place,
     attributes: Mapping[str, Any],
     shard: int = 64,
     max_failures: int = 0,
@@ -152,6 +153,7 @@ def extract(
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
         OutputError: something that is no store is at `out`, or another process is writing it.
         CorpusError: the recipe needs sources that are not there, or one of them is unreadable.
+        PlaceError: `out` is a remote place that does not answer, or refuses. The journal keeps what it took.
     """
     check_sources(job.recipe, job.pool.sources, out)
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
@@ -178,7 +180,7 @@ def extract(
         return Summary(len(job.manifest), resumed, failures, sum(result.seconds for result in done))
 
 
-def failures_path(store: Path) -> Path:
+def failures_path(store: Place) -> Place:
     """Return where the failed rows of a store are listed: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
 
@@ -229,7 +231,7 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
     return Shard(rows, failures, seconds)
 
 
-def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:
+def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]]) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +13,14 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from pipeline.errors import OutputError, StoreError
-from pipeline.files import locked, move_folder
+from pipeline.files import locked, move_folder, new_folder
+from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
+from pipeline.remote import discard, open_group, publish
 from pipeline.store import CHUNK_ROWS, MISSING, SCHEMA, array_of
 from pipeline.traces import NAME, create_traces
+
+PUBLISHING = "publishing"
+"""An object beside the journals of a remote store, there while the store itself is replaced, object by object."""
 
 _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
@@ -24,9 +28,9 @@ _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vect
 class ShardWriter:
     """The arrays of a store in the making; several processes may write, each its own whole shards."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Place) -> None:
         """Open the store in a journal, see `StoreWriter.store`."""
-        group = zarr.open_group(store, mode="r+")
+        group = open_group(store, "r+")
         self._embeddings, self._status = array_of(group, "embeddings"), array_of(group, "status")
         self._traces = array_of(group, NAME) if NAME in group else None
 
@@ -46,12 +50,13 @@ class StoreWriter(ShardWriter):
     """A store in the making, in a journal folder beside its final place.
 
     The journal is keyed by what the store is made of, so that work of another recipe or encoder is never mixed in, and
-    whoever runs again after a kill finds the finished shards.
+    whoever runs again after a kill finds the finished shards. A remote place has no lock: two runs of one recipe do
+    each other's work again, and write the same bytes.
     """
 
     def __init__(
         self,
-        target: Path,
+        target: Place,
         utterances: Sequence[str],
         shape: tuple[int, int, int],
         attributes: Mapping[str, Any],
@@ -70,17 +75,18 @@ class StoreWriter(ShardWriter):
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
+            PlaceError: a remote place does not answer, or refuses; now, or whenever something is written.
         """
-        if not _replaceable(target):
+        journal = target.parent / f".{target.name}.journal"
+        if not target.name or not _replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
         content = {"attributes": attributes, "shard": shard, "ids": list(utterances), "traced": traced}
         made_of = json.dumps(content, sort_keys=True)
-        journal = target.parent / f".{target.name}.journal"
-        self._lock = locked(journal)
+        self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.store = self.folder / "store.zarr"
-        if not (self.store / "zarr.json").is_file():
+        if not exists(self.store / ENTRY):
             self._create(self.store, utterances, shape, attributes, traced)
         super().__init__(self.store)
 
@@ -92,24 +98,33 @@ class StoreWriter(ShardWriter):
         """Move the finished store into its place, and take the journal away."""
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
-        for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
-            torn.unlink()
-        move_folder(self.store, self.target)
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        journal = self.folder.parent
+        if isinstance(self.store, Path) and isinstance(self.target, Path):
+            for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
+                torn.unlink()
+            move_folder(self.store, self.target)
+            remove_folder(journal)
+        else:
+            publish(self.store, self.target, journal / PUBLISHING)
+            discard(self.store, journal)
         self.close()
 
     def close(self) -> None:
         """Let others write; unfinished work stays in the journal."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def _create(
-        self, path: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], traced: bool
+        self, path: Place, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], traced: bool
     ) -> None:
         """Lay out an empty store; it appears under its name only when it is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name("new.zarr")
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(path, ignore_errors=True)  # of no use without its zarr.json
+        remove_folder(path / "status")  # of a journal taken away by halves, whose other arrays are of no use without
+        with new_folder(path) as new:
+            self._lay_out(new, ids, shape, attributes, traced)
+
+    def _lay_out(
+        self, new: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], traced: bool
+    ) -> None:
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
         count, shard = self.rows, self.shard
         inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
@@ -130,11 +145,10 @@ class StoreWriter(ShardWriter):
         names[:] = np.array(ids, dtype=object)
         if traced:
             create_traces(group, (count, *shape[:2]), shard)
-        new.replace(path)
 
 
 def write_store(
-    path: Path,
+    path: Place,
     utterances: Sequence[str],
     values: NDArray[np.float32],
     status: NDArray[np.uint8],
@@ -149,14 +163,18 @@ def write_store(
         writer.finish()
 
 
-def _replaceable(target: Path) -> bool:
-    """Whether nothing is lost when a store takes the place of `target`: nothing is there, or a store of ours."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return True
+def _replaceable(target: Place, publishing: Place) -> bool:
+    """Whether nothing is lost when a store takes the place of `target`: nothing is there, or a store of ours.
+
+    What is there without a zarr.json is ours too, if `publishing` says that a run was about to replace it.
+    """
+    names, known = children(target), {ENTRY, "embeddings", "status", "utterances", NAME}
+    if not names <= known:
+        return False
+    if ENTRY not in names:
+        return not names or exists(publishing)
     try:
-        content = json.loads((target / "zarr.json").read_text(encoding="utf-8"))
-        ours = "schema" in content["attributes"]
+        content = json.loads(read_bytes(target / ENTRY))
+        return "schema" in content["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    known = {"zarr.json", "embeddings", "status", "utterances", NAME}
-    return ours and {path.name for path in target.iterdir()} <= known
