@@ -1,8 +1,12 @@
 """Zarr's way to stores: a local folder, or a remote place by fsspec."""
 
-from contextlib import suppress
+import asyncio
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from time import sleep
+from typing import Any, Literal
 
 import zarr
 from zarr.abc.store import ByteRequest
@@ -54,16 +58,38 @@ class _RemoteStore(FsspecStore):
     """Objects below a URL. A request that fails is never taken for a damaged store: it raises PlaceError."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        with reached(self._url(key)):
+        with self._request(key):
             return await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        with reached(self._url(key)):
+        with self._request(key):
             await super().set(key, value, byte_range)
 
     async def delete(self, key: str) -> None:
-        with reached(self._url(key)):
+        with self._request(key):
             await super().delete(key)
 
-    def _url(self, key: str) -> str:
-        return f"{self.fs.unstrip_protocol(self.path)}/{key}"
+    @contextmanager
+    def _request(self, key: str) -> Iterator[None]:
+        task = asyncio.current_task()
+        _running.add(task)
+        try:
+            with reached(f"{self.fs.unstrip_protocol(self.path)}/{key}"):
+                yield
+        finally:
+            _running.discard(task)
+
+
+_running: set["asyncio.Task[Any] | None"] = set()
+
+
+@atexit.register
+def _cancel_requests() -> None:
+    """End what still runs when one of several requests has failed, before Python tears it to pieces with much ado."""
+    for task in list(_running):
+        if task:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+    patience = 100
+    while _running and patience:
+        sleep(0.01)
+        patience -= 1
