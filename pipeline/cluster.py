@@ -19,7 +19,7 @@ from pipeline.augment.sources import SourcePool
 from pipeline.config import Params
 from pipeline.device import choose_device
 from pipeline.encoders.registry import load_encoder
-from pipeline.errors import ConfigError, ExtractionError
+from pipeline.errors import ConfigError, ExtractionError, PlaceError
 from pipeline.extract import Job, Runner, Shard, encode_shard
 from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import read_augment, read_manifest
@@ -121,6 +121,8 @@ def remote(client: Any, spec: Spec) -> Runner:
         results = []
         try:
             for _, result in as_completed(futures, with_results=True):
+                if isinstance(result, PlaceError):
+                    raise result
                 done(result)
                 results.append(result)
         except KilledWorker as error:
@@ -133,14 +135,20 @@ def remote(client: Any, spec: Spec) -> Runner:
     return run
 
 
-def _encode(rows: range, spec: Spec, store: Place) -> Shard:
-    """Encode one shard on a worker, unless a worker that died since has done so already."""
+def _encode(rows: range, spec: Spec, store: Place) -> Shard | PlaceError:
+    """Encode one shard on a worker, unless a worker that died since has done so already.
+
+    A place that does not answer is returned as an error, which Dask would log with all that led to it, and try again.
+    """
     with _loading:  # so that the threads of a worker share one encoder
         job = _loaded(spec)
-    writer = ShardWriter(store)
-    if (writer.status()[rows.start : rows.stop] == OK).all():
-        return Shard(rows, [], 0.0)
-    return encode_shard(job, rows, writer)
+    try:
+        writer = ShardWriter(store)
+        if (writer.status()[rows.start : rows.stop] == OK).all():
+            return Shard(rows, [], 0.0)
+        return encode_shard(job, rows, writer)
+    except PlaceError as error:
+        return PlaceError(str(error))
 
 
 @lru_cache(maxsize=1)

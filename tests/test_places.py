@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from s3fs import S3FileSystem
@@ -46,11 +47,11 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a new bucket; who cannot reach it gives up after two tries."""
+    """The URL of a new bucket; who cannot reach it gives up at once."""
     server.start()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    given = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "2"}
+    given = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "1"}
     for name, value in ({"ENDPOINT_URL": server.url, "EC2_METADATA_DISABLED": "true"} | given).items():
         monkeypatch.setenv(f"AWS_{name}", value)
     S3FileSystem.clear_instance_cache()
@@ -279,11 +280,11 @@ def test_an_outage_is_not_taken_for_damage(server: S3Server, bucket: str) -> Non
 
 def test_training_streams_from_a_remote_store(bucket: str, tmp_path: Path) -> None:
     ids = [f"s{n // 4}/{n}" for n in range(6000)]
-    values = np.random.default_rng(0).standard_normal((6000, 2, 3, 16)).astype(np.float32)
-    settings = Train(max_epochs=1, batch_size=32, threads=1)
+    values = np.random.default_rng(0).standard_normal((6000, 1, 2, 8)).astype(np.float32)
+    settings = Train(max_epochs=1, batch_size=256, threads=1)
     models = {}
     for name, place in (("local", tmp_path / "s.zarr"), ("s3", to_place(f"{bucket}/s.zarr"))):
-        write_store(place, ids, values, np.full(6000, OK, dtype=np.uint8), {"dim": 16, "encoder": "toy"})
+        write_store(place, ids, values, np.full(6000, OK, dtype=np.uint8), {"dim": 8, "encoder": "toy"})
         store = EmbeddingStore.open(place)
         small = settings.model_copy(update={"memory": 1.05 * needed(store, settings) / GB})
         passes: set[int] = set()
@@ -390,6 +391,26 @@ def test_what_can_go_wrong_is_one_clear_line(
     assert case == "elsewhere" or last.startswith("seed: error: ")
 
 
+@pytest.fixture
+def strict(server: S3Server, bucket: str) -> Iterator[None]:
+    """Once the bucket is there, the server checks credentials, as a real one does."""
+    requests.post(f"{server.url}/moto-api/reset-auth", data="0", timeout=5).raise_for_status()
+    yield
+    requests.post(f"{server.url}/moto-api/reset-auth", data="inf", timeout=5).raise_for_status()
+
+
+@pytest.mark.usefixtures("strict")
+def test_credentials_that_are_refused_are_one_clear_line(
+    place: Path, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seed(*EXTRACT, "--params", "p.yaml", "--out", f"{bucket}/s.zarr") == 1
+    assert seed("train", "--store", f"{bucket}/s.zarr", "--out", "m.safetensors") == 1
+    for line in capsys.readouterr().err.splitlines():
+        assert line.startswith(f"seed: error: {bucket}/")
+        assert "PermissionError" in line
+        assert "Check the credentials in the environment" in line
+
+
 def test_a_command_that_loses_the_server_says_so_on_one_line_and_goes_on_later(
     place: Path, server: S3Server, bucket: str
 ) -> None:
@@ -407,11 +428,16 @@ def test_a_command_that_loses_the_server_says_so_on_one_line_and_goes_on_later(
     assert objects(to_place(f"{bucket}/s.zarr")) == tree_bytes(place / "s.zarr")
 
 
-def test_workers_of_other_processes_share_the_journal(place: Path, bucket: str) -> None:
+def test_workers_of_other_processes_share_the_journal(place: Path, server: S3Server, bucket: str) -> None:
     params = Params.model_validate({"extract": {"draws": 1, "frames": 100}})
     spec = Spec(place / "m.csv", None, place, "clean", "ge2e", None, params.model_dump_json())
     job, out = spec.load(), to_place(f"{bucket}/s.zarr")
+    attributes = store_attributes(job, None, None)
     with connected("processes", 1) as client:
-        extract(job, out, store_attributes(job, None, None), 2, run=remote(client, spec))
-    extract(job, place / "s.zarr", store_attributes(job, None, None), 2)
+        server.go_away_at(is_status, 1)
+        with pytest.raises(PlaceError, match="a request failed"):
+            extract(job, out, attributes, 2, run=remote(client, spec))
+        server.start()
+        assert extract(job, out, attributes, 2, run=remote(client, spec)).resumed == 2
+    extract(job, place / "s.zarr", attributes, 2)
     assert objects(out) == tree_bytes(place / "s.zarr")
