@@ -1,7 +1,9 @@
 """A real S3 server on loopback whose state outlives it: it can go away in the middle of a run, and come back."""
 
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,6 +42,12 @@ class S3Server:
         if server:
             server.shutdown()
             server.server_close()
+            while self._listening():  # the kernel takes its time, and the port could not be opened again
+                time.sleep(0.02)
+
+    def _listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def go_away_at(self, matches: Callable[[str, str], bool], count: int = 1, back_after: float | None = None) -> None:
         """Close the socket after the answer to the `count`th request whose method and path match.
@@ -63,6 +71,6 @@ class S3Server:
     def _outage(self, back_after: float | None) -> None:
         self.stop()
         if back_after is not None:
-            threading.Event().wait(back_after)
+            time.sleep(back_after)
             self._closing = None
             self.start()
