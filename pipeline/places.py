@@ -172,6 +172,15 @@ def replace_folder(source: "UPath", target: "UPath") -> None:
             source.fs.copy([f"{source.path}/{name}" for name in some], [f"{target.path}/{name}" for name in some])
 
 
+def remove_file(file: Place) -> None:
+    """Remove a file that is there."""
+    if isinstance(file, Path):
+        file.unlink()
+        return
+    with reached(file):
+        file.fs.rm_file(file.path)
+
+
 def remove_folder(folder: Place) -> None:
     """Remove everything below a folder, its ENTRY first; nothing need be there."""
     if isinstance(folder, Path):

@@ -14,7 +14,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from pipeline.errors import PlaceError
-from pipeline.places import Place, reached, remove_folder, replace_folder, write_bytes
+from pipeline.places import Place, reached, remove_file, remove_folder, replace_folder, write_bytes
 
 
 def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
@@ -42,6 +42,7 @@ def publish(store: Place, target: Place, mark: Place) -> None:
     assert not isinstance(target, Path)
     write_bytes(mark, b"")
     replace_folder(store, target)
+    remove_file(mark)
 
 
 def discard(store: Place, journal: Place) -> None:
