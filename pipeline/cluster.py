@@ -1,7 +1,8 @@
 """Extraction on several processes or machines, through Dask's distributed scheduler.
 
 Only paths, parameters and row numbers travel: each worker loads manifest and encoder once, and writes whole shards into
-the journal, which lies on a file system that all of them share. Byte for byte the store is that of a single process.
+the journal, which lies where all of them reach it: on a file system that they share, or in a remote place. Byte for
+byte the store is that of a single process.
 """
 
 import threading
@@ -18,10 +19,11 @@ from pipeline.augment.sources import SourcePool
 from pipeline.config import Params
 from pipeline.device import choose_device
 from pipeline.encoders.registry import load_encoder
-from pipeline.errors import ConfigError, ExtractionError
+from pipeline.errors import ConfigError, ExtractionError, PlaceError
 from pipeline.extract import Runner
 from pipeline.journal import ShardWriter, StoreWriter
 from pipeline.manifest import read_augment, read_manifest
+from pipeline.places import Place
 from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
 
@@ -124,7 +126,7 @@ def remote(client: Any, spec: Spec) -> Runner:
     from distributed import KilledWorker, as_completed
 
     def run(
-        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
     ) -> None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
@@ -132,6 +134,8 @@ def remote(client: Any, spec: Spec) -> Runner:
         futures = client.map(_encode, todo, spec=spec, **places, pure=False, retries=RETRIES, resources=resources)
         try:
             for _, result in as_completed(futures, with_results=True):
+                if isinstance(result, PlaceError):
+                    raise result
                 done(result)
         except KilledWorker as error:
             raise ExtractionError(
@@ -142,12 +146,18 @@ def remote(client: Any, spec: Spec) -> Runner:
     return run
 
 
-def _encode(rows: range, spec: Spec, store: Path, earlier: tuple[Path, ...]) -> Shard:
-    """Encode one shard on a worker; what a worker that died since has written of it is not encoded again."""
-    writer = ShardWriter(store)
-    with _loading:  # so that the threads of a worker share one encoder
-        job, index = _loaded(spec), _indexed(store, earlier)
-    return encode_shard(job, rows, writer, index)
+def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -> Shard | PlaceError:
+    """Encode one shard on a worker; what a worker that died since has written of it is not encoded again.
+
+    A place that does not answer is returned as an error, which Dask would log with all that led to it, and try again.
+    """
+    try:
+        writer = ShardWriter(store)
+        with _loading:  # so that the threads of a worker share one encoder
+            job, index = _loaded(spec), _indexed(store, earlier)
+        return encode_shard(job, rows, writer, index)
+    except PlaceError as error:
+        return PlaceError(str(error))
 
 
 @lru_cache(maxsize=1)
@@ -156,5 +166,5 @@ def _loaded(spec: Spec) -> Job:
 
 
 @lru_cache(maxsize=1)
-def _indexed(store: Path, earlier: tuple[Path, ...]) -> Earlier:
+def _indexed(store: Place, earlier: tuple[Place, ...]) -> Earlier:
     return Earlier(earlier, ShardWriter(store).attributes)

@@ -1,15 +1,14 @@
 """Enhance a store of embeddings with a trained model, by one reverse step."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.errors import ConfigError, OutputError, StoreError
-from pipeline.files import sha256_of
 from pipeline.journal import write_store
 from pipeline.model import check_encoder, load_model, refuse_enhanced
+from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 
 REVISION = 1
@@ -20,8 +19,8 @@ _BATCH = 4096
 
 def enhance(
     store: EmbeddingStore,
-    model_path: Path,
-    out: Path,
+    model_path: Place,
+    out: Place,
     timestep: int,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
@@ -35,6 +34,7 @@ def enhance(
         StoreError: the store is damaged, of another encoder than the model's, or enhanced already; or the model gives
             NaN.
         OutputError: `out` is the store itself, or something that is no store.
+        PlaceError: a remote place does not answer, or refuses.
     """
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
@@ -62,6 +62,6 @@ def enhance(
     if not np.isfinite(enhanced[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
-    attributes |= {"enhanced_by_sha256": sha256_of(model_path), "timestep": timestep}
+    attributes |= {"enhanced_by_sha256": loaded.sha256, "timestep": timestep}
     write_store(out, store.utterances, enhanced, store.status, attributes)
     return len(flat)

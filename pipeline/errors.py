@@ -57,6 +57,10 @@ class OutputError(SeedError, FileExistsError):
     """What stands where a result is to go is not to be replaced."""
 
 
+class PlaceError(SeedError, RuntimeError):
+    """A remote place does not answer, refuses, or is not there."""
+
+
 class TrainingError(SeedError, RuntimeError):
     """There is nothing to train on, or the loss is no longer a number."""
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from dask.base import compute
@@ -16,6 +15,7 @@ from pipeline.errors import ExtractionError
 from pipeline.files import replacing
 from pipeline.journal import StoreWriter
 from pipeline.manifest import legible
+from pipeline.places import Place
 from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
 from pipeline.store import OK
@@ -23,7 +23,7 @@ from pipeline.store import OK
 REVISION = 2
 """Raise it when the same audio, weights and recipe give other embeddings: stored ones are then made anew."""
 
-Runner = Callable[[Job, Sequence[range], StoreWriter, Sequence[Path], Callable[[Shard], None]], None]
+Runner = Callable[[Job, Sequence[range], StoreWriter, Sequence[Place], Callable[[Shard], None]], None]
 """Encodes shards, but for what earlier stores hold, and tells of each as it is done."""
 
 
@@ -52,7 +52,7 @@ class Summary:
 
     progress: Progress
     failures: list[tuple[str, str, str]]
-    stale: list[Path]
+    stale: list[Place]
     """Unfinished stores of other manifests, recipes or encoders that wait in the journal."""
 
 
@@ -99,7 +99,7 @@ def threads(workers: int) -> Runner:
     lock = threading.Lock()
 
     def run(
-        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
     ) -> None:
         earlier = Earlier(stores, writer.attributes)
 
@@ -115,13 +115,13 @@ def threads(workers: int) -> Runner:
 
 def extract(
     job: Job,
-    out: Path,
+    out: Place,
     attributes: Mapping[str, Any],
     shard: int = 64,
     max_failures: int = 0,
     progress: Callable[[Progress], None] | None = None,
     run: Runner | None = None,
-    earlier: Sequence[Path] = (),
+    earlier: Sequence[Place] = (),
 ) -> Summary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
@@ -143,6 +143,7 @@ def extract(
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
         OutputError: something that is no store is at `out`, or another process is writing it.
         CorpusError: the recipe needs sources that are not there, or one of them is unreadable.
+        PlaceError: `out` is a remote place that does not answer, or refuses. The journal keeps what it took.
     """
     check_sources(job.recipe, job.pool.sources, out)
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
@@ -192,12 +193,12 @@ class _Tally:
         return [failure for start in sorted(self._failures) for failure in self._failures[start]]
 
 
-def failures_path(store: Path) -> Path:
+def failures_path(store: Place) -> Place:
     """Return where the failed rows of a store are listed: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
 
 
-def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:
+def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]]) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))

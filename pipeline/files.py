@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import OutputError
+from pipeline.places import Place, kind, upload_folder, uploading
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Place) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
+
+    What goes to a remote place is written to a local temporary folder first, and uploaded as one object.
 
     Raises:
         OutputError: `path` is a folder, device or pipe.
+        PlaceError: a remote place does not answer, or refuses.
     """
     check_output(path)
+    if not isinstance(path, Path):
+        with uploading(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
@@ -33,10 +41,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Place) -> None:
     """Raise OutputError if a file could not be written to `path` without destroying something else than a file."""
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
+    if isinstance(path, Path):
+        folder, other = path.is_dir(), path.exists() and not path.is_file()
+    else:
+        folder = other = kind(path) == "directory"
+    if other:
+        what = "a folder" if folder else "no regular file"
         raise OutputError(f"{path}: is {what}, and is not to be replaced. Give another place for the output.")
 
 
@@ -51,6 +63,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         move_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: Place) -> Iterator[Path]:
+    """Yield an empty local folder to fill; it appears at `path` on success, where nothing of its name may be."""
+    if isinstance(path, Path):
+        with replacing_folder(path) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        upload_folder(Path(name), path)
 
 
 def move_folder(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +12,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from pipeline.errors import OutputError, StoreError
-from pipeline.files import locked, move_folder
+from pipeline.errors import OutputError, PlaceError, StoreError
+from pipeline.files import locked, move_folder, new_folder
+from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
+from pipeline.remote import discard, open_group, publish
 from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, Rows, array_of
 from pipeline.traces import NAME as TRACES
 from pipeline.traces import create_traces
@@ -22,16 +23,19 @@ from pipeline.traces import create_traces
 STORE = "store.zarr"
 """Name of the store in its folder of the journal."""
 
+PUBLISHING = "publishing"
+"""An object beside the journals of a remote store, there while the store itself is replaced, object by object."""
+
 _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
 
 class ShardWriter:
     """The arrays of a store in the making; several processes may write, each its own whole shards."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Place) -> None:
         """Open the store in a journal, see `StoreWriter.store`."""
         self.store = store
-        group = zarr.open_group(store, mode="r+")
+        group = open_group(store, "r+")
         self.attributes: Mapping[str, Any] = dict(group.attrs)
         self._embeddings, self._status = array_of(group, "embeddings"), array_of(group, "status")
         self._of_audio = [array_of(group, name) for name in (TRACES, FINGERPRINTS) if name in group]
@@ -48,6 +52,8 @@ class ShardWriter:
                 values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
                 traces, prints = (np.asarray(array[rows.start : rows.stop]) for array in self._of_audio)
                 return Rows(values, traces.astype(object), prints), status
+        except PlaceError:
+            raise
         except Exception:  # Zarr raises whatever its codecs raise; a damaged shard is encoded anew
             status = np.full_like(status, MISSING)
         shape = (len(rows), *self._embeddings.shape[1:])
@@ -75,12 +81,13 @@ class StoreWriter(ShardWriter):
     """A store in the making, in a journal folder beside its final place.
 
     The journal is keyed by what the store is made of, so that work of another recipe or encoder is never mixed in, and
-    whoever runs again after a kill finds the finished shards.
+    whoever runs again after a kill finds the finished shards. A remote place has no lock: two runs of one recipe do
+    each other's work again, and write the same bytes.
     """
 
     def __init__(
         self,
-        target: Path,
+        target: Place,
         utterances: Sequence[str],
         shape: tuple[int, int, int],
         attributes: Mapping[str, Any],
@@ -99,18 +106,20 @@ class StoreWriter(ShardWriter):
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
+            PlaceError: a remote place does not answer, or refuses; now, or whenever something is written.
         """
-        if not _replaceable(target):
+        journal = journal_of(target)
+        if not target.name or not _replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
         for name in utterances:
             key.update(json.dumps(name).encode())
-        self._lock = locked(journal_of(target))
-        self.folder = journal_of(target) / key.hexdigest()[:16]
+        self._lock = locked(journal) if isinstance(journal, Path) else None
+        self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
-        if not (store / "zarr.json").is_file():
+        if not exists(store / ENTRY):
             self._create(store, utterances, shape, attributes, of_audio)
         super().__init__(store)
 
@@ -122,30 +131,46 @@ class StoreWriter(ShardWriter):
         """Move the finished store into its place, and take the journal away."""
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
-        for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
-            torn.unlink()
-        move_folder(self.store, self.target)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if not self.stale():
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        journal = self.folder.parent
+        if isinstance(self.store, Path) and isinstance(self.target, Path):
+            for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
+                torn.unlink()
+            move_folder(self.store, self.target)
+            remove_folder(self.folder)
+            if not self.stale():
+                remove_folder(journal)
+        else:
+            publish(self.store, self.target, journal / PUBLISHING)
+            discard(self.store, self.folder if self.stale() else journal)
         self.close()
 
-    def stale(self) -> list[Path]:
+    def stale(self) -> list[Place]:
         """Return the unfinished stores that other manifests, recipes or encoders have left in the journal."""
-        return sorted(path for path in self.folder.parent.glob(f"*/{STORE}") if path.parent != self.folder)
+        journal = self.folder.parent
+        others = [journal / name / STORE for name in sorted(children(journal) - {self.folder.name})]
+        return [store for store in others if exists(store / ENTRY)]
 
     def close(self) -> None:
         """Let others write; unfinished work stays in the journal."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def _create(
-        self, path: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], of_audio: bool
+        self,
+        path: Place,
+        ids: Sequence[str],
+        shape: tuple[int, int, int],
+        attributes: Mapping[str, Any],
+        of_audio: bool,
     ) -> None:
         """Lay out an empty store; it appears under its name only when it is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name("new.zarr")
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(path, ignore_errors=True)  # of no use without its zarr.json
+        remove_folder(path / "status")  # of a journal taken away by halves, whose other arrays are of no use without
+        with new_folder(path) as new:
+            self._lay_out(new, ids, shape, attributes, of_audio)
+
+    def _lay_out(
+        self, new: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], of_audio: bool
+    ) -> None:
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
         count, shard = self.rows, self.shard
         inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
@@ -175,16 +200,15 @@ class StoreWriter(ShardWriter):
                 compressors=_CHECKED,
                 dimension_names=("utterance", "byte"),
             )
-        new.replace(path)
 
 
-def journal_of(target: Path) -> Path:
+def journal_of(target: Place) -> Place:
     """Return where work waits that will be the store `target`: a hidden folder beside it."""
     return target.parent / f".{target.name}.journal"
 
 
 def write_store(
-    path: Path,
+    path: Place,
     utterances: Sequence[str],
     values: NDArray[np.float32],
     status: NDArray[np.uint8],
@@ -199,14 +223,18 @@ def write_store(
         writer.finish()
 
 
-def _replaceable(target: Path) -> bool:
-    """Whether nothing is lost when a store takes the place of `target`: nothing is there, or a store of ours."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return True
+def _replaceable(target: Place, publishing: Place) -> bool:
+    """Whether nothing is lost when a store takes the place of `target`: nothing is there, or a store of ours.
+
+    What is there without a zarr.json is ours too, if `publishing` says that a run was about to replace it.
+    """
+    names, known = children(target), {ENTRY, "embeddings", "status", "utterances", TRACES, FINGERPRINTS}
+    if not names <= known:
+        return False
+    if ENTRY not in names:
+        return not names or exists(publishing)
     try:
-        content = json.loads((target / "zarr.json").read_text(encoding="utf-8"))
-        ours = "schema" in content["attributes"]
+        content = json.loads(read_bytes(target / ENTRY))
+        return "schema" in content["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    known = {"zarr.json", "embeddings", "status", "utterances", TRACES, FINGERPRINTS}
-    return ours and {path.name for path in target.iterdir()} <= known

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from pipeline.diffusion.sampler import one_step
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.encoders.checkpoint import load_state
 from pipeline.errors import OutputError, StoreError, WeightsError
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256_of
+from pipeline.places import Place, fetched
 from pipeline.store import SPACE, EmbeddingStore
 from pipeline.validation import validated
 
@@ -62,9 +62,11 @@ class ModelFile:
     model: SeedModel
     encoder: Mapping[str, Any]
     """The encoder whose embeddings it was trained on, see `EmbeddingStore.encoder`."""
+    sha256: str
+    """Of the file."""
 
 
-def save_model(path: Path, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Write a model with its configuration in the metadata, whole or not at all."""
     content = {
         "format": FORMAT,
@@ -82,15 +84,16 @@ def save_model(path: Path, model: SeedModel, encoder: Mapping[str, Any], summary
             raise OutputError(f"{path}: cannot be written ({error}). Free some space and train again.") from error
 
 
-def load_model(path: Path, device: torch.device | None = None) -> ModelFile:
+def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     """Read a model file, in evaluation mode on `device` (the CPU if not given).
 
     Raises:
         WeightsError: the file is missing, damaged, or no SEED model.
+        PlaceError: it is in a remote place that does not answer, or refuses.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
+            metadata, sha256 = file.metadata() or {}, sha256_of(local)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such model. Train it with `seed train`.") from None
@@ -100,10 +103,10 @@ def load_model(path: Path, device: torch.device | None = None) -> ModelFile:
     load_state(model, state, str(path))
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
-    return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder)
+    return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder, sha256)
 
 
-def _described(path: Path, text: str | None, state: Mapping[str, Tensor]) -> tuple[SeedModel, Mapping[str, Any]]:
+def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tuple[SeedModel, Mapping[str, Any]]:
     """Build the model that a file's metadata describe, no larger than its tensors are."""
     try:
         content = json.loads(text or "")
@@ -126,7 +129,7 @@ def refuse_enhanced(store: EmbeddingStore) -> None:
         raise StoreError(f"{store.path}: holds enhanced embeddings already. Give the store that they were made from.")
 
 
-def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Path, store_path: Path) -> None:
+def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Place, store_path: Place) -> None:
     """Raise StoreError unless a store's embeddings come from the encoder that the model was trained on."""
     for key in SPACE:
         ours, theirs = model.encoder.get(key), attributes.get(key)

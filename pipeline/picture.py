@@ -1,13 +1,13 @@
 """Pictures of a store's quality. They need the extra `plots`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.files import replacing
+from pipeline.places import Place
 from pipeline.quality import Array, Spread
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def need_plots() -> None:
         ) from None
 
 
-def draw(spread: Spread, title: str, path: Path) -> None:
+def draw(spread: Spread, title: str, path: Place) -> None:
     """Draw a PNG: histograms of distance and cosine to the first view by view, and of the cosine to the nearest other.
 
     The same values give the same bytes: no date and no version are written.

@@ -14,6 +14,7 @@ from pipeline.corpora import Corpus
 from pipeline.errors import TrialError
 from pipeline.files import replacing
 from pipeline.metrics import Roc, det_points
+from pipeline.places import Place
 from pipeline.quality import StoreQuality, markdown
 from pipeline.trials import Trials
 
@@ -149,18 +150,18 @@ def _disjoint(corpus: Corpus | None) -> str:
     return " Train and test share no speakers, noise, music, rooms or background talkers."
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Place, content: Any) -> None:
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_det(path: Path, rocs: Mapping[tuple[str, str], Roc]) -> None:
+def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
     """Write DET points of several ROCs by (condition, system) as CSV, rates in percent."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -171,7 +172,7 @@ def write_det(path: Path, rocs: Mapping[tuple[str, str], Roc]) -> None:
 
 
 def write_scores(
-    path: Path, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
+    path: Place, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
 ) -> None:
     """Write a score a trial as CSV."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

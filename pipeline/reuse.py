@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance
+from pipeline.places import Place
 from pipeline.store import FINGERPRINT, OK, EmbeddingStore, Rows
 
 
@@ -33,7 +34,7 @@ def fingerprint(utterance: Utterance, root: Path) -> bytes | None:
 class Earlier:
     """Earlier stores, finished or not, of the same recipe and encoder as one in the making."""
 
-    def __init__(self, stores: Sequence[Path], attributes: Mapping[str, Any]) -> None:
+    def __init__(self, stores: Sequence[Place], attributes: Mapping[str, Any]) -> None:
         """Index the rows of `stores` whose attributes are `attributes`, those of the manifest aside.
 
         A store of other attributes, a damaged one, or one without fingerprints has nothing to offer, and is no error.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError, TrialError
 from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
+from pipeline.places import Place
 from pipeline.store import OK, SPACE, EmbeddingStore
 from pipeline.trials import Trials, all_pairs, speakers_of
 
@@ -93,7 +94,7 @@ def score_list(enrol: EmbeddingStore, test: EmbeddingStore, trials: Trials) -> t
 
 
 def score_systems(
-    systems: Mapping[str, Path],
+    systems: Mapping[str, Place],
     conditions: Sequence[str],
     enrolment: str,
     speakers: Mapping[str, str | None],

@@ -9,14 +9,15 @@ Stores of audio also hold `traces [utterance, draw, view]`, what happened to eac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import PlaceError, StoreError, one_line
+from pipeline.places import ENTRY, Place, exists
+from pipeline.remote import open_group
 from pipeline.traces import NAME as TRACES
 from pipeline.traces import read_trace
 
@@ -60,30 +61,31 @@ class Rows:
 class EmbeddingStore:
     """A finished store, read only."""
 
-    path: Path
+    path: Place
     attributes: Mapping[str, Any]
     utterances: tuple[str, ...]
     status: NDArray[np.uint8]
     """[utterance], OK or FAILED."""
 
     @classmethod
-    def open(cls, path: Path, unfinished: bool = False) -> "EmbeddingStore":
+    def open(cls, path: Place, unfinished: bool = False) -> "EmbeddingStore":
         """Open a store; if `unfinished`, rows may be missing.
 
         Raises:
             StoreError: there is none, it is corrupt, unfinished, or of another schema.
+            PlaceError: it is in a remote place that does not answer, or refuses; now, or whenever it is read.
         """
-        if not (path / "zarr.json").is_file():
+        if not exists(path / ENTRY):
             raise StoreError(f"{path}: no embedding store there. Make it with `seed extract`.")
         try:
-            group = zarr.open_group(path, mode="r")
+            group = open_group(path, "r")
             attributes = dict(group.attrs)
             if attributes.get("schema") != SCHEMA:
                 raise StoreError(f"{path}: store schema {attributes.get('schema')}, this version reads {SCHEMA}.")
             ids = tuple(map(str, np.asarray(array_of(group, "utterances")[:])))
             status = np.asarray(array_of(group, "status")[:], dtype=np.uint8)
             shape = array_of(group, "embeddings").shape
-        except StoreError:
+        except (PlaceError, StoreError):
             raise
         except Exception as error:  # Zarr raises whatever its codecs and parsers raise
             raise StoreError(f"{path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
@@ -122,6 +124,8 @@ class EmbeddingStore:
             rows = slice(start, start + step)
             try:
                 yield rows, np.asarray(self._embeddings[rows], dtype=np.float32)
+            except PlaceError:
+                raise
             except Exception as error:
                 raise self._damaged(range(count)[rows], one_line(error)) from error
 
@@ -144,7 +148,7 @@ class EmbeddingStore:
         """
         try:
             values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
-        except StoreError:
+        except (PlaceError, StoreError):
             raise
         except Exception as error:
             raise self._damaged(rows, one_line(error)) from error
@@ -167,8 +171,8 @@ class EmbeddingStore:
     @cached_property
     def _embeddings(self) -> "zarr.Array[Any]":
         try:
-            return array_of(zarr.open_group(self.path, mode="r"), "embeddings")
-        except StoreError:
+            return array_of(open_group(self.path, "r"), "embeddings")
+        except (PlaceError, StoreError):
             raise
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
@@ -180,8 +184,10 @@ class EmbeddingStore:
             StoreError: they are damaged.
         """
         try:
-            group = zarr.open_group(self.path, mode="r")
+            group = open_group(self.path, "r")
             return np.asarray(array_of(group, FINGERPRINTS)[:]) if FINGERPRINTS in group else None
+        except PlaceError:
+            raise
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
 
@@ -192,8 +198,10 @@ class EmbeddingStore:
             StoreError: a shard that they lie in is damaged.
         """
         try:
-            group = zarr.open_group(self.path, mode="r")
+            group = open_group(self.path, "r")
             parts = [np.asarray(array_of(group, name).oindex[rows]) for name in ("embeddings", TRACES, FINGERPRINTS)]
+        except PlaceError:
+            raise
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
         content = Rows(parts[0], parts[1].astype(object), parts[2])

@@ -1,14 +1,15 @@
 """The array `traces [utterance, draw, view]` of a store: what happened to each view, as JSON; empty for failed rows."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import PlaceError, StoreError, one_line
+from pipeline.places import Place
+from pipeline.remote import open_group
 
 NAME = "traces"
 
@@ -28,16 +29,18 @@ def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) ->
     )
 
 
-def read_trace(store: Path, utterance: str, row: int) -> list[list[dict[str, Any]]]:
+def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, Any]]]:
     """Return the traces [draw][view] of a row, that of `utterance`.
 
     Raises:
         StoreError: there are none, or they are damaged.
     """
     try:
-        array = zarr.open_group(store, mode="r").get(NAME)
+        array = open_group(store, "r").get(NAME)
         texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
         traces = [[json.loads(str(text)) for text in draw] for draw in texts] if texts.all() else None
+    except PlaceError:
+        raise
     except Exception as error:  # Zarr raises whatever its codecs and parsers raise
         raise StoreError(f"{store}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
     if traces is None:

@@ -1,10 +1,14 @@
 """`seed augment`: hear what happens to the speech."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option
+from stages.common import FILE, FOLDER, NEW, STORE, load_params, params_option
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.group()
@@ -27,7 +31,7 @@ def augment() -> None:
     show_default=True,
     help="float is what the encoder hears, to the bit; pcm16 clips what is louder than full scale.",
 )
-@click.option("--store", type=FOLDER, help="Embedding store, whose trace of the view must be the same.")
+@click.option("--store", type=STORE, help="Embedding store, whose trace of the view must be the same.")
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of crops and corruption.  [default: 0]")
 @click.option(
@@ -43,7 +47,7 @@ def preview(
     draw: int,
     out: Path,
     sample_format: str,
-    store: Path | None,
+    store: "Place | None",
     root: Path,
     seed: int | None,
     frames: int | None,

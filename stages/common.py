@@ -10,9 +10,31 @@ import click
 if TYPE_CHECKING:
     from pipeline.config import Params
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-NEW = click.Path(path_type=Path)
+
+class PlaceType(click.Path):
+    """A path or, where `remote`, a URL such as s3://…; whether something is there is asked of local paths only."""
+
+    def __init__(self, remote: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.remote = remote
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `pipeline.places.Place`."""
+        from pipeline.places import is_url, to_place
+
+        if not isinstance(value, str) or not is_url(value):
+            return super().convert(value, param, ctx)
+        if not self.remote:
+            self.fail(f"{value} is a URL; only local paths will do here.", param, ctx)
+        return to_place(value)
+
+
+FILE = PlaceType(exists=True, dir_okay=False)
+FOLDER = PlaceType(exists=True, file_okay=False)
+NEW = PlaceType()
+MODEL = PlaceType(remote=True, exists=True, dir_okay=False)
+STORE = PlaceType(remote=True, exists=True, file_okay=False)
+OUTPUT = PlaceType(remote=True)
 
 params_option = click.option(
     "--params",

@@ -1,20 +1,26 @@
 """`seed enhance`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.command()
-@click.option("--store", type=FOLDER, required=True, help="Store of embeddings to enhance.")
-@click.option("--model", type=FILE, required=True, help="Trained model, ….safetensors.")
-@click.option("--out", type=NEW, required=True, help="Store to write, a folder named ….zarr.")
+@click.option("--store", type=STORE, required=True, help="Store of embeddings to enhance.")
+@click.option("--model", type=MODEL, required=True, help="Trained model, ….safetensors.")
+@click.option("--out", type=OUTPUT, required=True, help="Store to write, a folder named ….zarr.")
 @click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
 @params_option
-def enhance(store: Path, model: Path, out: Path, timestep: int | None, device: str, params: Path | None) -> None:
+def enhance(
+    store: "Place", model: "Place", out: "Place", timestep: int | None, device: str, params: Path | None
+) -> None:
     """Enhance every embedding of a store by one noise-free reverse step.
 
     Enhanced vectors are to be compared with vectors enhanced by the same model.

@@ -1,10 +1,14 @@
 """`seed extract`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option
+from stages.common import FILE, FOLDER, OUTPUT, load_params, params_option
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.command()
@@ -14,7 +18,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option
     required=True,
     help="Name of an encoder: one that the parameter file defines, or a family with published weights, such as ge2e.",
 )
-@click.option("--out", type=NEW, required=True, help="Store to write, a folder named ….zarr.")
+@click.option("--out", type=OUTPUT, required=True, help="Store to write, a folder named ….zarr, or s3://….zarr.")
 @click.option(
     "--set",
     "set_name",
@@ -56,7 +60,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option
 def extract(
     manifest: Path,
     encoder: str,
-    out: Path,
+    out: "Place",
     set_name: str,
     augment: Path | None,
     weights: str | None,

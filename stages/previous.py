@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.journal import journal_of
+from pipeline.places import Place
 
 
 @contextmanager
-def previous_output(out: Path) -> Iterator[Path | None]:
+def previous_output(out: Place) -> Iterator[Path | None]:
     """Yield a folder of links to what DVC's cache holds of the last version of `out`; None if it does not hold it.
 
     The version is the one that `dvc.lock` names; while `out` is there, nobody needs it. The folder lies in the journal
     of `out`, and is taken away again.
     """
-    listing = None if out.exists() else _listing(out)
-    if listing is None:
+    listing = None if not isinstance(out, Path) or out.exists() else _listing(out)
+    if listing is None or not isinstance(out, Path):
         yield None
         return
     journal = journal_of(out)

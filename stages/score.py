@@ -1,10 +1,14 @@
 """`seed score`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import FILE, OUTPUT, STORE, load_params, params_option, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.command()
@@ -16,11 +20,11 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     help="A system to measure, and the folder of its <condition>.zarr; repeatable.",
 )
 @click.option("--manifest", type=FILE, help="With --system: manifest that gives the speakers.")
-@click.option("--enrol", type=FOLDER, help="Without --system: store of the enrolment side.")
-@click.option("--test", type=FOLDER, help="Without --system: store of the test side.")
+@click.option("--enrol", type=STORE, help="Without --system: store of the enrolment side.")
+@click.option("--test", type=STORE, help="Without --system: store of the test side.")
 @click.option("--trials", type=FILE, help="Without --system: trial list, lines of `1|0 enrolment test`.")
 @click.option(
-    "--out", type=NEW, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
+    "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % interval.  [default: 200]"
@@ -31,10 +35,10 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
 def score(
     systems: tuple[str, ...],
     manifest: Path | None,
-    enrol: Path | None,
-    test: Path | None,
+    enrol: "Place | None",
+    test: "Place | None",
     trials: Path | None,
-    out: Path,
+    out: "Place",
     bootstrap: int | None,
     max_trials: int | None,
     seed: int | None,
@@ -76,7 +80,7 @@ def score(
     click.echo(f"{out / 'metrics.json'}: written")
 
 
-def _score_list(enrol: Path, test: Path, trials: Path, folder: Path) -> None:
+def _score_list(enrol: "Place", test: "Place", trials: Path, folder: "Place") -> None:
     from pipeline.report import write_det, write_json, write_scores
     from pipeline.scoring import measure, score_list
     from pipeline.store import EmbeddingStore
@@ -91,11 +95,13 @@ def _score_list(enrol: Path, test: Path, trials: Path, folder: Path) -> None:
     click.echo(f"EER {metrics['eer']:.2f} %, minDCF(0.01) {metrics['min_dcf_0.01']:.3f}, {len(kept):,} trials")
 
 
-def _folders(systems: tuple[str, ...]) -> dict[str, Path]:
-    folders = {}
+def _folders(systems: tuple[str, ...]) -> dict[str, "Place"]:
+    from pipeline.places import to_place
+
+    folders: dict[str, Place] = {}
     for system in systems:
         name, separator, folder = system.partition("=")
         if not (name and separator and folder) or name in folders:
             raise click.UsageError(f"--system {system}: must be NAME=FOLDER, each name once")
-        folders[name] = Path(folder)
+        folders[name] = to_place(folder)
     return folders

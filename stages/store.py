@@ -1,10 +1,14 @@
 """`seed store`: whether an embedding store is sound."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import FILE, FOLDER, OUTPUT, load_params, params_option, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.group()
@@ -13,21 +17,21 @@ def store() -> None:
 
 
 @store.command()
-@click.argument("path", metavar="STORE", type=NEW)
+@click.argument("path", metavar="STORE", type=OUTPUT)
 @click.option("--manifest", type=FILE, help="Its utterances: some of the recordings are then heard as well.")
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
 @click.option("--files", type=click.IntRange(min=1), help="Recordings to hear.  [default: 50]")
-@click.option("--out", type=NEW, help="Folder for quality.json and quality.png.")
+@click.option("--out", type=OUTPUT, help="Folder for quality.json and quality.png.")
 @click.option(
     "--picture/--no-picture", default=True, show_default=True, help="Draw quality.png; needs the extra plots."
 )
 @params_option
 def check(
-    path: Path,
+    path: "Place",
     manifest: Path | None,
     root: Path,
     files: int | None,
-    out: Path | None,
+    out: "Place | None",
     picture: bool,
     params: Path | None,
 ) -> None:

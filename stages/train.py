@@ -1,29 +1,33 @@
 """`seed train`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.common import FILE, OUTPUT, STORE, load_params, params_option, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.places import Place
 
 
 @click.command()
-@click.option("--store", type=FOLDER, required=True, help="Training store: view 0 clean, the others corrupted.")
+@click.option("--store", type=STORE, required=True, help="Training store: view 0 clean, the others corrupted.")
 @click.option(
     "--manifest", type=FILE, help="Its manifest, to hold out whole speakers for validation; else utterances are."
 )
-@click.option("--out", type=NEW, required=True, help="Model file to write, ….safetensors.")
-@click.option("--curve", type=NEW, help="CSV file of losses by epoch to write.  [default: <model>.curve.csv]")
+@click.option("--out", type=OUTPUT, required=True, help="Model file to write, ….safetensors.")
+@click.option("--curve", type=OUTPUT, help="CSV file of losses by epoch to write.  [default: <model>.curve.csv]")
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of initial weights, order, timesteps and noise.  [default: 0]"
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
 @params_option
 def train(
-    store: Path,
+    store: "Place",
     manifest: Path | None,
-    out: Path,
-    curve: Path | None,
+    out: "Place",
+    curve: "Place | None",
     seed: int | None,
     device: str | None,
     params: Path | None,

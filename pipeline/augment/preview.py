@@ -13,6 +13,7 @@ from pipeline.augment.sources import Source, SourcePool
 from pipeline.errors import AudioError, ConfigError, StoreError, UnknownUtteranceError
 from pipeline.files import replacing, sha256_of
 from pipeline.manifest import Utterance
+from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 
 _UNITS = {"snr": " dB SNR", "percent": " % of the samples", "kbit": " kbit/s", "quality": " of 10"}
@@ -63,7 +64,7 @@ def make_preview(
     return views[draw][0]
 
 
-def check_trace(store: Path, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace) -> None:
+def check_trace(store: Place, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace) -> None:
     """Raise StoreError unless a store says the same of a view as `trace` does."""
     opened = EmbeddingStore.open(store)
     if utterance not in opened.utterances:

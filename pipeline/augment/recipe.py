@@ -110,7 +110,7 @@ def make_views(
     return draws
 
 
-def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where: Path | str) -> None:
+def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where: object) -> None:
     """Raise unless every step of a recipe can be done.
 
     Raises:

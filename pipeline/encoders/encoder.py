@@ -56,7 +56,7 @@ class Network(nn.Module, ABC):
 
 
 def stacks(waves: Sequence[Tensor], device: torch.device, sample_rate: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield waves [S_i] of one length as [B, S] on `device`, with their places in the list, a pass's worth at a time."""
+    """Yield waves [S_i] of one length as [B, S] on `device`, with their places in the list, one pass at a time."""
     lengths: dict[int, list[int]] = {}
     for index, wave in enumerate(waves):
         lengths.setdefault(len(wave), []).append(index)
