@@ -3,12 +3,16 @@
     python -m benchmarks.extraction speed   [--encoder ge2e --encoder campplus] [--workers 2]
     python -m benchmarks.extraction augment [--tracks 240]
     python -m benchmarks.extraction memory  [--rows 1000 --rows 10000]
+    python -m benchmarks.extraction lists   [--rows 500000]
+    python -m benchmarks.extraction tasks   [--count 5000]
 
 `speed` compares a whole extraction (reading, corrupting, encoding, writing) at four views with a bare loop that encodes
 the same crops already in memory, on the same cores; the loop is the faster one of torch's own threads in one loop, and
 as many loops of one thread each. `augment` is the side of the CPU alone, one thread: 2-second crops that are read and
 corrupted per second, with sources that fit in the cache, and with tracks of music that do not. `memory` is the peak of
-`seed extract` in processes of its own. All run on generated audio, or on a set of yours: --manifest, --augment, --root.
+`seed extract` in processes of its own, `lists` what a manifest takes to read, and `tasks` how many shards a second a
+Dask scheduler hands out when there is nothing to do in them. The first two run on generated audio, or on a set of
+yours: --manifest, --augment, --root.
 """
 
 import os
@@ -20,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -32,7 +37,7 @@ import torch
 from pipeline.audio import SAMPLE_RATE, read_audio
 from pipeline.augment.recipe import make_views
 from pipeline.augment.sources import SourcePool
-from pipeline.cluster import Spec
+from pipeline.cluster import Spec, connected
 from pipeline.config import Params
 from pipeline.extract import extract, store_attributes, threads
 from pipeline.files import sha256_of
@@ -236,6 +241,39 @@ def memory(sizes: tuple[int, ...]) -> None:
         peaks.append(used.ru_maxrss * scale / 1e6)
         print(f"| {rows:,} | {peaks[-1]:.0f} |", flush=True)
     print(f"largest to smallest: {max(peaks) / min(peaks):.3f}")
+
+
+@main.command()
+@click.option("--rows", default=500_000, show_default=True)
+def lists(rows: int) -> None:
+    """Time and memory of reading a manifest, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "manifest.csv")
+        names = (f"id{row // 400:05d}/video{row // 40:06d}/{row % 40:05d}.flac" for row in range(rows))
+        write_manifest(
+            path,
+            [Utterance(name, f"audio/{name}", name[:7], 8.25, sha256(name.encode()).hexdigest()) for name in names],
+        )
+        size = path.stat().st_size
+        code = (
+            "import sys, time; from pathlib import Path; import psutil; from pipeline.manifest import read_manifest\n"
+            "held = psutil.Process().memory_info\n"
+            "before, started = held().rss, time.perf_counter(); rows = read_manifest(Path(sys.argv[1]))\n"
+            "print(time.perf_counter() - started, (held().rss - before) / len(rows))"
+        )
+        told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    seconds, each = map(float, told.stdout.split())
+    print(f"{rows:,} rows of {size / rows:.0f} bytes: {rows / seconds:,.0f} rows/s, {each:.0f} bytes of memory a row")
+
+
+@main.command()
+@click.option("--count", default=5_000, show_default=True)
+def tasks(count: int) -> None:
+    """Shards a second that a Dask scheduler hands out to two processes."""
+    with connected("processes", 2) as client:
+        client.gather(client.map(abs, range(100), pure=False))
+        took = timed(lambda: client.gather(client.map(abs, range(count), pure=False)))
+    print(f"{count / took:,.0f} tasks/s")
 
 
 if __name__ == "__main__":
