@@ -27,10 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import Train
-from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, Pace, StreamFeed, needed, open_feed, prepared
+from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed, prepared
 from pipeline.journal import StoreWriter
 from pipeline.manifest import read_manifest
 from pipeline.model import SeedModel
+from pipeline.pace import Pace
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import hold_out, optimise, train, validation_loss
 

@@ -5,11 +5,10 @@ sees them.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from pipeline.ahead import ahead
 from pipeline.config import Train
 from pipeline.errors import ConfigError
 from pipeline.model import SeedModel
+from pipeline.pace import Watch, watched
 from pipeline.precondition import Moments, fit_preconditioner
 from pipeline.store import OK, EmbeddingStore
 
@@ -47,24 +47,6 @@ VALIDATION_SHARE = 0.25
 """Of the memory left for pairs, what the validation pairs may take."""
 
 NONE, FIT, VALIDATE = 0, 1, 2
-
-_T = TypeVar("_T")
-_Part = TypeVar("_Part", Tensor, tuple[Pairs, Pairs])
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How far a pass over the pairs is."""
-
-    epoch: int
-    """0 is the pass that fits the preconditioner of a streamed store."""
-    done: int
-    pairs: int
-    rate: float
-    """Pairs per second since the pass began."""
-
-
-Watch = Callable[[Pace], None]
 
 
 class Feed(Protocol):
@@ -250,18 +232,6 @@ class StreamFeed:
         if (role == FIT).all():
             return _pairs(values), _pairs(values[:0])
         return _pairs(values[role == FIT]), _pairs(values[role == VALIDATE])
-
-
-def watched(
-    parts: Iterable[_Part], size: Callable[[_Part], int], pairs: int, epoch: int, watch: Watch | None
-) -> Iterator[_Part]:
-    """Yield the parts of a pass, and tell after each how far it is."""
-    started, done = perf_counter(), 0
-    for part in parts:
-        yield part
-        done += size(part)
-        if watch:
-            watch(Pace(epoch, done, pairs, done / (perf_counter() - started)))
 
 
 @torch.no_grad()

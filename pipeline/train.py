@@ -18,8 +18,9 @@ from pipeline.config import Train
 from pipeline.diffusion.objective import seed_loss
 from pipeline.diffusion.sampler import one_step
 from pipeline.errors import TrainingError
-from pipeline.feed import Feed, Watch, open_feed, watched
+from pipeline.feed import Feed, open_feed
 from pipeline.model import SeedModel, refuse_enhanced
+from pipeline.pace import Watch, watched
 from pipeline.store import OK, EmbeddingStore
 
 REVISION = 1

@@ -45,10 +45,10 @@ def train(
     import torch
 
     from pipeline.device import choose_device
-    from pipeline.feed import Pace
     from pipeline.files import check_output, replacing
     from pipeline.manifest import read_manifest
     from pipeline.model import save_model
+    from pipeline.pace import Pace
     from pipeline.store import EmbeddingStore
     from pipeline.train import Epoch
     from pipeline.train import train as run

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline.config import Network, Train
 from pipeline.errors import ConfigError, StoreError
-from pipeline.feed import GB, IN_MEMORY, MemoryFeed, Pace, StreamFeed, needed, open_feed
+from pipeline.feed import GB, IN_MEMORY, MemoryFeed, StreamFeed, needed, open_feed
 from pipeline.journal import StoreWriter
 from pipeline.model import SeedModel
+from pipeline.pace import Pace
 from pipeline.precondition import fit_preconditioner
 from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.train import Epoch, train
