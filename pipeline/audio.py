@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -134,11 +135,8 @@ def exact_length(path: Path, sample_rate: int = SAMPLE_RATE) -> int | None:
 
     That is so of uncompressed and of FLAC audio at `sample_rate`; lossy codecs do not find their place to the sample.
     """
-    try:
-        if not path.is_file():
-            return None
-        info = soundfile.info(os.fsencode(path))
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+    info = _info(path)
+    if info is None:
         return None
     exact = info.format in ("WAV", "WAVEX", "FLAC", "AIFF", "AU") and info.subtype.startswith(("PCM_", "FLOAT"))
     return int(info.frames) if exact and info.samplerate == sample_rate and 0 < info.frames < _UNKNOWN else None
@@ -198,13 +196,16 @@ def even_crops(wave: Waveform, count: int, length: int | None) -> list[Waveform]
 
 def duration(path: Path) -> float | None:
     """Return the length of an audio file in seconds from its header, or None where that cannot be read."""
+    info = _info(path)
+    return float(info.frames / info.samplerate) if info is not None and info.frames < _UNKNOWN else None
+
+
+def _info(path: Path) -> Any:
+    """Return what libsndfile says of a file's header, None if it cannot read it."""
     try:
-        if not path.is_file():
-            return None
-        info = soundfile.info(os.fsencode(path))
+        return soundfile.info(os.fsencode(path)) if path.is_file() else None
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
         return None
-    return float(info.frames / info.samplerate) if info.frames < _UNKNOWN else None
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
