@@ -22,10 +22,14 @@ def fingerprint(utterance: Utterance, root: Path) -> bytes | None:
     That is the recording by its bytes, the name that seeds what is drawn, and whose voice is kept out of the babble:
     the speaker's, or where that is unknown the file's.
     """
-    try:
-        content = utterance.sha256 or sha256_of(root / utterance.path)
-    except OSError:
-        return None
+    content, path = utterance.sha256, root / utterance.path
+    if content is None:
+        try:
+            if not path.is_file():  # a pipe would never end
+                return None
+            content = sha256_of(path)
+        except OSError:
+            return None
     own = [utterance.speaker] if utterance.speaker is not None else [None, utterance.path]
     text = json.dumps([utterance.utterance, content, *own])
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=FINGERPRINT).digest()

@@ -22,10 +22,11 @@ from pipeline.augment.recipe import condition_recipe
 from pipeline.augment.sources import SourcePool
 from pipeline.corpora import list_utterances
 from pipeline.encoders.encoder import Encoder
-from pipeline.extract import Job, extract, failures_path, store_attributes, threads
+from pipeline.extract import Progress, extract, failures_path, store_attributes, threads
 from pipeline.files import sha256_of
 from pipeline.manifest import Utterance, read_manifest, write_manifest
 from pipeline.sets import Describer
+from pipeline.shards import Job
 from pipeline.store import FAILED, OK, EmbeddingStore
 from tests.conftest import voice
 
@@ -203,7 +204,7 @@ def run(
     encoder: Encoder,
     out: Path,
     workers: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, str]:
     """Extract whole utterances, and return the reason of each failure by utterance."""
     recipe = condition_recipe("clean", 1, None)
@@ -275,8 +276,8 @@ def test_a_file_that_vanishes_while_the_run_goes_on_is_a_failed_row(tmp_path: Pa
     for row in rows:
         written(tmp_path / row.path)
 
-    def take_away(done: int) -> None:
-        if done:  # after the first shard of eight, in whatever order they are taken
+    def take_away(now: Progress) -> None:
+        if now.done:  # after the first shard of eight, in whatever order they are taken
             for row in rows:
                 (tmp_path / row.path).unlink(missing_ok=True)
 
@@ -298,7 +299,7 @@ def test_a_file_that_vanishes_between_two_looks_at_it_is_a_failed_row(
             path.unlink()
         return sha256_of(path)
 
-    monkeypatch.setattr("pipeline.extract.sha256_of", gone)
+    monkeypatch.setattr("pipeline.shards.sha256_of", gone)
     reasons = run(rows, tmp_path, ge2e, tmp_path / "s.zarr")
     assert list(reasons) == ["u1"]
     assert "No such file" in reasons["u1"]
