@@ -166,7 +166,7 @@ def extract(
         # In whatever order: every shard has its own place, and nothing depends on its neighbours.
         done = (run or threads(0))(job, todo, writer, lambda result: report(len(result.rows)))
         failures = [failure for result in sorted(done, key=lambda each: each.rows.start) for failure in result.failures]
-        _write_failures(failures_path(out), failures)
+        _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
@@ -229,8 +229,8 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter) -> Shard:
     return Shard(rows, failures, seconds)
 
 
-def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+def _write_failures(path: Path, failures: Sequence[tuple[str, str, str]], by: Path) -> None:
+    with replacing(path, by) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))
         writer.writerows([map(legible, failure) for failure in failures])

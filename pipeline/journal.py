@@ -94,7 +94,7 @@ class StoreWriter(ShardWriter):
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
         for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
             torn.unlink()
-        move_folder(self.store, self.target)
+        move_folder(self.store, self.target, aside=self.folder)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.close()
 

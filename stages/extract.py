@@ -98,7 +98,12 @@ def extract(
         progress_bar(f"encoding {set_name}", len(job.manifest)) as advance,
     ):
         runner = threads(options.workers) if local else remote(client, spec)
-        done = run(job, out, attributes, options.shard, options.max_failures, advance, runner)
+        try:
+            done = run(job, out, attributes, options.shard, options.max_failures, advance, runner)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:  # Zarr's writes do not say where
+                error.filename = str(out)
+            raise
     took = perf_counter() - started
     resumed = f", {done.resumed:,} of them resumed" if done.resumed else ""
     click.echo(f"{out}: {done.rows:,} utterances{resumed}; {done.seconds:,.0f} s of audio encoded in {took:.1f} s")
