@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
 
 from pipeline.augment.sources import SourcePool
@@ -81,6 +82,9 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
         ) from None
     if scheduler == "processes":
         with ExitStack() as stack:
+            # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
+            # died, or has died again, and then nobody goes on with the work.
+            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
             cluster = LocalCluster(
                 n_workers=max(1, workers),
                 threads_per_worker=1,
