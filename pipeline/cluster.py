@@ -5,14 +5,18 @@ the journal, which lies where all of them reach it: on a file system that they s
 byte the store is that of a single process.
 """
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
 
 from pipeline.augment.sources import SourcePool
@@ -26,9 +30,6 @@ from pipeline.manifest import read_augment, read_manifest
 from pipeline.places import Place
 from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
-
-RETRIES = 3
-"""How often a shard is given to another worker when the one that had it dies."""
 
 _loading = threading.Lock()
 
@@ -94,18 +95,25 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
             f"extract.scheduler {scheduler!r} needs distributed: pip install 'speaker-seed[cluster]'"
         ) from None
     if scheduler == "processes":
-        with (
-            LocalCluster(
+        with ExitStack() as stack:
+            # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
+            # died, or has died again, and then nobody goes on with the work.
+            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
+            cluster = LocalCluster(
                 n_workers=max(1, workers),
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
-                silence_logs="ERROR",
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
+                silence_logs="CRITICAL",  # what matters is raised; the rest is said by workers that are being stopped
+                loop=_deaf_loop(),
+            )
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            try:
+                yield client
+            except KeyboardInterrupt:
+                stack.pop_all()  # closing would wait for the shards at work; the workers end with this process
+                raise
         return
     try:
         client = Client(scheduler, timeout=10)
@@ -116,6 +124,30 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
         ) from error
     with client:
         yield client
+
+
+def _deaf_loop() -> Any:
+    """Start an event loop whose worker processes do not hear Ctrl-C, which goes to every process of a terminal.
+
+    They would answer with a traceback each. They end with this process instead, whichever way it ends.
+    """
+    from distributed.utils import LoopRunner
+
+    # What is left behind by a process that ends at once is cleared away by Python's tracker, which warns of it.
+    warnings = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))
+    resource_tracker.ensure_running()  # now, since its start unblocks signals
+    if warnings is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = warnings
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as threads and processes inherit it
+    try:
+        runner = LoopRunner()
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return runner.loop
 
 
 def remote(client: Any, spec: Spec) -> Runner:
@@ -131,9 +163,10 @@ def remote(client: Any, spec: Spec) -> Runner:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
         places = {"store": writer.store.resolve(), "earlier": tuple(path.resolve() for path in stores)}
-        futures = client.map(_encode, todo, spec=spec, **places, pure=False, retries=RETRIES, resources=resources)
+        futures = client.map(_encode, todo, spec=spec, **places, pure=False, resources=resources)
         try:
-            for _, result in as_completed(futures, with_results=True):
+            for future, result in as_completed(futures, with_results=True):
+                future.release()  # or the shards of a worker that dies later would be asked for again
                 if isinstance(result, PlaceError):
                     raise result
                 done(result)

@@ -156,7 +156,7 @@ def extract(
         # In whatever order: every shard has its own place, and nothing depends on its neighbours.
         (run or threads(0))(job, todo, writer, [out, *earlier, *writer.stale()], tally.add)
         failures = tally.failures()
-        _write_failures(failures_path(out), failures)
+        _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
@@ -198,8 +198,8 @@ def failures_path(store: Place) -> Place:
     return store.with_name(f"{store.stem}.failures.csv")
 
 
-def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]], by: Place) -> None:
+    with replacing(path, by) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))
         writer.writerows([map(legible, failure) for failure in failures])

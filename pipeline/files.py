@@ -15,10 +15,15 @@ from pipeline.places import Place, kind, upload_folder, uploading
 
 
 @contextmanager
-def replacing(path: Place) -> Iterator[Path]:
+def replacing(path: Place, by: Place | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
 
     What goes to a remote place is written to a local temporary folder first, and uploaded as one object.
+
+    Args:
+        path: the file to write.
+        by: the temporary path, on the same file system, of whoever has a place where one that is left behind by a
+            kill does no harm; a new one if not given.
 
     Raises:
         OutputError: `path` is a folder, device or pipe.
@@ -30,9 +35,12 @@ def replacing(path: Place) -> Iterator[Path]:
             yield temporary
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    if isinstance(by, Path):
+        temporary = by
+    else:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; results are to be read by others
@@ -77,12 +85,18 @@ def new_folder(path: Place) -> Iterator[Path]:
         upload_folder(Path(name), path)
 
 
-def move_folder(source: Path, target: Path) -> None:
-    """Rename folder `source` to `target` (same file system), taking away what stood there once it can be replaced."""
+def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
+    """Rename folder `source` to `target` (same file system), taking away what stood there once it can be replaced.
+
+    Args:
+        source: the folder to rename.
+        target: its new name.
+        aside: an existing folder that what stood there goes through, see `replacing`; a new one if not given.
+    """
     if target.is_symlink() or target.is_file():
         target.unlink()
     if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        old = Path(tempfile.mkdtemp(dir=aside or target.parent, prefix=f".{target.name}.old."))
         os.replace(target, old / "old")
         os.replace(source, target)
         shutil.rmtree(old, ignore_errors=True)

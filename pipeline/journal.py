@@ -132,10 +132,10 @@ class StoreWriter(ShardWriter):
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
         journal = self.folder.parent
-        if isinstance(self.store, Path) and isinstance(self.target, Path):
+        if isinstance(self.store, Path) and isinstance(self.target, Path) and isinstance(self.folder, Path):
             for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
                 torn.unlink()
-            move_folder(self.store, self.target)
+            move_folder(self.store, self.target, aside=self.folder)
             remove_folder(self.folder)
             if not self.stale():
                 remove_folder(journal)

@@ -4,10 +4,20 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import click
+
+GRACE = 3.0
+"""Seconds that a command has to tidy up after Ctrl-C."""
+
+_leaving = threading.Lock()
 
 COMMANDS = {
     "fetch": "Bring a corpus here: generate, download or link it.",
@@ -60,15 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Where several of Zarr's writes fail at once, one is raised and asyncio would print the others as well.
     logging.getLogger("asyncio").disabled = True
     try:
-        seed.main(args=arguments, prog_name="seed", standalone_mode=False)
+        with _interruptible():
+            seed.main(args=arguments, prog_name="seed", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("seed: stopped. Run the same command again; an extraction goes on where it was.", err=True)
-        sys.exit(130)
+        with suppress(OSError):
+            sys.stdout.flush()
+        _leave()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)
@@ -84,6 +96,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         click.echo(f"seed: error: {error.strerror or error}{where}.{hint}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C unwind the command, and end the process where that takes longer than `GRACE`.
+
+    It does while the main thread is in one long computation, or waits for others; and an interrupt that comes in a
+    destructor is lost. So a thread watches as well, which hears of signals even if Python does not get to its handlers.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # we were started not to be interrupted
+        yield
+        return
+
+    def unwind(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break off the tidying up
+        sys.unraisablehook = lambda lost: None
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        while heard := os.read(ear, 1):
+            if heard[0] == signal.SIGINT:
+                time.sleep(GRACE)
+                _leave()
+        os.close(ear)
+
+    ear, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, unwind)
+    threading.Thread(target=watch, name="interrupts", daemon=True).start()
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is unwind:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.set_wakeup_fd(-1)
+            os.close(mouth)
+
+
+def _leave() -> NoReturn:
+    """End the process at once: threads and worker processes would finish their shards first.
+
+    Nothing is lost, whatever they are at: a shard counts when it is whole, and files get their names when they are.
+    """
+    _leaving.acquire()  # for good: whoever comes second says nothing
+    os.write(2, b"seed: stopped. Run the same command again; an extraction goes on where it was.\n")
+    if "multiprocessing" in sys.modules:
+        for worker in sys.modules["multiprocessing"].active_children():
+            worker.kill()
+    os._exit(130)
 
 
 if __name__ == "__main__":

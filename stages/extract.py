@@ -118,7 +118,12 @@ def extract(
     ):
         runner = threads(options.workers) if local else remote(client, spec)
         earlier = [previous] if previous else []
-        done = run(job, out, attributes, options.shard, options.max_failures, tell, runner, earlier)
+        try:
+            done = run(job, out, attributes, options.shard, options.max_failures, tell, runner, earlier)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:  # Zarr's writes do not say where
+                error.filename = str(out)
+            raise
     took, now = perf_counter() - started, done.progress
     resumed = f", {now.resumed:,} of them resumed" if now.resumed else ""
     reused = f", {now.reused:,} of them reused from an earlier store" if now.reused else ""

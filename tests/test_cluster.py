@@ -1,8 +1,4 @@
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +8,7 @@ from pipeline.augment.sources import Source
 from pipeline.cluster import Spec, connected, remote
 from pipeline.config import Params
 from pipeline.errors import ConfigError, CorpusError, ExtractionError
-from pipeline.extract import Progress, Summary, extract, store_attributes, threads
+from pipeline.extract import Summary, extract, store_attributes, threads
 from pipeline.manifest import Utterance, write_augment, write_manifest
 from pipeline.store import EmbeddingStore
 from tests.conftest import WriteVoice, tree_bytes
@@ -77,25 +73,6 @@ def test_an_error_of_a_worker_is_the_users_error(spec: Spec, client: object, tmp
         run(spec, tmp_path / "s.zarr", client)
 
 
-def test_a_killed_worker_is_replaced(spec: Spec, tmp_path: Path) -> None:
-    run(spec, tmp_path / "alone" / "s.zarr")
-    with connected("processes", 2) as client:
-        pids = list(client.run(os.getpid).values())
-        killed = []
-
-        def kill_one(now: Progress) -> None:
-            if now.encoded and not killed:
-                killed.append(pids[0])
-                os.kill(pids[0], signal.SIGKILL)
-
-        job = spec.load()
-        attributes = store_attributes(job, None, None)
-        extract(job, tmp_path / "cut" / "s.zarr", attributes, SHARD, 0, kill_one, remote(client, spec))
-        assert killed
-        assert pids[0] not in client.run(os.getpid).values()
-    assert tree_bytes(tmp_path / "cut") == tree_bytes(tmp_path / "alone")
-
-
 def test_a_scheduler_that_runs_elsewhere(spec: Spec, tmp_path: Path) -> None:
     with connected("processes", 1) as other, connected(other.cluster.scheduler_address, 0) as client:
         assert run(spec, tmp_path / "s.zarr", client).progress.rows == 11
@@ -114,38 +91,6 @@ def test_without_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"speaker-seed\[cluster\]"), connected("processes", 1):
         pass
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_an_extraction_killed_at_any_moment_goes_on(spec: Spec, tmp_path: Path, scheduler: str) -> None:
-    command = [sys.executable, "-m", "stages.cli", "extract", "--manifest", str(spec.manifest), "--augment"]
-    command += [str(spec.augment), "--root", str(spec.root), "--set", "train", "--encoder", "ge2e", "--out", "s.zarr"]
-    command += ["--scheduler", scheduler, "--params", str(tmp_path / "p.yaml")]
-    (tmp_path / "p.yaml").write_text(f"extract: {{draws: 2, frames: 100, shard: {SHARD}}}\n")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    started = time.perf_counter()
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
-    took = time.perf_counter() - started
-    kills = 0
-    for moment in range(3):
-        process = subprocess.Popen(
-            command, cwd=cut, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(took * (0.35 + 0.2 * ((moment * 2) % 3)))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-        if (cut / "s.zarr").exists():
-            break
-    done = subprocess.run(command, cwd=cut, check=True, capture_output=True, text=True)
-    assert kills > 0
-    assert "11 utterances" in done.stdout
-    assert tree_bytes(cut) == tree_bytes(whole)
 
 
 def test_slurm_jobs_ask_for_a_gpu_and_declare_it(monkeypatch: pytest.MonkeyPatch) -> None:

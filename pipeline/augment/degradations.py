@@ -9,7 +9,6 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfiltfilt
 
 from pipeline.audio import SAMPLE_RATE, Waveform
 from pipeline.errors import ConfigError
@@ -42,6 +41,8 @@ _MP3_DELAY = 576 + 529
 
 def telephone(speech: Waveform) -> Waveform:
     """Pass speech through a wired telephone: 300 to 3400 Hz, sampled at 8 kHz, 8-bit mu-law (G.711)."""
+    from scipy.signal import butter, sosfiltfilt  # half a second to import
+
     narrow = soxr.resample(speech, SAMPLE_RATE, TELEPHONE_RATE)
     band = butter(4, TELEPHONE_BAND, "bandpass", fs=TELEPHONE_RATE, output="sos")
     # There and back again leaves no delay. A few samples at the ends are mirrored; a shorter wave has fewer.

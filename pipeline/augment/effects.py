@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import oaconvolve
 
 from pipeline.audio import Waveform
 
@@ -32,6 +31,8 @@ def reverberate(speech: Waveform, response: Waveform) -> Waveform:
 
     What comes before the strongest tap (the direct sound) is delay, not room, and is cut off.
     """
+    from scipy.signal import oaconvolve  # half a second to import
+
     direct = response[int(np.argmax(np.abs(response))) :]
     wet = oaconvolve(speech, direct)[: len(speech)]
     scaled: Waveform = (wet * np.sqrt(power(speech) / max(power(wet), _FLOOR))).astype(np.float32)
