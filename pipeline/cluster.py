@@ -99,6 +99,8 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
             # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
             # died, or has died again, and then nobody goes on with the work.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
+            runner = _deaf_loop()
+            stack.callback(runner.stop)
             cluster = LocalCluster(
                 n_workers=max(1, workers),
                 threads_per_worker=1,
@@ -106,7 +108,7 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
                 silence_logs="CRITICAL",  # what matters is raised; the rest is said by workers that are being stopped
-                loop=_deaf_loop(),
+                loop=runner.loop,
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
             try:
@@ -147,7 +149,7 @@ def _deaf_loop() -> Any:
         runner.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return runner.loop
+    return runner
 
 
 def remote(client: Any, spec: Spec) -> Runner:

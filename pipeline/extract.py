@@ -122,6 +122,7 @@ def extract(
     progress: Callable[[Progress], None] | None = None,
     run: Runner | None = None,
     earlier: Sequence[Place] = (),
+    keep: bool = False,
 ) -> Summary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
@@ -138,6 +139,7 @@ def extract(
         progress: told how far it is, at the start and shard by shard.
         run: where the shards are encoded: `threads` (one by one if not given) or `cluster.remote`.
         earlier: more stores whose rows may be used; those in `out` and its journal are anyway.
+        keep: whether the journal keeps the finished store as well, see `StoreWriter.finish`.
 
     Raises:
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
@@ -164,7 +166,7 @@ def extract(
                 f"{len(failures)} of {len(job.manifest)} utterances failed{limit}. First: {name}: {reason} All are in"
                 f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
             )
-        writer.finish()
+        writer.finish(keep)
         return Summary(tally.now, failures, writer.stale())
 
 

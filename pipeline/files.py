@@ -105,6 +105,19 @@ def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
         os.replace(source, target)
 
 
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` another name of all files of folder `source` (hard links, same file system); new or not at all.
+
+    Raises:
+        OSError: the file system has no hard links.
+    """
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part, copy_function=os.link)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(part, target)
+
+
 def locked(folder: Path) -> IO[str]:
     """Return the open lock file of a folder, made if need be; it is locked until it is closed or the process ends.
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from pipeline.errors import OutputError, PlaceError, StoreError
-from pipeline.files import locked, move_folder, new_folder
+from pipeline.files import link_folder, locked, move_folder, new_folder
 from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
 from pipeline.remote import discard, open_group, publish
 from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, Rows, array_of
@@ -127,14 +127,24 @@ class StoreWriter(ShardWriter):
         """Return the rows of every shard."""
         return [range(start, min(start + self.shard, self.rows)) for start in range(0, self.rows, self.shard)]
 
-    def finish(self) -> None:
-        """Move the finished store into its place, and take the journal away."""
+    def finish(self, keep: bool = False) -> None:
+        """Move the finished store into its place, and take the journal away.
+
+        If `keep`, the journal keeps the store under a second name, without its taking more of the disk, for whoever
+        may lose the first one: see `stale.saved`. Without hard links there is no second name.
+        """
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
         journal = self.folder.parent
         if isinstance(self.store, Path) and isinstance(self.target, Path) and isinstance(self.folder, Path):
             for torn in self.store.rglob("*.partial"):  # what Zarr was writing when a process was killed
                 torn.unlink()
+            if keep:
+                with suppress(OSError):
+                    link_folder(self.store, self.folder / "moving.zarr")
+                    move_folder(self.folder / "moving.zarr", self.target, aside=self.folder)
+                    self.close()
+                    return
             move_folder(self.store, self.target, aside=self.folder)
             remove_folder(self.folder)
             if not self.stale():

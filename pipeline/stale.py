@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipeline.errors import OutputError, StoreError
 from pipeline.files import locked
-from pipeline.journal import STORE
-from pipeline.store import OK, EmbeddingStore
+from pipeline.journal import STORE, journal_of
+from pipeline.places import ENTRY
+from pipeline.store import MISSING, OK, EmbeddingStore
 
 _JOURNAL = ".journal"
 
@@ -61,6 +62,24 @@ def remove(leftover: Leftover) -> None:
             shutil.rmtree(journal)
 
 
+def saved(target: Path, entry: bytes) -> None:
+    """Take away what the journal of `target` has kept of a finished store, given the zarr.json of one that is safe.
+
+    Raises:
+        OutputError: a run is using the journal.
+    """
+    journal = journal_of(target)
+    if not isinstance(journal, Path) or not journal.is_dir():
+        return
+    with locked(journal):
+        for folder in list(_inside(journal)):
+            kept = folder / STORE / ENTRY
+            if kept.is_file() and kept.read_bytes() == entry:
+                shutil.rmtree(folder)
+        if not list(_inside(journal)):
+            shutil.rmtree(journal)
+
+
 def _inside(journal: Path) -> Iterator[Path]:
     return (path for path in sorted(journal.iterdir()) if path.is_dir())
 
@@ -70,7 +89,8 @@ def _described(folder: Path) -> str:
         store = EmbeddingStore.open(folder / STORE, unfinished=True)
         views = ", ".join(view["name"] for view in store.attributes["recipe"]["views"])
         done = int((store.status == OK).sum())
-        return f"{done:,} of {len(store.utterances):,} utterances, {store.attributes['encoder']}, {views}"
+        kept = "" if (store.status == MISSING).any() else ", finished: kept until DVC has it in its cache"
+        return f"{done:,} of {len(store.utterances):,} utterances, {store.attributes['encoder']}, {views}{kept}"
     except (StoreError, KeyError, TypeError):
         return "nothing of use"
 

@@ -28,8 +28,10 @@ def enhance(
     from pipeline.device import choose_device
     from pipeline.enhance import enhance as run
     from pipeline.store import EmbeddingStore
+    from stages.previous import forget_saved
 
     settings = load_params(params, {"enhance.timestep": timestep})
+    forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
     with progress_bar("enhancing", None) as advance:
         count = run(opened, model, out, settings.enhance.timestep, choose_device(device), advance)

@@ -90,7 +90,7 @@ def extract(
     from pipeline.extract import extract as run
     from pipeline.extract import failures_path, store_attributes, threads
     from pipeline.manifest import fingerprint
-    from stages.previous import previous_output
+    from stages.previous import by_dvc, forget_saved, previous_output
     from stages.progress import extraction_progress
 
     changes = {
@@ -108,6 +108,7 @@ def extract(
     spec = Spec(manifest.resolve(), augment and augment.resolve(), root.resolve(), set_name, encoder, weights, content)
     job = spec.load()
     attributes = store_attributes(job, fingerprint(manifest), fingerprint(augment))
+    forget_saved(out.parent)
     options = settings.extract
     local = options.scheduler == "threads"
     started = perf_counter()
@@ -119,7 +120,7 @@ def extract(
         runner = threads(options.workers) if local else remote(client, spec)
         earlier = [previous] if previous else []
         try:
-            done = run(job, out, attributes, options.shard, options.max_failures, tell, runner, earlier)
+            done = run(job, out, attributes, options.shard, options.max_failures, tell, runner, earlier, by_dvc())
         except OSError as error:
             if error.errno is not None and error.filename is None:  # Zarr's writes do not say where
                 error.filename = str(out)

@@ -1,4 +1,4 @@
-"""The previous version of an output of DVC's, which it deletes before a stage runs but keeps in its cache."""
+"""Outputs of DVC's: it deletes them before a stage runs, and has them in its cache some time after it ran."""
 
 import json
 import os
@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import OutputError
 from pipeline.journal import journal_of
-from pipeline.places import Place
+from pipeline.places import ENTRY, Place
+from pipeline.stale import saved
 
 
 @contextmanager
@@ -38,6 +40,23 @@ def previous_output(out: Place) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
         if journal.is_dir() and not any(journal.iterdir()):
             journal.rmdir()
+
+
+def by_dvc() -> bool:
+    """Whether this is a stage that DVC runs."""
+    return "DVC_STAGE" in os.environ
+
+
+def forget_saved(folder: Place) -> None:
+    """Take away what the journals in a folder keep of stores that DVC has in its cache by now."""
+    if not by_dvc() or not isinstance(folder, Path) or not folder.is_dir():
+        return
+    for journal in folder.glob(".*.zarr.journal"):
+        target = folder / journal.name.removeprefix(".").removesuffix(".journal")
+        cached = (_listing(target) or {}).get(ENTRY)
+        if cached is not None:
+            with suppress(OutputError):  # in use
+                saved(target, cached.read_bytes())
 
 
 def _listing(out: Path) -> dict[str, Path] | None:

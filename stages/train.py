@@ -52,10 +52,12 @@ def train(
     from pipeline.store import EmbeddingStore
     from pipeline.train import Epoch
     from pipeline.train import train as run
+    from stages.previous import forget_saved
 
     settings = load_params(params, {"seed": seed, "train.device": device})
     check_output(out)
     check_output(curve)
+    forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it

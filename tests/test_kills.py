@@ -141,7 +141,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(place, results(place / "whole"), start_up)
 
 
-@pytest.mark.parametrize(("scheduler", "kills"), [("threads", 13), ("processes", 7)])
+@pytest.mark.parametrize(("scheduler", "kills"), [("threads", 14), ("processes", 6)])
 def test_an_extraction_killed_at_random_moments_goes_on(
     whole: Whole, tmp_path: Path, scheduler: str, kills: int
 ) -> None:
@@ -152,13 +152,12 @@ def test_an_extraction_killed_at_random_moments_goes_on(
         return extraction(whole.place, folder / "s.zarr", scheduler)
 
     def complete() -> None:
-        if (folder / "s.zarr").exists():  # killed after the move
-            assert known.items() <= chunks_of(folder / "s.zarr").items()
+        moved = (folder / "s.zarr").exists()
+        if not moved:
+            assert "resumed" in finish(command()) or not known
+        assert known.items() <= chunks_of(folder / "s.zarr").items()
+        if moved and any(folder.glob(".*.journal")):
             finish(command())
-        else:
-            said = finish(command())
-            assert "resumed" in said or not known
-            assert known.items() <= chunks_of(folder / "s.zarr").items()
         assert results(folder) == whole.results
 
     while left:
@@ -213,10 +212,10 @@ def test_ten_workers_killed_while_the_run_goes_on(whole: Whole, tmp_path: Path) 
 
 
 class Tiny(Project):
-    """A clone with two sets of twenty shards each."""
+    """A clone with two sets of twelve shards each."""
 
     SETS = ("train", "clean")
-    VOICES = 40
+    VOICES = 24
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -276,21 +275,19 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
             rows = sum(SHARD for chunk in chunks if "/status/" in chunk)
             for resumed in re.findall(rf"{name}.zarr: {Tiny.VOICES} utterances(?:, (\d+) of them resumed)?;", said):
                 assert int(resumed or 0) >= rows
-            if (project.stores / f"{name}.zarr").exists():
-                known[name] = {}
-            else:
-                journal = finished(project.stores)
-                now = {chunk: when for chunk, when in journal.items() if chunk.startswith(f"{name}.zarr/")}
-                assert chunks.items() <= now.items()
-                known[name] = now
+            journal = finished(project.stores)
+            now = {chunk: when for chunk, when in journal.items() if chunk.startswith(f"{name}.zarr/")}
+            if now or not (project.stores / f"{name}.zarr").exists():
+                assert chunks.items() <= now.items()  # also of a store that is in place, but not in DVC's cache yet
+            known[name] = now
 
     while left:
         process, before = project.start(), project.progress()
         phase = ("any", "encoding", "moved", "encoding", "encoding")[left % 5]
         if phase == "any":
-            wait(process, rng.uniform(0, 6))
+            wait(process, rng.uniform(0, 5))
         elif phase == "encoding":
-            goal = before + rng.randint(1, 12)
+            goal = before + rng.randint(1, 8)
             until(process, lambda: project.progress() >= goal)  # noqa: B023
             time.sleep(rng.uniform(0, 0.05))
         else:
@@ -398,7 +395,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 def test_a_full_disk_is_one_line_and_the_work_goes_on_after(whole: Whole, disk: Path, scheduler: str) -> None:
-    command = extraction(whole.place, disk / "s.zarr", scheduler)
+    command = extraction(whole.place, disk / "s.zarr", scheduler, "--workers", "1")
     process = start(command)
     out, err = process.communicate()
     assert (process.returncode, out, err.count("\n")) == (1, "", 1), err
@@ -409,7 +406,6 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_after(whole: Whole, disk: 
     assert known
     (journal,) = disk.glob(".*.zarr.journal/*/store.zarr")
     rows = int((EmbeddingStore.open(journal, unfinished=True).status == OK).sum())
-    assert rows >= sum(SHARD for chunk in known if "/status/" in chunk)
     (disk / "filler").unlink()
     assert f"120 utterances, {rows} of them resumed;" in finish(command)
     assert known.items() <= chunks_of(disk / "s.zarr").items()

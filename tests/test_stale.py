@@ -1,3 +1,4 @@
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.journal import StoreWriter, journal_of
-from pipeline.stale import leftovers, remove
+from pipeline.stale import leftovers, remove, saved
 from pipeline.store import OK
+from tests.conftest import tree_bytes
 
 IDS = ["a", "b", "c"]
 RECIPE = {"recipe": {"views": [{"name": "clean"}, {"name": "noise"}]}, "encoder": "ge2e"}
@@ -59,3 +61,36 @@ def test_a_damaged_journal_can_be_removed(tmp_path: Path) -> None:
     assert found.what == "nothing of use"
     remove(found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_of_a_finished_store_goes_when_it_is_saved(tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    writer = begun(out)
+    for row in (1, 2):
+        writer.write(range(row, row + 1), np.ones((1, 1, 1, 4), np.float32), np.array([OK], np.uint8))
+    writer.finish(keep=True)
+    (found,), _ = leftovers(tmp_path)
+    assert found.what == "3 of 3 utterances, ge2e, clean, noise, finished: kept until DVC has it in its cache"
+    before = tree_bytes(out)
+    assert (out / "zarr.json").samefile(found.folder / "store.zarr" / "zarr.json")  # it takes no more of the disk
+    shutil.rmtree(out)
+    with closing(begun(out)) as again:
+        assert (again.status() == OK).all()
+        again.finish(keep=True)
+    assert tree_bytes(out) == before
+    saved(out, b"that of another store")
+    assert journal_of(out).is_dir()
+    saved(out, (out / "zarr.json").read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_without_hard_links_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("no links here")
+
+    writer = begun(tmp_path / "s.zarr")
+    for row in (1, 2):
+        writer.write(range(row, row + 1), np.ones((1, 1, 1, 4), np.float32), np.array([OK], np.uint8))
+    monkeypatch.setattr("os.link", refused)  # not before: Zarr makes its files by links
+    writer.finish(keep=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
