@@ -1,6 +1,7 @@
 """Tables of error rates, for people and for programs."""
 
 import csv
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,12 +174,13 @@ def write_det(path: Path, rocs: Mapping[tuple[str, str], Roc]) -> None:
 def write_scores(
     path: Path, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
 ) -> None:
-    """Write a score a trial as CSV."""
+    """Write a score a trial as CSV, with its label if it has one; `enrol` are utterances or models."""
+    labels = itertools.repeat("") if trials.target is None else map(str, trials.target.astype(int))
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("label", "enrolment", "test", "score"))
-        for left, right, target, value in zip(trials.enrol, trials.test, trials.target, scores, strict=True):
-            writer.writerow((int(target), enrol[left], test[right], f"{value:.6f}"))
+        for label, left, right, value in zip(labels, trials.enrol, trials.test, scores, strict=False):
+            writer.writerow((label, enrol[left], test[right], f"{value:.6f}"))
 
 
 def _with_interval(system: Mapping[str, Any]) -> str:

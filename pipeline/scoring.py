@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.enrolment import Models, Pooling, mean_of_units
 from pipeline.errors import StoreError, TrialError
 from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
 from pipeline.store import OK, SPACE, EmbeddingStore
@@ -66,7 +67,12 @@ def measure(
         speakers: speaker numbers [M] of the enrolment and of the test sides.
         bootstrap: resamples; 0 leaves the interval out.
         seed: of the bootstrap.
+
+    Raises:
+        TrialError: the trials have no labels.
     """
+    if trials.target is None:
+        raise TrialError("the trials have no labels: they can be scored, but error rates need targets and non-targets.")
     ranking = Ranking(scores, trials.target)
     roc = ranking.roc()
     targets = int(trials.target.sum())
@@ -78,18 +84,34 @@ def measure(
     return metrics, roc
 
 
-def score_list(enrol: EmbeddingStore, test: EmbeddingStore, trials: Trials) -> tuple[Trials, NDArray[np.float32]]:
+def score_list(
+    enrol: EmbeddingStore,
+    test: EmbeddingStore,
+    trials: Trials,
+    models: Models | None = None,
+    pool: Pooling = mean_of_units,
+) -> tuple[Trials, NDArray[np.float32]]:
     """Score a trial list between two stores; trials of failed utterances are left out.
+
+    Args:
+        enrol: store of the enrolment side.
+        test: store of the test side.
+        trials: rows of the test store against rows of the enrolment store, or against models.
+        models: enrolment models of the enrolment store's utterances; what failed is left out of them.
+        pool: how the utterances of a model become its vector.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.
         TrialError: no trials are left.
     """
     check_comparable(enrol, test)
-    kept = trials.keep((enrol.status[trials.enrol] == OK) & (test.status[trials.test] == OK))
+    ok = enrol.status == OK
+    enrolled = ok if models is None else models.usable(ok)
+    kept = trials.keep(enrolled[trials.enrol] & (test.status[trials.test] == OK))
     if len(kept) == 0:
         raise TrialError(f"{test.path}: no trials are left, their utterances all failed. See its failures list.")
-    return kept, cosine_scores(utterance_vectors(enrol), utterance_vectors(test), kept)
+    vectors = utterance_vectors(enrol)
+    return kept, cosine_scores(vectors if models is None else pool(vectors, models), utterance_vectors(test), kept)
 
 
 def score_systems(

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.lists import NamedList, named_list, tell
 
 
 @click.command()
@@ -18,7 +19,18 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
 @click.option("--manifest", type=FILE, help="With --system: manifest that gives the speakers.")
 @click.option("--enrol", type=FOLDER, help="Without --system: store of the enrolment side.")
 @click.option("--test", type=FOLDER, help="Without --system: store of the test side.")
-@click.option("--trials", type=FILE, help="Without --system: trial list, lines of `1|0 enrolment test`.")
+@click.option(
+    "--trials",
+    metavar="LIST",
+    help="Without --system: a trial list, as a file or by its name in --corpora (`seed corpus list`).",
+)
+@click.option(
+    "--enrolment",
+    type=FILE,
+    help="Without --system: lines `model utterance1 utterance2 …`; the list's enrolment side then names models.",
+)
+@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]")
 @click.option(
     "--out", type=NEW, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
@@ -33,7 +45,10 @@ def score(
     manifest: Path | None,
     enrol: Path | None,
     test: Path | None,
-    trials: Path | None,
+    trials: str | None,
+    enrolment: Path | None,
+    corpora: Path,
+    data_root: str | None,
     out: Path,
     bootstrap: int | None,
     max_trials: int | None,
@@ -43,16 +58,19 @@ def score(
     """Score trials by cosine, and measure EER (percent) and minDCF.
 
     With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file. Without:
-    one trial list between two stores.
+    one trial list between two stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a table with a header
+    such as `modelid,segmentid,targettype`, or pairs without labels, which are scored but not measured.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
-    if systems and (manifest is None or any(listed.values())):
-        raise click.UsageError("--system goes with --manifest, and not with --enrol, --test or --trials")
+    if systems and (manifest is None or enrolment or any(listed.values())):
+        raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
     if not systems and not all(listed.values()):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
-    settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials})
+    settings = load_params(
+        params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials, "data_root": data_root}
+    )
     if enrol and test and trials:
-        _score_list(enrol, test, trials, out)
+        _score_list(enrol, test, named_list(trials, corpora, settings.data_root), enrolment, out)
     elif manifest:
         from pipeline.manifest import read_manifest
         from pipeline.report import write_det, write_json
@@ -73,22 +91,35 @@ def score(
             )
         write_json(out / "metrics.json", table)
         write_det(out / "det.csv", rocs)
-    click.echo(f"{out / 'metrics.json'}: written")
+        click.echo(f"{out / 'metrics.json'}: written")
 
 
-def _score_list(enrol: Path, test: Path, trials: Path, folder: Path) -> None:
+def _score_list(enrol: Path, test: Path, trials: NamedList, enrolment: Path | None, folder: Path) -> None:
+    from pipeline.enrolment import read_models
     from pipeline.report import write_det, write_json, write_scores
     from pipeline.scoring import measure, score_list
     from pipeline.store import EmbeddingStore
-    from pipeline.trials import read_trials
+    from pipeline.trial_lists import read_list
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
-    kept, scores = score_list(left, right, read_trials(trials, left.utterances, right.utterances))
+    models = read_models(enrolment, left.utterances) if enrolment else None
+    names = models.names if models else left.utterances
+    where = "among the enrolment models or in the store" if models else "in the store"
+    listed = read_list(trials.path, names, right.utterances, where)
+    tell(listed, trials)
+    kept, scores = score_list(left, right, listed.trials, models)
+    write_scores(folder / "scores.csv", names, right.utterances, kept, scores)
+    if kept.target is None:
+        for name in ("metrics.json", "det.csv"):  # of an earlier run with labels: they would pass for this one's
+            (folder / name).unlink(missing_ok=True)
+        click.echo(f"{folder / 'scores.csv'}: {len(kept):,} scores")
+        click.echo("  the list has no labels, so there are no error rates", err=True)
+        return
     metrics, roc = measure(scores, kept)
     write_json(folder / "metrics.json", metrics)
     write_det(folder / "det.csv", {(test.stem, enrol.stem): roc})
-    write_scores(folder / "scores.csv", left.utterances, right.utterances, kept, scores)
     click.echo(f"EER {metrics['eer']:.2f} %, minDCF(0.01) {metrics['min_dcf_0.01']:.3f}, {len(kept):,} trials")
+    click.echo(f"{folder / 'metrics.json'}: written")
 
 
 def _folders(systems: tuple[str, ...]) -> dict[str, Path]:
