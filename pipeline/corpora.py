@@ -90,8 +90,8 @@ class Corpus(Frozen):
     """Both are needed to train and test; without them the corpus is a part of others."""
     parts: list[str] = Field(default_factory=list)
     """The corpora that this one is put together from."""
-    files: dict[str, int] = Field(default_factory=dict)
-    """How many files the published corpus has, by pattern below the root."""
+    files: dict[str, int | None] = Field(default_factory=dict)
+    """How many files the published corpus has, by pattern below the root; null: nobody says."""
     lists: dict[str, PublishedList] = Field(default_factory=dict)
     """Trial lists published with the corpus."""
     trials: list[str] = Field(default_factory=list)

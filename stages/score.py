@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+from stages.corpus import corpora_option, root_option
 from stages.lists import NamedList, named_list, tell
 
 
@@ -29,8 +30,8 @@ from stages.lists import NamedList, named_list, tell
     type=FILE,
     help="Without --system: lines `model utterance1 utterance2 …`; the list's enrolment side then names models.",
 )
-@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
-@click.option("--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]")
+@corpora_option
+@root_option
 @click.option(
     "--out", type=NEW, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
