@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.augment.steps import is_condition
 from pipeline.errors import CorpusError
 from pipeline.manifest import Utterance, legible
 from pipeline.validation import Frozen, load_yaml, validated
@@ -119,8 +120,8 @@ class Corpus(Frozen):
     @model_validator(mode="after")
     def _names_are_names(self) -> "Corpus":
         for name in self.lists:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"list {name!r}: take a name of letters, digits, '-' and '_'")
+            if not _NAME.fullmatch(name) or is_condition(name):
+                raise ValueError(f"list {name!r}: take a name of letters, digits, '-' and '_' that is no condition's")
         if (self.train is None) != (self.test is None):
             raise ValueError("give both train and test, or neither of a corpus that is a part of others")
         return self

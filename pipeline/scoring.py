@@ -114,6 +114,23 @@ def score_list(
     return kept, cosine_scores(vectors if models is None else pool(vectors, models), utterance_vectors(test), kept)
 
 
+def open_systems(
+    systems: Mapping[str, Path], conditions: Sequence[str], enrolment: str
+) -> dict[tuple[str, str], EmbeddingStore]:
+    """Open the stores of all conditions and systems; StoreError unless all hold the same utterances in one space."""
+    stores = {
+        (condition, system): EmbeddingStore.open(folder / f"{condition}.zarr")
+        for condition in dict.fromkeys([enrolment, *conditions])
+        for system, folder in systems.items()
+    }
+    first = next(iter(stores.values()))
+    for (_, system), store in stores.items():
+        if store.utterances != first.utterances:
+            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
+        check_comparable(stores[enrolment, system], store)
+    return stores
+
+
 def score_systems(
     systems: Mapping[str, Path],
     conditions: Sequence[str],
@@ -147,16 +164,8 @@ def score_systems(
         TrialError: there are no trials of one class.
         StoreError: a store is missing, damaged, or holds other utterances than the rest.
     """
-    stores = {
-        (condition, system): EmbeddingStore.open(folder / f"{condition}.zarr")
-        for condition in dict.fromkeys([enrolment, *conditions])
-        for system, folder in systems.items()
-    }
+    stores = open_systems(systems, conditions, enrolment)
     first = next(iter(stores.values()))
-    for (_, system), store in stores.items():
-        if store.utterances != first.utterances:
-            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
-        check_comparable(stores[enrolment, system], store)
     usable = np.flatnonzero(np.all([store.status == OK for store in stores.values()], axis=0))
     labels = np.array(speakers_of(first.utterances, speakers, manifest))
     pairs = all_pairs(list(labels[usable]), max_trials, seed)

@@ -61,7 +61,11 @@ def plan(
     console.print(table)
     hours = [step.hours for step in steps if step.stage == "extract"]
     known = [number for number in hours if number is not None]
-    unknown = f", and {len(hours) - len(known)} stores of unknown length" if len(known) < len(hours) else ""
+    unknown = (
+        f", and {len(hours) - len(known)} stores without a manifest to tell how long their recordings are"
+        if len(known) < len(hours)
+        else ""
+    )
     click.echo(
         f"stores: {decimal(sum(step.bytes or 0 for step in steps))}; extraction: {sum(known):,.1f} hours{unknown}"
     )

@@ -1,12 +1,16 @@
 """`seed score`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
 from stages.corpus import corpora_option, root_option
 from stages.lists import NamedList, named_list, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
 
 
 @click.command()
@@ -18,6 +22,11 @@ from stages.lists import NamedList, named_list, tell
     help="A system to measure, and the folder of its <condition>.zarr; repeatable.",
 )
 @click.option("--manifest", type=FILE, help="With --system: manifest that gives the speakers.")
+@click.option(
+    "--lists",
+    type=FOLDER,
+    help="With --system: folder of trial lists, one file each; if it holds any, they are scored in place of all pairs.",
+)
 @click.option("--enrol", type=FOLDER, help="Without --system: store of the enrolment side.")
 @click.option("--test", type=FOLDER, help="Without --system: store of the test side.")
 @click.option(
@@ -44,6 +53,7 @@ from stages.lists import NamedList, named_list, tell
 def score(
     systems: tuple[str, ...],
     manifest: Path | None,
+    lists: Path | None,
     enrol: Path | None,
     test: Path | None,
     trials: str | None,
@@ -58,14 +68,15 @@ def score(
 ) -> None:
     """Score trials by cosine, and measure EER (percent) and minDCF.
 
-    With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file. Without:
-    one trial list between two stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a table with a header
-    such as `modelid,segmentid,targettype`, or pairs without labels, which are scored but not measured.
+    With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
+    trials of each list of --lists in place of them. Without: one trial list between two stores: `1|0 enrolment test`,
+    `enrolment test target|nontarget`, a table with a header such as `modelid,segmentid,targettype`, or pairs without
+    labels, which are scored but not measured.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
     if systems and (manifest is None or enrolment or any(listed.values())):
         raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
-    if not systems and not all(listed.values()):
+    if not systems and (lists or not all(listed.values())):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
     settings = load_params(
         params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials, "data_root": data_root}
@@ -73,26 +84,43 @@ def score(
     if enrol and test and trials:
         _score_list(enrol, test, named_list(trials, corpora, settings.data_root), enrolment, out)
     elif manifest:
-        from pipeline.manifest import read_manifest
-        from pipeline.report import write_det, write_json
-        from pipeline.scoring import score_systems
+        _score_systems(_folders(systems), manifest, lists, settings, out)
 
-        speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
-        with progress_bar("scoring", len(settings.conditions)) as advance:
+
+def _score_systems(
+    systems: dict[str, Path], manifest: Path, lists: Path | None, settings: "Params", folder: Path
+) -> None:
+    from pipeline.listed import open_lists, score_lists
+    from pipeline.manifest import read_manifest
+    from pipeline.report import write_det, write_json
+    from pipeline.scoring import score_systems
+
+    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
+    conditions, score = settings.conditions, settings.score
+    listed = open_lists(lists, systems, conditions[0]) if lists else {}
+    for name, found in listed.items():
+        tell(found, NamedList(name, lists / name if lists else Path(name)))
+    with progress_bar("scoring", max(1, len(listed)) * len(conditions)) as advance:
+        if listed:
+            trials = {name: found.trials for name, found in listed.items()}
+            table, rocs = score_lists(
+                systems, trials, conditions, "clean", speakers, score.bootstrap, settings.seed, lambda _: advance(1)
+            )
+        else:
             table, rocs = score_systems(
-                _folders(systems),
-                settings.conditions,
+                systems,
+                conditions,
                 "clean",
                 speakers,
                 manifest,
-                settings.score.max_trials,
-                settings.score.bootstrap,
+                score.max_trials,
+                score.bootstrap,
                 settings.seed,
                 lambda _: advance(1),
             )
-        write_json(out / "metrics.json", table)
-        write_det(out / "det.csv", rocs)
-        click.echo(f"{out / 'metrics.json'}: written")
+    write_json(folder / "metrics.json", table)
+    write_det(folder / "det.csv", rocs)
+    click.echo(f"{folder / 'metrics.json'}: written")
 
 
 def _score_list(enrol: Path, test: Path, trials: NamedList, enrolment: Path | None, folder: Path) -> None:
