@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline.audio import SAMPLE_RATE
@@ -73,7 +74,11 @@ def plan(
     if corpus is None or corpus.train is None:
         why = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
         raise CorpusError(f"corpus {params.corpus!r} {why}. Name another as corpus in the parameter file.")
-    counts = {name: _utterances(params, corpora, manifests, name) for name in params.sets}
+    split_count = cache(partial(_counted, params, corpora))  # conditions share their files, which take time to find
+    counts = {
+        name: _listed_in(manifests / f"{name}.csv") or split_count("train" if name == TRAIN else "test")
+        for name in params.sets
+    }
     steps = [Step("manifest", name, count) for name, count in counts.items()]
     for encoder in params.encoders:
         steps += [_extraction(params, encoder, name, count, rates or {}) for name, count in counts.items()]
@@ -87,19 +92,22 @@ def plan(
     return steps
 
 
-def _utterances(params: Params, corpora: Mapping[str, Corpus], manifests: Path, name: str) -> Count:
-    path = manifests / f"{name}.csv"
-    if path.is_file():
-        rows = read_manifest(path)
-        known = [row.seconds for row in rows if row.seconds is not None]
-        return Count(len(rows), MANIFEST, sum(known) / len(known) if known else None)
+def _listed_in(manifest: Path) -> Count | None:
+    if not manifest.is_file():
+        return None
+    rows = read_manifest(manifest)
+    known = [row.seconds for row in rows if row.seconds is not None]
+    return Count(len(rows), MANIFEST, sum(known) / len(known) if known else None)
+
+
+def _counted(params: Params, corpora: Mapping[str, Corpus], split: str) -> Count:
     corpus = corpora[params.corpus]
     if size := corpus.origin.synthesis:
-        return Count((size.train_voices if name == TRAIN else size.test_voices) * size.utterances, DEFINED)
+        return Count((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
     root, published = data_root(corpus, params.data_root), published_files(corpora, params.corpus)
     found: list[int] = []
     bases, unknown = set(), []
-    for pattern in split_patterns(corpus, "train" if name == TRAIN else "test", "speech"):
+    for pattern in split_patterns(corpus, split, "speech"):
         there = len(find_files(root, pattern)) if root.is_dir() else 0
         number = there or published.get(pattern)
         if number is None:

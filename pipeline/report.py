@@ -153,12 +153,11 @@ def markdown_report(
 
 
 def _counts(table: Metrics) -> list[str]:
-    if not of_lists(table):
-        table = {"": next(iter(table.values()))}
-    return [
-        f"{name}{': ' if name else ''}{row[RAW]['targets']:,} target and {row[RAW]['nontargets']:,} non-target trials."
+    texts = {
+        name: f"{row[RAW]['targets']:,} target and {row[RAW]['nontargets']:,} non-target trials."
         for name, row in table.items()
-    ]
+    }
+    return [f"- {name}: {text}" for name, text in texts.items()] if of_lists(table) else [next(iter(texts.values()))]
 
 
 def _disjoint(corpus: Corpus | None) -> str:
