@@ -57,6 +57,7 @@ def test_the_parts_of_the_paper_say_how_many_of_its_files_there_are() -> None:
         ("LibriTTS_R/train-clean-100/19/198/19_198_000000_000000.wav", "19"),
         ("Libri-Light/small/100/sea_fairies_0812_librivox_64kb_mp3/01_baum_sea_fairies_64kb.flac", "100"),
         ("voxceleb1/dev/wav/id10001/1zcIwhmdeo4/00001.wav", "id10001"),
+        ("voxceleb2/dev/wav/id00012/21Uxsk56VDQ/00001.wav", "id00012"),
         ("VoxSRC2023_val/00000.wav", None),
         ("voxconverse_test_SV/aepyx/aepyx_00001.wav", None),
     ],
