@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.archives import unpack
-from pipeline.corpora import ROLES, SIMULATED, Corpus, Synthesis
+from pipeline.corpora import LISTS, ROLES, SIMULATED, Corpus, Synthesis, listed
 from pipeline.demo.corpus import make_demo
 from pipeline.demo.rooms import write_rooms
 from pipeline.download import download
@@ -20,8 +20,15 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and of how much (if known)."""
 
 
-def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress | None = None) -> Path:
-    """Make `out` hold the corpus's role folders (speech, noise, music, rooms, babble, simulated) and a receipt.
+def fetch(
+    name: str,
+    corpus: Corpus,
+    root: Path,
+    out: Path,
+    progress: Progress | None = None,
+    lists: Mapping[str, Path] | None = None,
+) -> Path:
+    """Make `out` hold the corpus's folders (speech, noise, music, rooms, babble, simulated, trials) and a receipt.
 
     Recorded corpora are linked, not copied. A role the corpus lacks is an empty folder, so that whatever watches the
     folders (DVC does) finds each of them.
@@ -32,6 +39,7 @@ def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress |
         root: the folder above its role folders, see `corpora.data_root`.
         out: where to bring it.
         progress: see `Progress`.
+        lists: trial lists by name, see `named_lists.paths`.
 
     Returns:
         The receipt, a JSON file that says what the corpus is and under which licence.
@@ -42,27 +50,31 @@ def fetch(name: str, corpus: Corpus, root: Path, out: Path, progress: Progress |
         OutputError: another process is fetching to `out`.
     """
     report = progress or (lambda what, done, total: None)
+    if corpus.train is None:
+        raise CorpusError(f"corpus {name!r} is a part of others: it has no train and test. Fetch one that has.")
     out.mkdir(parents=True, exist_ok=True)
     if not (out / _MARK).exists() and any(out.iterdir()):
         raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
     (out / _MARK).mkdir(exist_ok=True)
     with locked(out / _MARK):
-        return _bring(name, corpus, root, out, report)
+        return _bring(name, corpus, root, out, report, lists or {})
 
 
-def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress) -> Path:
+def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress, lists: Mapping[str, Path]) -> Path:
     receipt = out / RECEIPT
     receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
     if corpus.origin.synthesis:
         _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))
     else:
-        speech = root / corpus.folders["speech"]
-        if not speech.is_dir():
-            _download(name, corpus, root, speech, report)
-        _link(corpus, root, out)
+        for folder in listed(corpus.folders["speech"]):
+            if not (root / folder).is_dir():
+                _download(name, corpus, root, folder, report)
+        for role, folders in corpus.folders.items():
+            _link_role(role, folders, root, out / role)
     for role in (*ROLES, SIMULATED):
         (out / role).mkdir(exist_ok=True)
-    if SIMULATED in (corpus.train.rooms, corpus.test.rooms):
+    _link_lists(lists, out / LISTS)
+    if any(split and split.rooms == SIMULATED for split in (corpus.train, corpus.test)):
         report("simulating rooms", 0, None)
         _simulate(out / SIMULATED, corpus.simulated_rooms)
     with replacing(receipt) as temporary:
@@ -82,13 +94,13 @@ def _synthesise(size: Synthesis, out: Path, progress: Callable[[int, int], None]
     new.rmdir()
 
 
-def _download(name: str, corpus: Corpus, root: Path, speech: Path, report: Progress) -> None:
-    origin = corpus.origin
+def _download(name: str, corpus: Corpus, root: Path, folder: str, report: Progress) -> None:
+    origin, speech = corpus.origin, root / folder
     if origin.url is None:
         page = f" It can be had from {origin.page}." if origin.page else ""
         raise CorpusError(
             f"corpus {name!r} is not there: no folder {speech}. Point SEED_DATA or data_root to the folder that holds"
-            f" {corpus.folders['speech']!r}, or give the corpus an origin url in data/corpora.yaml.{page}"
+            f" {folder!r}, or give the corpus an origin url in data/corpora.yaml.{page}"
         )
     if origin.sha256 is None:
         raise FetchError(f"corpus {name!r}: origin.url needs origin.sha256 beside it in data/corpora.yaml.")
@@ -98,18 +110,38 @@ def _download(name: str, corpus: Corpus, root: Path, speech: Path, report: Progr
     unpack(archive, speech)
 
 
-def _link(corpus: Corpus, root: Path, out: Path) -> None:
-    for role, folder in corpus.folders.items():
-        source, link = (root / folder).resolve(), out / role
-        if not source.is_dir():
-            raise CorpusError(
-                f"no folder {source}, where the corpus's {role} should be. Point SEED_DATA or data_root to the folder"
-                " that holds it, or correct folders in data/corpora.yaml."
-            )
-        if link.is_symlink() and link.resolve() == source:
-            continue
-        _clear(link)
-        link.symlink_to(source, target_is_directory=True)
+def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> None:
+    """Link a role's folder, or make a folder of links to several."""
+    if isinstance(folders, str):
+        _link(role, (root / folders).resolve(), out)
+        return
+    if out.is_symlink():
+        out.unlink()
+    out.mkdir(exist_ok=True)
+    links = {Path(folder).name: (root / folder).resolve() for folder in folders}
+    for old in set(out.iterdir()) - {out / name for name in links}:
+        _clear(old)
+    for name, source in links.items():
+        _link(role, source, out / name)
+
+
+def _link(role: str, source: Path, link: Path) -> None:
+    if not source.is_dir():
+        raise CorpusError(
+            f"no folder {source}, where the corpus's {role} should be. Point SEED_DATA or data_root to the folder"
+            " that holds it, or correct folders in data/corpora.yaml."
+        )
+    if link.is_symlink() and link.resolve() == source:
+        return
+    _clear(link)
+    link.symlink_to(source, target_is_directory=True)
+
+
+def _link_lists(lists: Mapping[str, Path], out: Path) -> None:
+    _clear(out)
+    out.mkdir()
+    for name, path in lists.items():
+        (out / name).symlink_to(path.resolve())
 
 
 def _simulate(folder: Path, count: int) -> None:

@@ -1,6 +1,7 @@
 """Tables of error rates, for people and for programs."""
 
 import csv
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.augment.steps import is_condition
 from pipeline.config import Params
 from pipeline.corpora import Corpus
 from pipeline.errors import TrialError
@@ -46,7 +48,7 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
             metrics[encoder] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(metrics[encoder], dict):
                 raise TypeError("it holds no table")
-            if CLEAN not in metrics[encoder]:
+            if CLEAN not in metrics[encoder] and not of_lists(metrics[encoder]):
                 raise TrialError(f"{path}: has no condition {CLEAN}. Score it too.")
             if not all({RAW, SEED} <= set(systems) for systems in metrics[encoder].values()):
                 raise TrialError(f"{path}: every condition needs the systems {RAW} and {SEED}. Score both.")
@@ -59,6 +61,11 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
     return metrics
 
 
+def of_lists(table: Mapping[str, Any]) -> bool:
+    """Return whether a table's rows are trial lists by name, rather than conditions."""
+    return bool(table) and not any(is_condition(name) for name in table)
+
+
 def relative_change(before: float, after: float) -> float | None:
     """Return (after - before) / before, or None where there is nothing to compare with."""
     return (after - before) / before if before > 0 else None
@@ -66,6 +73,8 @@ def relative_change(before: float, after: float) -> float | None:
 
 def mean_noisy(table: Metrics, system: str) -> float | None:
     """Return a system's mean EER in percent over all conditions but clean, or None if there are none."""
+    if of_lists(table):
+        return None
     values = [systems[system]["eer"] for name, systems in table.items() if name != CLEAN]
     return float(np.mean(values)) if values else None
 
@@ -87,7 +96,8 @@ def terminal_table(encoder: str, table: Metrics) -> "Table":
     """Return the table of one encoder for rich to print."""
     from rich.table import Table
 
-    result = Table(title=f"{encoder}: enrolment clean, test in the condition")
+    title = "trial lists" if of_lists(table) else "enrolment clean, test in the condition"
+    result = Table(title=f"{encoder}: {title}")
     for number, name in enumerate(HEADER):
         result.add_column(name, justify="left" if number == 0 else "right")
     for line in rows(table):
@@ -96,7 +106,10 @@ def terminal_table(encoder: str, table: Metrics) -> "Table":
 
 
 def summary_line(encoder: str, table: Metrics) -> str:
-    """Return one line on an encoder: the EER on clean speech and the mean over the noisy conditions."""
+    """Return one line on an encoder: the EER on clean speech and the mean over noisy conditions, or on each list."""
+    if of_lists(table):
+        changes = (f"{name} EER {row[RAW]['eer']:.2f} -> {row[SEED]['eer']:.2f} %" for name, row in table.items())
+        return f"{encoder}: {', '.join(changes)}"
     clean = table[CLEAN]
     text = f"{encoder}: clean EER {clean[RAW]['eer']:.2f} -> {clean[SEED]['eer']:.2f} %"
     before, after = mean_noisy(table, RAW), mean_noisy(table, SEED)
@@ -118,28 +131,34 @@ def markdown_report(
         if extract.eval_frames is None
         else f"{extract.eval_crops} crops of {extract.eval_frames} frames"
     )
+    trials = (
+        f"Enrolment clean, test in the condition; {crops}, cosine; all ordered pairs of different utterances, at most"
+        f" {score.max_trials:,}."
+    )
+    if all(map(of_lists, metrics.values())):
+        trials = f"Trial lists by name; {crops}, cosine."
     lines = [
         f"# Error rates on {params.corpus}",
         "",
         *([f"{corpus.title}.", ""] if corpus else []),
-        f"Enrolment clean, test in the condition; {crops}, cosine; all ordered pairs of different utterances, at most"
-        f" {score.max_trials:,}.{_disjoint(corpus)}",
+        f"{trials}{_disjoint(corpus)}",
         f"In brackets: 95 % interval, bootstrap over speakers ({score.bootstrap} resamples). Seed {params.seed}.",
     ]
     for encoder, table in metrics.items():
-        trials = next(iter(table.values()))[RAW]
-        lines += [
-            "",
-            f"## {encoder}",
-            "",
-            f"{trials['targets']:,} target and {trials['nontargets']:,} non-target trials.",
-            "",
-        ]
+        lines += ["", f"## {encoder}", "", *_counts(table), ""]
         lines += ["| " + " | ".join(HEADER) + " |", "|---" + "|---:" * (len(HEADER) - 1) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in rows(table)]
         if quality and encoder in quality:
             lines += ["", *markdown(quality[encoder])]
     return "\n".join(lines) + "\n"
+
+
+def _counts(table: Metrics) -> list[str]:
+    texts = {
+        name: f"{row[RAW]['targets']:,} target and {row[RAW]['nontargets']:,} non-target trials."
+        for name, row in table.items()
+    }
+    return [f"- {name}: {text}" for name, text in texts.items()] if of_lists(table) else [next(iter(texts.values()))]
 
 
 def _disjoint(corpus: Corpus | None) -> str:
@@ -174,12 +193,13 @@ def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
 def write_scores(
     path: Place, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
 ) -> None:
-    """Write a score a trial as CSV."""
+    """Write a score a trial as CSV, with its label if it has one; `enrol` are utterances or models."""
+    labels = itertools.repeat("") if trials.target is None else map(str, trials.target.astype(int))
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("label", "enrolment", "test", "score"))
-        for left, right, target, value in zip(trials.enrol, trials.test, trials.target, scores, strict=True):
-            writer.writerow((int(target), enrol[left], test[right], f"{value:.6f}"))
+        for label, left, right, value in zip(labels, trials.enrol, trials.test, scores, strict=False):
+            writer.writerow((label, enrol[left], test[right], f"{value:.6f}"))
 
 
 def _with_interval(system: Mapping[str, Any]) -> str:

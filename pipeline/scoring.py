@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.enrolment import Models, Pooling, mean_of_units
 from pipeline.errors import StoreError, TrialError
 from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
 from pipeline.places import Place
@@ -67,7 +68,12 @@ def measure(
         speakers: speaker numbers [M] of the enrolment and of the test sides.
         bootstrap: resamples; 0 leaves the interval out.
         seed: of the bootstrap.
+
+    Raises:
+        TrialError: the trials have no labels.
     """
+    if trials.target is None:
+        raise TrialError("the trials have no labels: they can be scored, but error rates need targets and non-targets.")
     ranking = Ranking(scores, trials.target)
     roc = ranking.roc()
     targets = int(trials.target.sum())
@@ -79,18 +85,51 @@ def measure(
     return metrics, roc
 
 
-def score_list(enrol: EmbeddingStore, test: EmbeddingStore, trials: Trials) -> tuple[Trials, NDArray[np.float32]]:
+def score_list(
+    enrol: EmbeddingStore,
+    test: EmbeddingStore,
+    trials: Trials,
+    models: Models | None = None,
+    pool: Pooling = mean_of_units,
+) -> tuple[Trials, NDArray[np.float32]]:
     """Score a trial list between two stores; trials of failed utterances are left out.
+
+    Args:
+        enrol: store of the enrolment side.
+        test: store of the test side.
+        trials: rows of the test store against rows of the enrolment store, or against models.
+        models: enrolment models of the enrolment store's utterances; what failed is left out of them.
+        pool: how the utterances of a model become its vector.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.
         TrialError: no trials are left.
     """
     check_comparable(enrol, test)
-    kept = trials.keep((enrol.status[trials.enrol] == OK) & (test.status[trials.test] == OK))
+    ok = enrol.status == OK
+    enrolled = ok if models is None else models.usable(ok)
+    kept = trials.keep(enrolled[trials.enrol] & (test.status[trials.test] == OK))
     if len(kept) == 0:
         raise TrialError(f"{test.path}: no trials are left, their utterances all failed. See its failures list.")
-    return kept, cosine_scores(utterance_vectors(enrol), utterance_vectors(test), kept)
+    vectors = utterance_vectors(enrol)
+    return kept, cosine_scores(vectors if models is None else pool(vectors, models), utterance_vectors(test), kept)
+
+
+def open_systems(
+    systems: Mapping[str, Place], conditions: Sequence[str], enrolment: str
+) -> dict[tuple[str, str], EmbeddingStore]:
+    """Open the stores of all conditions and systems; StoreError unless all hold the same utterances in one space."""
+    stores = {
+        (condition, system): EmbeddingStore.open(folder / f"{condition}.zarr")
+        for condition in dict.fromkeys([enrolment, *conditions])
+        for system, folder in systems.items()
+    }
+    first = next(iter(stores.values()))
+    for (_, system), store in stores.items():
+        if store.utterances != first.utterances:
+            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
+        check_comparable(stores[enrolment, system], store)
+    return stores
 
 
 def score_systems(
@@ -126,16 +165,8 @@ def score_systems(
         TrialError: there are no trials of one class.
         StoreError: a store is missing, damaged, or holds other utterances than the rest.
     """
-    stores = {
-        (condition, system): EmbeddingStore.open(folder / f"{condition}.zarr")
-        for condition in dict.fromkeys([enrolment, *conditions])
-        for system, folder in systems.items()
-    }
+    stores = open_systems(systems, conditions, enrolment)
     first = next(iter(stores.values()))
-    for (_, system), store in stores.items():
-        if store.utterances != first.utterances:
-            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
-        check_comparable(stores[enrolment, system], store)
     usable = np.flatnonzero(np.all([store.status == OK for store in stores.values()], axis=0))
     labels = np.array(speakers_of(first.utterances, speakers, manifest))
     pairs = all_pairs(list(labels[usable]), max_trials, seed)

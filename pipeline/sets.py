@@ -43,7 +43,11 @@ def write_set(
 
     Talkers of a test set's babble are nobody's trial: their utterances are left out of the set.
     """
-    patterns: Split = getattr(corpus, split)
+    patterns: Split | None = getattr(corpus, split)
+    if patterns is None:
+        raise CorpusError(
+            f"{corpus.title}: has no {split} files, for it is a part of other corpora. Name one with train and test."
+        )
     speech = audio / "speech"
     utterances = list_utterances(speech, patterns.speech, corpus.speaker)
     # In a folder of their own, as MUSAN's, every file is a talker; nobody there is in a trial.

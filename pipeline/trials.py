@@ -14,18 +14,19 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids, `target` [M] whether same speaker."""
+    """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids (or of models, see `enrolment`)."""
 
     enrol: Index
     test: Index
-    target: NDArray[np.bool_]
+    target: NDArray[np.bool_] | None
+    """Whether same speaker [M]; None if nobody says."""
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.enrol)
 
     def keep(self, mask: NDArray[np.bool_]) -> "Trials":
         """Return the trials of a mask [M]."""
-        return Trials(self.enrol[mask], self.test[mask], self.target[mask])
+        return Trials(self.enrol[mask], self.test[mask], None if self.target is None else self.target[mask])
 
 
 def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
@@ -61,47 +62,6 @@ def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
     codes = np.sort(np.concatenate([enrol * count + test, codes]))
     enrol, test = codes // count, codes % count
     return Trials(enrol, test, group[enrol] == group[test])
-
-
-def read_trials(path: Path, enrol: Sequence[str], test: Sequence[str]) -> Trials:
-    """Read a list of lines `label enrolment test`, label 1 (target) or 0, against the ids of two stores.
-
-    Raises:
-        TrialError: a malformed line, or only one class.
-        UnknownUtteranceError: utterances that a store does not hold.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise TrialError(f"{path}: no such trial list.") from None
-    except UnicodeDecodeError as error:
-        raise TrialError(f"{path}: not a text in UTF-8 ({error}).") from error
-    rows = {name: row for row, name in enumerate(enrol)}, {name: row for row, name in enumerate(test)}
-    numbers: tuple[list[int], list[int]] = ([], [])
-    labels: list[bool] = []
-    unknown: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        fields = line.split()
-        if len(fields) != 3 or fields[0] not in ("0", "1"):
-            raise TrialError(f"{path}:{number}: expected `1|0 enrolment test`, found {line[:80]!r}.")
-        labels.append(fields[0] == "1")
-        for name, known, found in zip(fields[1:], rows, numbers, strict=True):
-            found.append(known.get(name, -1))
-            if name not in known:
-                unknown.append((number, name))
-    if unknown:
-        number, name = unknown[0]
-        trials = len({line for line, _ in unknown})
-        raise UnknownUtteranceError(
-            f"{trials:,} of {len(labels):,} trials name utterances that are not in the store, first: {name}"
-            f" ({path}:{number}). Extract them or fix the list; ids are those of the manifest."
-        )
-    target = np.array(labels, dtype=np.bool_)
-    if target.all() or not target.any():
-        raise TrialError(f"{path}: {len(target)} trials of one class only; error rates need targets and non-targets.")
-    return Trials(np.array(numbers[0]), np.array(numbers[1]), target)
 
 
 def speakers_of(utterances: Sequence[str], speakers: Mapping[str, str | None], where: Path) -> list[str]:

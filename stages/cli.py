@@ -20,12 +20,15 @@ GRACE = 3.0
 _leaving = threading.Lock()
 
 COMMANDS = {
+    "plan": "Say what a run would take: utterances, trials, bytes, hours.",
+    "corpus": "List the corpora, or check what of one is there.",
     "fetch": "Bring a corpus here: generate, download or link it.",
     "manifest": "List the utterances of a corpus, and what may be mixed into them.",
     "extract": "Encode clean and corrupted utterances into an embedding store.",
     "augment": "Re-create a corrupted view of an utterance as a WAV.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
     "enhance": "Enhance a store of embeddings with a trained model.",
+    "trials": "Build a trial list out of others.",
     "score": "Score trials, and measure error rates.",
     "report": "Put the error rates of all encoders into one table.",
     "store": "Check an embedding store.",

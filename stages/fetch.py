@@ -21,11 +21,14 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
     from rich.console import Console
 
     from pipeline.corpora import data_root as find_root
-    from pipeline.corpora import read_corpus
+    from pipeline.corpora import read_corpora, read_corpus
     from pipeline.fetch import fetch as run
+    from pipeline.named_lists import list_path
 
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     definition = read_corpus(corpora, settings.corpus)
+    known = read_corpora(corpora) if definition.trials else {}
+    lists = {name: list_path(known, name, settings.data_root) for name in definition.trials}
     target = out or Path("data/audio") / settings.corpus
     console = Console(stderr=True)
     with console.status("fetching") as status:
@@ -33,5 +36,5 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
         def show(what: str, done: int, total: int | None) -> None:
             status.update(f"{what} {done:,} of {total:,}" if total else f"{what} {done or ''}")
 
-        run(settings.corpus, definition, find_root(definition, settings.data_root), target, show)
+        run(settings.corpus, definition, find_root(definition, settings.data_root), target, show, lists)
     click.echo(f"{settings.corpus}: {definition.title}\n  in {target}; licence: {definition.licence}")

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.common import FILE, FOLDER, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.corpus import corpora_option, root_option
+from stages.lists import NamedList, named_list, tell
 
 if TYPE_CHECKING:
+    from pipeline.config import Params
     from pipeline.places import Place
 
 
@@ -20,9 +23,25 @@ if TYPE_CHECKING:
     help="A system to measure, and the folder of its <condition>.zarr; repeatable.",
 )
 @click.option("--manifest", type=FILE, help="With --system: manifest that gives the speakers.")
+@click.option(
+    "--lists",
+    type=FOLDER,
+    help="With --system: folder of trial lists, one file each; if it holds any, they are scored in place of all pairs.",
+)
 @click.option("--enrol", type=STORE, help="Without --system: store of the enrolment side.")
 @click.option("--test", type=STORE, help="Without --system: store of the test side.")
-@click.option("--trials", type=FILE, help="Without --system: trial list, lines of `1|0 enrolment test`.")
+@click.option(
+    "--trials",
+    metavar="LIST",
+    help="Without --system: a trial list, as a file or by its name in --corpora (`seed corpus list`).",
+)
+@click.option(
+    "--enrolment",
+    type=FILE,
+    help="Without --system: lines `model utterance1 utterance2 …`; the list's enrolment side then names models.",
+)
+@corpora_option
+@root_option
 @click.option(
     "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
@@ -35,9 +54,13 @@ if TYPE_CHECKING:
 def score(
     systems: tuple[str, ...],
     manifest: Path | None,
+    lists: Path | None,
     enrol: "Place | None",
     test: "Place | None",
-    trials: Path | None,
+    trials: str | None,
+    enrolment: Path | None,
+    corpora: Path,
+    data_root: str | None,
     out: "Place",
     bootstrap: int | None,
     max_trials: int | None,
@@ -46,53 +69,87 @@ def score(
 ) -> None:
     """Score trials by cosine, and measure EER (percent) and minDCF.
 
-    With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file. Without:
-    one trial list between two stores.
+    With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
+    trials of each list of --lists in place of them. Without: one trial list between two stores: `1|0 enrolment test`,
+    `enrolment test target|nontarget`, a table with a header such as `modelid,segmentid,targettype`, or pairs without
+    labels, which are scored but not measured.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
-    if systems and (manifest is None or any(listed.values())):
-        raise click.UsageError("--system goes with --manifest, and not with --enrol, --test or --trials")
-    if not systems and not all(listed.values()):
+    if systems and (manifest is None or enrolment or any(listed.values())):
+        raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
+    if not systems and (lists or not all(listed.values())):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
-    settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials})
+    settings = load_params(
+        params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials, "data_root": data_root}
+    )
     if enrol and test and trials:
-        _score_list(enrol, test, trials, out)
+        _score_list(enrol, test, named_list(trials, corpora, settings.data_root), enrolment, out)
     elif manifest:
-        from pipeline.manifest import read_manifest
-        from pipeline.report import write_det, write_json
-        from pipeline.scoring import score_systems
+        _score_systems(_folders(systems), manifest, lists, settings, out)
 
-        speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
-        with progress_bar("scoring", len(settings.conditions)) as advance:
+
+def _score_systems(
+    systems: dict[str, "Place"], manifest: Path, lists: Path | None, settings: "Params", folder: "Place"
+) -> None:
+    from pipeline.listed import open_lists, score_lists
+    from pipeline.manifest import read_manifest
+    from pipeline.report import write_det, write_json
+    from pipeline.scoring import score_systems
+
+    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
+    conditions, score = settings.conditions, settings.score
+    listed = open_lists(lists, systems, conditions[0]) if lists else {}
+    for name, found in listed.items():
+        tell(found, NamedList(name, lists / name if lists else Path(name)))
+    with progress_bar("scoring", max(1, len(listed)) * len(conditions)) as advance:
+        if listed:
+            trials = {name: found.trials for name, found in listed.items()}
+            table, rocs = score_lists(
+                systems, trials, conditions, "clean", speakers, score.bootstrap, settings.seed, lambda _: advance(1)
+            )
+        else:
             table, rocs = score_systems(
-                _folders(systems),
-                settings.conditions,
+                systems,
+                conditions,
                 "clean",
                 speakers,
                 manifest,
-                settings.score.max_trials,
-                settings.score.bootstrap,
+                score.max_trials,
+                score.bootstrap,
                 settings.seed,
                 lambda _: advance(1),
             )
-        write_json(out / "metrics.json", table)
-        write_det(out / "det.csv", rocs)
-    click.echo(f"{out / 'metrics.json'}: written")
+    write_json(folder / "metrics.json", table)
+    write_det(folder / "det.csv", rocs)
+    click.echo(f"{folder / 'metrics.json'}: written")
 
 
-def _score_list(enrol: "Place", test: "Place", trials: Path, folder: "Place") -> None:
+def _score_list(enrol: "Place", test: "Place", trials: NamedList, enrolment: Path | None, folder: "Place") -> None:
+    from pipeline.enrolment import read_models
     from pipeline.report import write_det, write_json, write_scores
     from pipeline.scoring import measure, score_list
     from pipeline.store import EmbeddingStore
-    from pipeline.trials import read_trials
+    from pipeline.trial_lists import read_list
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
-    kept, scores = score_list(left, right, read_trials(trials, left.utterances, right.utterances))
+    models = read_models(enrolment, left.utterances) if enrolment else None
+    names = models.names if models else left.utterances
+    where = "among the enrolment models or in the store" if models else "in the store"
+    listed = read_list(trials.path, names, right.utterances, where)
+    tell(listed, trials)
+    kept, scores = score_list(left, right, listed.trials, models)
+    write_scores(folder / "scores.csv", names, right.utterances, kept, scores)
+    if kept.target is None:
+        for name in ("metrics.json", "det.csv"):  # of an earlier run with labels: they would pass for this one's
+            (folder / name).unlink(missing_ok=True)
+        click.echo(f"{folder / 'scores.csv'}: {len(kept):,} scores")
+        click.echo("  the list has no labels, so there are no error rates", err=True)
+        return
     metrics, roc = measure(scores, kept)
     write_json(folder / "metrics.json", metrics)
     write_det(folder / "det.csv", {(test.stem, enrol.stem): roc})
-    write_scores(folder / "scores.csv", left.utterances, right.utterances, kept, scores)
     click.echo(f"EER {metrics['eer']:.2f} %, minDCF(0.01) {metrics['min_dcf_0.01']:.3f}, {len(kept):,} trials")
+    click.echo(f"{folder / 'metrics.json'}: written")
 
 
 def _folders(systems: tuple[str, ...]) -> dict[str, "Place"]:

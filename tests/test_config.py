@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from pipeline.config import Params, read_params
 from pipeline.errors import ConfigError
@@ -21,6 +22,19 @@ def test_the_parameter_file_is_valid_and_frozen() -> None:
 def test_the_built_in_defaults_are_those_of_the_parameter_file() -> None:
     written = read_params(PROJECT / "params.yaml").model_dump(exclude={"sets", "conditions"})
     assert Params().model_dump(exclude={"sets", "conditions"}) == written
+
+
+def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
+    paper, default = (read_params(PROJECT / name).model_dump() for name in ("params/paper.yaml", "params.yaml"))
+    written = YAML(typ="safe").load((PROJECT / "params/paper.yaml").read_text())
+    for section in ("manifest", "extract", "train", "enhance", "score", "quality"):
+        assert set(written[section]) == set(default[section])  # DVC misses a parameter that the file leaves out
+    assert paper["train"]["network"] == {"predict": "sample", "precondition": "none", "blocks": 3, "dropout": 0.1}
+    assert (paper["extract"]["eval_crops"], paper["extract"]["eval_frames"], paper["extract"]["frames"]) == (
+        10,
+        400,
+        200,
+    )
 
 
 @pytest.mark.parametrize(

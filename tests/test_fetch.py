@@ -34,6 +34,26 @@ def test_recordings_are_linked_and_other_roles_are_empty_folders(tmp_path: Path,
     assert (tmp_path / "out/speech/a/1.wav").is_file()
 
 
+def test_a_role_of_several_folders_and_trial_lists_are_links(tmp_path: Path, write_voice: WriteVoice) -> None:
+    for name in ("one", "deep/two", "three"):
+        write_voice(tmp_path / "root" / name / "1.wav", seconds=0.1)
+    (tmp_path / "list.txt").write_text("1 a b\n")
+    several = corpus(folders={"speech": ["one", "deep/two"]})
+    fetch("c", several, tmp_path / "root", tmp_path / "out", lists={"known": tmp_path / "list.txt"})
+    assert sorted(path.name for path in (tmp_path / "out/speech").iterdir()) == ["one", "two"]
+    assert (tmp_path / "out/speech/two/1.wav").is_file()
+    assert (tmp_path / "out/trials/known").read_text() == "1 a b\n"
+    fetch("c", corpus(folders={"speech": ["three", "one"]}), tmp_path / "root", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out/speech").iterdir()) == ["one", "three"]
+    assert list((tmp_path / "out/trials").iterdir()) == []
+    fetch("c", corpus(folders={"speech": "one"}), tmp_path / "root", tmp_path / "out")
+    assert (tmp_path / "out/speech/1.wav").is_file()
+    fetch("c", several, tmp_path / "root", tmp_path / "out")
+    assert (tmp_path / "root/one/1.wav").is_file()
+    with pytest.raises(CorpusError, match=r"no folder .*root/gone"):
+        fetch("c", corpus(folders={"speech": ["one", "gone"]}), tmp_path / "root", tmp_path / "out")
+
+
 def test_a_root_that_is_not_there_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no folder .*nowhere/voices\. Point SEED_DATA or data_root"):
         fetch("c", corpus(), tmp_path / "nowhere", tmp_path / "out")

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import TrialError, UnknownUtteranceError
-from pipeline.trials import all_pairs, read_trials, speakers_of
-
-IDS = ("a/1.wav", "a/2.wav", "b/1.wav")
+from pipeline.trials import all_pairs, speakers_of
 
 
 @given(speakers=st.lists(st.sampled_from("abcd"), min_size=3, max_size=15).filter(lambda s: 1 < len(set(s)) < len(s)))
@@ -41,37 +39,6 @@ def test_above_the_limit_a_seeded_sample_is_drawn_that_keeps_the_targets() -> No
 def test_a_set_with_one_class_of_trials_is_an_error(speakers: list[str], kind: str) -> None:
     with pytest.raises(TrialError, match=kind):
         all_pairs(speakers, 100, 0)
-
-
-def test_a_list_is_read_as_row_numbers(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("1 a/1.wav a/2.wav\n\n0  b/1.wav\ta/1.wav\n")
-    trials = read_trials(tmp_path / "t.txt", IDS, IDS[::-1])
-    assert trials.enrol.tolist() == [0, 2]
-    assert trials.test.tolist() == [1, 2]
-    assert trials.target.tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("1 a/1.wav\n", "t.txt:1: expected"),
-        ("1 a/1.wav a/2.wav\ntarget a/1.wav b/1.wav\n", "t.txt:2: expected"),
-        ("1 a/1.wav a/2.wav\n", "1 trials of one class only"),
-        ("", "0 trials of one class only"),
-    ],
-)
-def test_a_malformed_or_one_sided_list_is_an_error(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(TrialError, match=says):
-        read_trials(tmp_path / "t.txt", IDS, IDS)
-
-
-def test_unknown_utterances_are_counted_and_the_first_is_placed(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("1 a/1.wav a/2.wav\n0 z/1.wav b/1.wav\n0 z/1.wav q/1.wav\n")
-    with pytest.raises(UnknownUtteranceError, match=r"2 of 3 trials .* first: z/1\.wav \(.*t\.txt:2\)"):
-        read_trials(tmp_path / "t.txt", IDS, IDS)
-    with pytest.raises(TrialError, match="no such trial list"):
-        read_trials(tmp_path / "none.txt", IDS, IDS)
 
 
 def test_speakers_come_from_the_manifest(tmp_path: Path) -> None:

@@ -137,6 +137,15 @@ def condition_steps(name: str) -> tuple[Effect, ...]:
     return () if name == "clean" else tuple(_part(part, name) for part in name.split("_"))
 
 
+def is_condition(name: str) -> bool:
+    """Return whether a name is one of a condition."""
+    try:
+        condition_steps(name)
+    except ConfigError:
+        return False
+    return True
+
+
 def _part(part: str, name: str) -> Effect:
     for pattern, key in _PARTS:
         match = pattern.fullmatch(part)

@@ -70,6 +70,10 @@ def test_every_stage_explains_its_options(capsys: pytest.CaptureFixture[str], co
         ["manifest", "--corpus", "demo", "--pattern", "*", "--out", "x"],
         ["score", "--out", "x"],
         ["score", "--system", "raw", "--manifest", "m.csv", "--out", "x"],
+        ["score", "--enrol", "a", "--test", "a", "--trials", "t", "--lists", ".", "--out", "x"],
+        ["score", "--system", "raw=r", "--manifest", "m.csv", "--enrolment", "m.csv", "--out", "x"],
+        ["trials", "vcmix", "--bogus"],
+        ["corpus", "check"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str], place: Path, arguments: list[str]) -> None:

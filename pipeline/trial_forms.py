@@ -1,0 +1,104 @@
+"""The forms a trial list comes in: which column is what, and how a block of lines is cut into fields."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TARGET = frozenset({b"1", b"target", b"tgt", b"true"})
+NONTARGET = frozenset({b"0", b"nontarget", b"non-target", b"imp", b"impostor", b"imposter", b"false"})
+_DIGITS, _WORDS = frozenset({b"1", b"0"}), (TARGET | NONTARGET) - {b"1", b"0"}
+
+_ENROL = frozenset(
+    f"{name}{suffix}" for name in ("model", "enrol", "enroll", "enrolment", "enrollment") for suffix in ("", "id")
+) | {"utt1", "path1", "file1"}
+_TEST = frozenset(f"{name}{suffix}" for name in ("segment", "test", "testsegment") for suffix in ("", "id")) | {
+    "utt2",
+    "path2",
+    "file2",
+}
+_LABEL = frozenset({"targettype", "target", "label", "key", "trialtype"})
+
+_SPACE = np.zeros(256, dtype=np.bool_)
+_SPACE[list(b" \t\n\r\v\f")] = True
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a line is written: the columns of enrolment, test and label (None: unlabeled), of how many in all."""
+
+    name: str
+    width: int
+    enrol: int
+    test: int
+    label: int | None
+    labels: frozenset[bytes] = frozenset()
+    """What may stand in the label's column."""
+    delimiter: bytes | None = None
+    """None: any white space."""
+    header: bool = False
+    shape: str = ""
+    """How to tell a person what a line should look like."""
+
+
+VOXCELEB = Form("VoxCeleb", 3, 1, 2, 0, _DIGITS, shape="1|0 enrolment test")
+KALDI = Form("Kaldi", 3, 0, 1, 2, _WORDS, shape="enrolment test target|nontarget")
+UNLABELED = Form("unlabeled", 2, 0, 1, None, shape="enrolment test")
+KNOWN = (KALDI, VOXCELEB, UNLABELED)
+"""In the order in which they are tried: a model may be called 1, while nobody is called target."""
+
+
+def detect(line: bytes) -> Form | None:
+    """Return the form that a list's first line shows, or None if it shows none."""
+    delimiter = next((mark for mark in (b"\t", b",", b";") if mark in line), None)
+    found = _header(cells(line, delimiter), delimiter) or _header(line.split(), None)
+    if found:
+        return found
+    fields = line.split()
+    return next((form for form in KNOWN if _fits(form, fields)), None)
+
+
+def cells(line: bytes, delimiter: bytes | None) -> list[bytes]:
+    """Return the fields of one line, without white space and quotes around them."""
+    return line.split() if delimiter is None else [cell.strip(b'" \t\r') for cell in line.split(delimiter)]
+
+
+def _header(names: Sequence[bytes], delimiter: bytes | None) -> Form | None:
+    """Return the form of a header that names an enrolment and a test column, or None."""
+    plain = [name.decode("utf-8", "replace").lower().translate(str.maketrans("", "", "_-. ")) for name in names]
+    enrol, test, label = (
+        [place for place, name in enumerate(plain) if name in known] for known in (_ENROL, _TEST, _LABEL)
+    )
+    if len(enrol) != 1 or len(test) != 1 or len(label) > 1:
+        return None
+    shape = (delimiter or b" ").decode().join(name.decode("utf-8", "replace") for name in names)
+    column = label[0] if label else None
+    return Form("table", len(names), enrol[0], test[0], column, TARGET | NONTARGET, delimiter, True, shape)
+
+
+def _fits(form: Form, fields: Sequence[bytes]) -> bool:
+    if len(fields) != form.width:
+        return False
+    # `1 a` is a VoxCeleb line cut short rather than an utterance called 1.
+    return fields[0] not in _DIGITS if form.label is None else fields[form.label].lower() in form.labels
+
+
+def cut(block: bytes, form: Form) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Cut whole lines into fields: how many each line [L] has (blank ones: 0), and all of them in turn."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    if not block.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    if form.delimiter is None:
+        space = _SPACE[data]
+        begins = np.flatnonzero(~space & np.concatenate([[True], space[:-1]]))
+        return np.diff(np.searchsorted(begins, ends), prepend=0), block.split()
+    marks = np.diff(np.searchsorted(np.flatnonzero(data == ord(form.delimiter)), ends), prepend=0)
+    filled = np.diff(ends, prepend=-1) > 1 + (data[ends - 1] == ord("\r"))
+    lines = re.sub(rb"(?:\r?\n)+", b"\n", block).strip(b"\r\n").replace(b"\n", form.delimiter)
+    fields = lines.split(form.delimiter) if lines else []
+    if b'"' in lines or b" " in lines:
+        fields = [field.strip(b'" ') for field in fields]
+    return np.where(filled, marks + 1, 0), fields

@@ -1,0 +1,75 @@
+"""`seed corpus`: which corpora are defined, and what of one is there."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import NEW, load_params, params_option
+
+corpora_option = click.option(
+    "--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions."
+)
+root_option = click.option(
+    "--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]"
+)
+
+
+@click.group()
+def corpus() -> None:
+    """Corpora: list those that are defined, check what of one is there."""
+
+
+@corpus.command("list")
+@corpora_option
+def list_corpora(corpora: Path) -> None:
+    """List the corpora that are defined, and the trial lists that come with them."""
+    from pipeline.corpora import read_corpora
+
+    for name, found in read_corpora(corpora).items():
+        click.echo(f"{name}: {found.title}")
+        if found.parts:
+            click.echo(f"  of {', '.join(found.parts)}")
+        for trials, published in found.lists.items():
+            count = f"{published.trials:,} trials" if published.trials else "trials"
+            click.echo(f"  {trials}: {count}, {published.path}")
+
+
+@corpus.command()
+@click.argument("name")
+@click.option("--sample", type=click.IntRange(min=1), default=5, show_default=True, help="Files of each kind to read.")
+@corpora_option
+@root_option
+@params_option
+def check(name: str, sample: int, corpora: Path, data_root: str | None, params: Path | None) -> None:
+    """Say what of a corpus, and of the parts it is put together from, is there; exit code 1 if something is missing.
+
+    Files are counted and held against the published numbers, some are read, and trial lists are counted.
+    """
+    from pipeline.corpora import data_root as find_root
+    from pipeline.corpora import read_corpora
+    from pipeline.errors import CorpusError
+    from pipeline.holdings import holdings
+    from pipeline.named_lists import parts_of
+
+    settings = load_params(params, {"data_root": data_root})
+    known = read_corpora(corpora)
+    parts = parts_of(known, name)
+    missing: dict[str, int] = {}
+    click.echo(f"{name}, below {find_root(known[name], settings.data_root)}")
+    for found in holdings(known, name, settings.data_root, sample):
+        expected = f" of {found.expected:,}" if found.expected is not None else ""
+        says = found.missing or found.remark or "ok"
+        click.echo(f"  {found.corpus:16} {found.what:44} {found.found:>9,}{expected:13} {says}")
+        if found.missing:
+            missing[found.corpus] = missing.get(found.corpus, 0) + 1
+    for part in missing:
+        origin = parts[part].origin
+        click.echo(f"{part}: {parts[part].title}; licence: {parts[part].licence}")
+        click.echo(f"  from {origin.page or 'wherever you have it'}{': ' + origin.terms if origin.terms else ''}")
+    if parts[name].origin.synthesis:
+        click.echo(f"  nothing to get by hand: `seed fetch --corpus {name}` synthesises it")
+    if missing:
+        raise CorpusError(
+            f"corpus {name}: {sum(missing.values())} of the above are missing or damaged. Get them, or point SEED_DATA"
+            " or data_root to the folder that holds them."
+        )

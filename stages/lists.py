@@ -1,0 +1,49 @@
+"""Trial lists given by file or by name, and what is worth telling of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.corpora import PublishedList
+    from pipeline.trial_lists import TrialList
+
+
+@dataclass(frozen=True)
+class NamedList:
+    """A trial list's file; of one that was given by name also what was published of it."""
+
+    name: str
+    path: Path
+    published: "PublishedList | None" = None
+
+
+def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
+    """Find a list that is given as a file, else by its name in the corpus definitions."""
+    from pipeline.corpora import read_corpora
+    from pipeline.errors import TrialError
+    from pipeline.named_lists import find_list, list_path
+
+    if Path(given).exists():
+        return NamedList(given, Path(given))
+    if not corpora.is_file():
+        raise TrialError(f"{given}: no such trial list, and no corpus definitions {corpora} to look the name up in.")
+    known = read_corpora(corpora)
+    return NamedList(given, list_path(known, given, root), find_list(known, given)[1])
+
+
+def tell(read: "TrialList", given: NamedList) -> None:
+    """Say on stderr what is odd about a list that can be scored all the same."""
+    from pipeline.named_lists import difference
+    from pipeline.trial_lists import Counts
+
+    target = read.trials.target
+    found = Counts(len(read.trials), None if target is None else int(target.sum()))
+    odd = difference(given.name, given.published, found) if given.published else None
+    if odd:
+        click.echo(f"  {odd}; they are scored as they are", err=True)
+    if read.duplicates:
+        both = f", {read.contradictions:,} pairs with both labels" if read.contradictions else ""
+        click.echo(f"  {given.path}: {read.duplicates:,} trials repeat an earlier one{both}", err=True)

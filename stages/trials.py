@@ -1,0 +1,47 @@
+"""`seed trials`: lists that are made out of others."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import NEW, load_params, params_option
+from stages.corpus import corpora_option, root_option
+from stages.lists import named_list
+
+
+@click.group()
+def trials() -> None:
+    """Trial lists: build one out of others."""
+
+
+@trials.command()
+@click.option("--vox1-o", default="vox1-o-cleaned", show_default=True, help="List with the targets, a file or a name.")
+@click.option(
+    "--voxconverse", default="voxconverse-sv", show_default=True, help="List with the non-targets, a file or a name."
+)
+@click.option("--out", type=NEW, help="List to write.  [default: where the definition of vc-mix has it]")
+@corpora_option
+@root_option
+@params_option
+def vcmix(
+    vox1_o: str, voxconverse: str, out: Path | None, corpora: Path, data_root: str | None, params: Path | None
+) -> None:
+    """Build VC-Mix: the targets of Vox1-O and the non-targets of the VoxConverse speaker verification list."""
+    from pipeline.corpora import data_root as find_root
+    from pipeline.corpora import read_corpora
+    from pipeline.named_lists import find_list
+    from pipeline.vcmix import NONTARGETS, TARGETS, write_vcmix
+
+    settings = load_params(params, {"data_root": data_root})
+    lists = [named_list(given, corpora, settings.data_root).path for given in (vox1_o, voxconverse)]
+    if out is None:
+        corpus, published = find_list(read_corpora(corpora), "vc-mix")
+        out = find_root(corpus, settings.data_root) / published.path
+    targets, nontargets = write_vcmix(*lists, out)
+    click.echo(f"{out}: {targets:,} targets of {lists[0]}, {nontargets:,} non-targets of {lists[1]}")
+    if (targets, nontargets) != (TARGETS, NONTARGETS):
+        click.echo(
+            f"  the published VC-Mix has {TARGETS:,} targets and {NONTARGETS:,} non-targets: figures on this list"
+            f" ({targets:,} and {nontargets:,}) do not compare with published ones",
+            err=True,
+        )

@@ -1,0 +1,104 @@
+"""`seed score` of one trial list: by file, by name, with models, without labels."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.journal import write_store
+from pipeline.store import OK
+from tests.stages.test_cli import run
+
+CORPORA = """
+one:
+  title: t
+  licence: l
+  lists:
+    known: {path: lists/known.txt, trials: 3, targets: 1, source: the page}
+    gone: {path: lists/gone.txt, source: the page of its publisher}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a store of three speakers, definitions and lists."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEED_DATA", raising=False)
+    rng = np.random.default_rng(0)
+    ids = [f"{speaker}/{number}.wav" for speaker in "abc" for number in range(3)]
+    values = np.repeat(rng.standard_normal((3, 1, 1, 8)), 3, axis=0) + 0.1 * rng.standard_normal((9, 1, 1, 8))
+    attributes = {"encoder": "toy", "weights_sha256": "0", "dim": 8}
+    write_store(tmp_path / "s.zarr", ids, values.astype(np.float32), np.full(9, OK, np.uint8), attributes)
+    (tmp_path / "c.yaml").write_text(CORPORA)
+    (tmp_path / "root/lists").mkdir(parents=True)
+    (tmp_path / "root/lists/known.txt").write_text("1 a/0.wav a/1.wav\n0 a/0.wav b/1.wav\n0 c/0.wav b/1.wav\n")
+    return tmp_path
+
+
+STORES = ["score", "--enrol", "s.zarr", "--test", "s.zarr", "--corpora", "c.yaml", "--data-root", "root", "--out", "r"]
+
+
+def test_a_list_is_scored_by_its_name(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    code, out, err = run(capsys, *STORES, "--trials", "known")
+    assert (code, err) == (0, "")
+    assert "EER 0.00 %" in out
+    assert json.loads((place / "r/metrics.json").read_text())["nontargets"] == 2
+    (place / "root/lists/known.txt").write_text(
+        "1 a/0.wav a/1.wav\n0 a/0.wav b/1.wav\n0 a/0.wav b/1.wav\n1 c/0.wav c/1.wav\n"
+    )
+    code, _, err = run(capsys, *STORES, "--trials", "known")
+    assert code == 0
+    assert "trial list known: 4 trials where 3 are published and 2 targets where 1 are published" in err
+    assert "root/lists/known.txt: 1 trials repeat an earlier one\n" in err
+
+
+def test_models_enrol_with_several_utterances(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "m.txt").write_text("anna a/0.wav a/2.wav\nbert b/0.wav\n")
+    (place / "t.csv").write_text("modelid,segmentid,targettype\nanna,a/1.wav,target\nbert,a/1.wav,nontarget\n")
+    code, out, _ = run(capsys, *STORES, "--trials", "t.csv", "--enrolment", "m.txt")
+    assert code == 0
+    assert "2 trials" in out
+    rows = list(csv.DictReader((place / "r/scores.csv").open()))
+    assert [(row["label"], row["enrolment"], row["test"]) for row in rows] == [
+        ("1", "anna", "a/1.wav"),
+        ("0", "bert", "a/1.wav"),
+    ]
+    (place / "t.csv").write_text("modelid,segmentid,targettype\nanna,a/1.wav,target\ncarl,a/1.wav,nontarget\n")
+    code, _, err = run(capsys, *STORES, "--trials", "t.csv", "--enrolment", "m.txt")
+    assert code == 1
+    assert "not among the enrolment models or in the store, first: carl (t.csv:3)" in err
+
+
+def test_a_list_without_labels_is_scored_and_not_measured(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    run(capsys, *STORES, "--trials", "known")
+    (place / "t.txt").write_text("a/0.wav a/1.wav\nc/0.wav b/1.wav\n")
+    code, out, err = run(capsys, *STORES, "--trials", "t.txt")
+    assert code == 0
+    assert "2 scores" in out
+    assert "has no labels, so there are no error rates" in err
+    assert (place / "r/scores.csv").read_text().splitlines()[1].startswith(",a/0.wav,a/1.wav,0.9")
+    assert not (place / "r/metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--trials", "unheard"], "no trial list 'unheard': neither a file nor one of known, gone"),
+        (["--trials", "gone"], "no file root/lists/gone.txt. Get it: the page of its publisher"),
+        (["--trials", "t.txt", "--corpora", "none.yaml"], "t.txt: no such trial list"),
+        (["--trials", "root"], "root: is a folder"),
+        (["--trials", "s.txt"], "the list's ids begin with 'wav/', and the list has the extension '.flac'"),
+    ],
+)
+def test_a_list_that_will_not_do_is_one_line(
+    capsys: pytest.CaptureFixture[str], place: Path, arguments: list[str], says: str
+) -> None:
+    (place / "s.txt").write_text("1 wav/a/0.flac wav/a/1.flac\n")
+    code, _, err = run(capsys, *STORES, *arguments)
+    assert code == 1
+    assert err.startswith("seed: error: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (place / "r").exists()
