@@ -1,10 +1,15 @@
 """`seed score`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stages.common import FILE, FOLDER, NEW, load_params, params_option, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.operating_points import OperatingPoint
 
 
 @click.command()
@@ -23,7 +28,7 @@ from stages.common import FILE, FOLDER, NEW, load_params, params_option, progres
     "--out", type=NEW, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % interval.  [default: 200]"
+    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
 )
 @click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of sampled trials and of the bootstrap.  [default: 0]")
@@ -40,10 +45,10 @@ def score(
     seed: int | None,
     params: Path | None,
 ) -> None:
-    """Score trials by cosine, and measure EER (percent) and minDCF.
+    """Score trials by cosine, and measure EER (percent), minDCF and minCllr (bits).
 
     With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file. Without:
-    one trial list between two stores.
+    one trial list between two stores. Systems are compared with the first, by a paired bootstrap over speakers.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
     if systems and (manifest is None or any(listed.values())):
@@ -52,7 +57,7 @@ def score(
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials})
     if enrol and test and trials:
-        _score_list(enrol, test, trials, out)
+        _score_list(enrol, test, trials, out, settings.score.operating_points)
     elif manifest:
         from pipeline.manifest import read_manifest
         from pipeline.report import write_det, write_json
@@ -69,6 +74,7 @@ def score(
                 settings.score.max_trials,
                 settings.score.bootstrap,
                 settings.seed,
+                settings.score.operating_points,
                 lambda _: advance(1),
             )
         write_json(out / "metrics.json", table)
@@ -76,19 +82,21 @@ def score(
     click.echo(f"{out / 'metrics.json'}: written")
 
 
-def _score_list(enrol: Path, test: Path, trials: Path, folder: Path) -> None:
+def _score_list(enrol: Path, test: Path, trials: Path, folder: Path, points: "Sequence[OperatingPoint]") -> None:
+    from pipeline.metrics import figures, thin
     from pipeline.report import write_det, write_json, write_scores
-    from pipeline.scoring import measure, score_list
+    from pipeline.scoring import score_list
     from pipeline.store import EmbeddingStore
     from pipeline.trials import read_trials
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
     kept, scores = score_list(left, right, read_trials(trials, left.utterances, right.utterances))
-    metrics, roc = measure(scores, kept)
+    metrics, roc = figures(scores, kept.target, points)
     write_json(folder / "metrics.json", metrics)
-    write_det(folder / "det.csv", {(test.stem, enrol.stem): roc})
+    write_det(folder / "det.csv", {(test.stem, enrol.stem): thin(roc)})
     write_scores(folder / "scores.csv", left.utterances, right.utterances, kept, scores)
-    click.echo(f"EER {metrics['eer']:.2f} %, minDCF(0.01) {metrics['min_dcf_0.01']:.3f}, {len(kept):,} trials")
+    cost = f"minDCF({points[0].name}) {metrics[f'min_dcf_{points[0].name}']:.3f}"
+    click.echo(f"EER {metrics['eer']:.2f} %, {cost}, {len(kept):,} trials")
 
 
 def _folders(systems: tuple[str, ...]) -> dict[str, Path]:
