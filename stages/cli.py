@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "Train SEED on a store of clean and noisy embeddings.",
     "enhance": "Enhance a store of embeddings with a trained model.",
     "score": "Score trials, and measure error rates.",
+    "metrics": "Measure scores from elsewhere.",
+    "compare": "Compare two systems by their scores of the same trials.",
     "report": "Put the error rates of all encoders into one table.",
     "store": "Check an embedding store.",
     "clean": "Remove what stopped extractions have left.",
