@@ -34,7 +34,9 @@ COST = "min_dcf_"
 
 SIGNIFICANT = 0.05
 """Changes of the EER with a p below are marked."""
-FOOTNOTE = f"`*`: p < {SIGNIFICANT} of no change (two-sided, paired bootstrap over speakers, each condition by itself)."
+FOOTNOTE = (
+    f"`*`: the EERs differ, p < {SIGNIFICANT} (two-sided, paired bootstrap over speakers; each condition by itself)."
+)
 
 
 def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
