@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
+from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -112,6 +113,13 @@ class Score(Frozen):
 
     max_trials: int = Field(1_000_000, ge=2)
     bootstrap: int = Field(200, ge=0)
+    operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
+
+    @model_validator(mode="after")
+    def _points_differ(self) -> "Score":
+        if len({point.name for point in self.operating_points}) < len(self.operating_points):
+            raise ValueError("operating_points must differ from each other")
+        return self
 
 
 class Quality(Frozen):

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TrialError
-from pipeline.metrics import Roc
+from pipeline.metrics import Roc, compare, thin
+from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.places import Place
-from pipeline.scoring import cosine_scores, measure, open_systems, utterance_vectors
+from pipeline.scoring import cosine_scores, open_systems, utterance_vectors
 from pipeline.store import OK, EmbeddingStore
 from pipeline.trial_lists import TrialList, read_list
 from pipeline.trials import Index, Trials
@@ -42,6 +43,7 @@ def score_lists(
     speakers: Mapping[str, str | None],
     bootstrap: int,
     seed: int,
+    points: Sequence[OperatingPoint] = STANDARD,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
     """Measure every system on every list, enrolled on `enrolment`, on the same trials throughout.
@@ -56,6 +58,7 @@ def score_lists(
         speakers: speaker by utterance id, where known.
         bootstrap: resamples of the confidence interval.
         seed: of the bootstrap.
+        points: where detection costs are measured.
         progress: called with each row's name as it is done.
 
     Returns:
@@ -73,18 +76,17 @@ def score_lists(
     numbers = _numbered([speakers.get(name) for name in first.utterances])
     enrolled = {system: utterance_vectors(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    rocs = {}
+    rocs: dict[tuple[str, str], Roc] = {}
     for condition in conditions:
         vectors = {system: utterance_vectors(stores[condition, system]) for system in systems}
         for name, trials in kept.items():
             row = name if condition == enrolment else f"{name}/{condition}"
             sides = numbers[trials.enrol], numbers[trials.test]
             known = all((side >= 0).all() for side in sides)
-            for system in systems:
-                scores = cosine_scores(enrolled[system], vectors[system], trials)
-                metrics, roc = measure(scores, trials, sides if known else None, bootstrap, seed)
-                table.setdefault(row, {})[system] = metrics
-                rocs[row, system] = roc
+            assert trials.target is not None  # or `_usable` would have refused it
+            scores = {system: cosine_scores(enrolled[system], vectors[system], trials) for system in systems}
+            table[row], curves = compare(scores, trials.target, sides if known else None, points, bootstrap, seed)
+            rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
             if progress:
                 progress(row)
     return table, rocs

@@ -15,7 +15,8 @@ from pipeline.config import Params
 from pipeline.corpora import Corpus
 from pipeline.errors import TrialError
 from pipeline.files import replacing
-from pipeline.metrics import Roc, det_points
+from pipeline.metrics import Roc, histogram, probit
+from pipeline.metrics.roc import Mask, Scores
 from pipeline.places import Place
 from pipeline.quality import StoreQuality, markdown
 from pipeline.trials import Trials
@@ -30,9 +31,15 @@ RAW, SEED = "raw", "seed"
 CLEAN = "clean"
 MEAN = "mean noisy"
 
-FIGURES = frozenset({"eer", "min_dcf_0.01", "min_dcf_0.05", "targets", "nontargets"})
+FIGURES = frozenset({"eer", "targets", "nontargets"})
+COST = "min_dcf_"
+"""How the names of figures begin that are least detection costs; their operating point follows."""
 
-HEADER = ("condition", "EER raw, %", "EER seed, %", "change", "minDCF 0.01 raw", "seed", "minDCF 0.05 raw", "seed")
+SIGNIFICANT = 0.05
+"""Changes of the EER with a p below are marked."""
+FOOTNOTE = (
+    f"`*`: the EERs differ, p < {SIGNIFICANT} (two-sided, paired bootstrap over speakers; each condition by itself)."
+)
 
 
 def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -52,8 +59,9 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
                 raise TrialError(f"{path}: has no condition {CLEAN}. Score it too.")
             if not all({RAW, SEED} <= set(systems) for systems in metrics[encoder].values()):
                 raise TrialError(f"{path}: every condition needs the systems {RAW} and {SEED}. Score both.")
-            if not all(set(systems[name]) >= FIGURES for systems in metrics[encoder].values() for name in (RAW, SEED)):
-                raise TrialError(f"{path}: lacks some of {', '.join(sorted(FIGURES))}. Score again.")
+            wanted = FIGURES | set(costs(metrics[encoder]))
+            if not all(set(systems[name]) >= wanted for systems in metrics[encoder].values() for name in (RAW, SEED)):
+                raise TrialError(f"{path}: lacks some of {', '.join(sorted(wanted))}. Score again.")
         except FileNotFoundError:
             raise TrialError(f"{path}: no metrics there. Make them with `seed score`.") from None
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
@@ -79,16 +87,33 @@ def mean_noisy(table: Metrics, system: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+def costs(table: Metrics) -> list[str]:
+    """Return the names of the least detection costs that were measured."""
+    return [key for key, value in next(iter(table.values()))[RAW].items() if key.startswith(COST) and isinstance(value, float)]
+
+
+def header(table: Metrics) -> tuple[str, ...]:
+    """Return the names of the table's columns."""
+    pairs = [(f"minDCF {key.removeprefix(COST)} raw", "seed") for key in costs(table)]
+    return ("condition", "EER raw, %", "EER seed, %", "change", *(name for pair in pairs for name in pair))
+
+
+def marked(table: Metrics) -> bool:
+    """Return whether any change of the table is significant, so that the footnote is called for."""
+    return any(_significant(systems[SEED]) for systems in table.values())
+
+
 def rows(table: Metrics) -> list[tuple[str, ...]]:
     """Return the table's rows as text, one a condition and the mean EER over the noisy ones."""
     lines = []
     for condition, systems in table.items():
         raw, seed = systems[RAW], systems[SEED]
-        costs = [f"{system[f'min_dcf_{p}']:.3f}" for p in ("0.01", "0.05") for system in (raw, seed)]
-        lines.append((condition, _with_interval(raw), _with_interval(seed), _change(raw["eer"], seed["eer"]), *costs))
+        change = _change(raw["eer"], seed["eer"]) + ("*" if _significant(seed) else "")
+        least = [f"{system[key]:.3f}" for key in costs(table) for system in (raw, seed)]
+        lines.append((condition, _with_interval(raw), _with_interval(seed), change, *least))
     before, after = mean_noisy(table, RAW), mean_noisy(table, SEED)
     if before is not None and after is not None:
-        lines.append((MEAN, f"{before:.2f}", f"{after:.2f}", _change(before, after), "", "", "", ""))
+        lines.append((MEAN, f"{before:.2f}", f"{after:.2f}", _change(before, after), *[""] * (2 * len(costs(table)))))
     return lines
 
 
@@ -97,8 +122,8 @@ def terminal_table(encoder: str, table: Metrics) -> "Table":
     from rich.table import Table
 
     title = "trial lists" if of_lists(table) else "enrolment clean, test in the condition"
-    result = Table(title=f"{encoder}: {title}")
-    for number, name in enumerate(HEADER):
+    result = Table(title=f"{encoder}: {title}", caption=FOOTNOTE.replace("`", "") if marked(table) else None)
+    for number, name in enumerate(header(table)):
         result.add_column(name, justify="left" if number == 0 else "right")
     for line in rows(table):
         result.add_row(*line, end_section=line[0] == CLEAN, style="bold" if line[0] == MEAN else None)
@@ -146,8 +171,11 @@ def markdown_report(
     ]
     for encoder, table in metrics.items():
         lines += ["", f"## {encoder}", "", *_counts(table), ""]
-        lines += ["| " + " | ".join(HEADER) + " |", "|---" + "|---:" * (len(HEADER) - 1) + "|"]
+        columns = header(table)
+        lines += ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in rows(table)]
+        if marked(table):
+            lines += ["", FOOTNOTE]
         if quality and encoder in quality:
             lines += ["", *markdown(quality[encoder])]
     return "\n".join(lines) + "\n"
@@ -181,13 +209,36 @@ def write_text(path: Place, text: str) -> None:
 
 
 def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
-    """Write DET points of several ROCs by (condition, system) as CSV, rates in percent."""
+    """Write the points of several ROCs by (condition, system) as CSV, rates in percent."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("condition", "system", "false_alarm", "miss"))
         for (condition, system), roc in rocs.items():
-            for false_alarm, miss in det_points(roc):
+            for false_alarm, miss in zip(roc.false_alarm, roc.miss, strict=True):
                 writer.writerow((condition, system, f"{100 * false_alarm:.4f}", f"{100 * miss:.4f}"))
+
+
+def write_curve(path: Place, roc: Roc) -> None:
+    """Write the points of a ROC as CSV: rates as shares, and where they lie on the axes of a DET plot."""
+    columns = (roc.threshold, roc.false_alarm, roc.miss, 1 - roc.miss, probit(roc.false_alarm), probit(roc.miss))
+    header = "threshold,false_alarm,miss,hit,probit_false_alarm,probit_miss"
+    with replacing(path) as temporary:
+        np.savetxt(temporary, np.column_stack(columns), fmt="%.6g", delimiter=",", header=header, comments="")
+
+
+def write_histogram(path: Place, scores: Scores, target: Mask) -> None:
+    """Write how many targets and non-targets have scores in each of 100 equal bins, as CSV."""
+    edges, targets, nontargets = histogram(scores, target)
+    columns = (edges[:-1], edges[1:], targets, nontargets)
+    with replacing(path) as temporary:
+        np.savetxt(
+            temporary,
+            np.column_stack(columns),
+            fmt=["%.6g", "%.6g", "%d", "%d"],
+            delimiter=",",
+            header="from,to,targets,nontargets",
+            comments="",
+        )
 
 
 def write_scores(
@@ -205,6 +256,10 @@ def write_scores(
 def _with_interval(system: Mapping[str, Any]) -> str:
     interval = system.get("eer_ci")
     return f"{system['eer']:.2f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
+
+
+def _significant(system: Mapping[str, Any]) -> bool:
+    return "p_value" in system and system["p_value"] < SIGNIFICANT
 
 
 def _change(before: float, after: float) -> str:

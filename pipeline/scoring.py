@@ -9,18 +9,16 @@ from numpy.typing import NDArray
 
 from pipeline.enrolment import Models, Pooling, mean_of_units
 from pipeline.errors import StoreError, TrialError
-from pipeline.metrics import Ranking, Roc, eer, min_dcf, speaker_bootstrap
+from pipeline.metrics import Roc, compare, thin
+from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.places import Place
 from pipeline.store import OK, SPACE, EmbeddingStore
 from pipeline.trials import Trials, all_pairs, speakers_of
 
-OPERATING_POINTS = (0.01, 0.05)
-"""P_target of the reported minDCFs."""
-
-REVISION = 1
+REVISION = 2
 """Raise it when the same stores and trials give other figures: they are then measured anew."""
 
-_BLOCK = 65_536  # trials scored at a time
+_BLOCK = 512  # trials scored at a time: their vectors stay in the cache of the processor
 
 
 def utterance_vectors(store: EmbeddingStore) -> NDArray[np.float32]:
@@ -49,40 +47,6 @@ def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"
                 f" {test.attributes.get(key)!r}. Score stores of one encoder, both raw or both enhanced by one model."
             )
-
-
-def measure(
-    scores: NDArray[np.float32],
-    trials: Trials,
-    speakers: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-    bootstrap: int = 0,
-    seed: int = 0,
-) -> tuple[dict[str, Any], Roc]:
-    """Return the metrics of scores [M], and their ROC.
-
-    `eer` is in percent, `eer_ci` its 95 % interval by bootstrap over speakers (where these are known).
-
-    Args:
-        scores: a score a trial.
-        trials: the trials.
-        speakers: speaker numbers [M] of the enrolment and of the test sides.
-        bootstrap: resamples; 0 leaves the interval out.
-        seed: of the bootstrap.
-
-    Raises:
-        TrialError: the trials have no labels.
-    """
-    if trials.target is None:
-        raise TrialError("the trials have no labels: they can be scored, but error rates need targets and non-targets.")
-    ranking = Ranking(scores, trials.target)
-    roc = ranking.roc()
-    targets = int(trials.target.sum())
-    metrics: dict[str, Any] = {"eer": 100 * eer(roc)}
-    if speakers and bootstrap:
-        metrics["eer_ci"] = [100 * bound for bound in speaker_bootstrap(ranking, *speakers, eer, bootstrap, seed)]
-    metrics |= {f"min_dcf_{p}": min_dcf(roc, p) for p in OPERATING_POINTS}
-    metrics |= {"targets": targets, "nontargets": len(trials) - targets}
-    return metrics, roc
 
 
 def score_list(
@@ -141,6 +105,7 @@ def score_systems(
     max_trials: int,
     bootstrap: int,
     seed: int,
+    points: Sequence[OperatingPoint] = STANDARD,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
     """Measure every system in every condition, enrolled on `enrolment`, on the same trials throughout.
@@ -154,12 +119,13 @@ def score_systems(
         speakers: speaker by utterance id.
         manifest: where the speakers were read from, for messages.
         max_trials: see `trials.all_pairs`.
-        bootstrap: resamples of the confidence interval.
+        bootstrap: resamples of the confidence intervals.
         seed: of trials and bootstrap.
+        points: where detection costs are measured.
         progress: called with the name of each condition as it is done.
 
     Returns:
-        Metrics by condition and system, and the ROCs by the same pair.
+        Metrics by condition and system (see `metrics.compare`), and ROCs by the same pair, thinned for plots.
 
     Raises:
         TrialError: there are no trials of one class.
@@ -170,19 +136,21 @@ def score_systems(
     usable = np.flatnonzero(np.all([store.status == OK for store in stores.values()], axis=0))
     labels = np.array(speakers_of(first.utterances, speakers, manifest))
     pairs = all_pairs(list(labels[usable]), max_trials, seed)
+    assert pairs.target is not None  # since the speakers are known
     trials = Trials(usable[pairs.enrol], usable[pairs.test], pairs.target)
     _, numbers = np.unique(labels, return_inverse=True)
     sides = numbers[trials.enrol], numbers[trials.test]
 
     enrolled = {system: utterance_vectors(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    rocs = {}
+    rocs: dict[tuple[str, str], Roc] = {}
     for condition in conditions:
-        for system in systems:
-            scores = cosine_scores(enrolled[system], utterance_vectors(stores[condition, system]), trials)
-            metrics, roc = measure(scores, trials, sides, bootstrap, seed)
-            table.setdefault(condition, {})[system] = metrics
-            rocs[condition, system] = roc
+        scores = {
+            system: cosine_scores(enrolled[system], utterance_vectors(stores[condition, system]), trials)
+            for system in systems
+        }
+        table[condition], curves = compare(scores, pairs.target, sides, points, bootstrap, seed)
+        rocs |= {(condition, system): thin(roc) for system, roc in curves.items()}
         if progress:
             progress(condition)
     return table, rocs

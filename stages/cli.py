@@ -30,6 +30,8 @@ COMMANDS = {
     "enhance": "Enhance a store of embeddings with a trained model.",
     "trials": "Build a trial list out of others.",
     "score": "Score trials, and measure error rates.",
+    "metrics": "Measure scores from elsewhere.",
+    "compare": "Compare two systems by their scores of the same trials.",
     "report": "Put the error rates of all encoders into one table.",
     "store": "Check an embedding store.",
     "clean": "Remove what stopped extractions have left.",

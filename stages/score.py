@@ -1,5 +1,6 @@
 """`seed score`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from stages.lists import NamedList, named_list, tell
 
 if TYPE_CHECKING:
     from pipeline.config import Params
+    from pipeline.operating_points import OperatingPoint
     from pipeline.places import Place
 
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
 )
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % interval.  [default: 200]"
+    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
 )
 @click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of sampled trials and of the bootstrap.  [default: 0]")
@@ -67,12 +69,13 @@ def score(
     seed: int | None,
     params: Path | None,
 ) -> None:
-    """Score trials by cosine, and measure EER (percent) and minDCF.
+    """Score trials by cosine, and measure EER (percent), minDCF and minCllr (bits).
 
     With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
-    trials of each list of --lists in place of them. Without: one trial list between two stores: `1|0 enrolment test`,
-    `enrolment test target|nontarget`, a table with a header such as `modelid,segmentid,targettype`, or pairs without
-    labels, which are scored but not measured.
+    trials of each list of --lists in place of them; systems are compared with the first, by a paired bootstrap over
+    speakers. Without: one trial list between two stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a
+    table with a header such as `modelid,segmentid,targettype`, or pairs without labels, which are scored but not
+    measured.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
     if systems and (manifest is None or enrolment or any(listed.values())):
@@ -83,7 +86,8 @@ def score(
         params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials, "data_root": data_root}
     )
     if enrol and test and trials:
-        _score_list(enrol, test, named_list(trials, corpora, settings.data_root), enrolment, out)
+        listed = named_list(trials, corpora, settings.data_root)
+        _score_list(enrol, test, listed, enrolment, out, settings.score.operating_points)
     elif manifest:
         _score_systems(_folders(systems), manifest, lists, settings, out)
 
@@ -105,7 +109,15 @@ def _score_systems(
         if listed:
             trials = {name: found.trials for name, found in listed.items()}
             table, rocs = score_lists(
-                systems, trials, conditions, "clean", speakers, score.bootstrap, settings.seed, lambda _: advance(1)
+                systems,
+                trials,
+                conditions,
+                "clean",
+                speakers,
+                score.bootstrap,
+                settings.seed,
+                score.operating_points,
+                lambda _: advance(1),
             )
         else:
             table, rocs = score_systems(
@@ -117,6 +129,7 @@ def _score_systems(
                 score.max_trials,
                 score.bootstrap,
                 settings.seed,
+                score.operating_points,
                 lambda _: advance(1),
             )
     write_json(folder / "metrics.json", table)
@@ -124,10 +137,18 @@ def _score_systems(
     click.echo(f"{folder / 'metrics.json'}: written")
 
 
-def _score_list(enrol: "Place", test: "Place", trials: NamedList, enrolment: Path | None, folder: "Place") -> None:
+def _score_list(
+    enrol: "Place",
+    test: "Place",
+    trials: NamedList,
+    enrolment: Path | None,
+    folder: "Place",
+    points: "Sequence[OperatingPoint]",
+) -> None:
     from pipeline.enrolment import read_models
+    from pipeline.metrics import figures, thin
     from pipeline.report import write_det, write_json, write_scores
-    from pipeline.scoring import measure, score_list
+    from pipeline.scoring import score_list
     from pipeline.store import EmbeddingStore
     from pipeline.trial_lists import read_list
 
@@ -145,10 +166,11 @@ def _score_list(enrol: "Place", test: "Place", trials: NamedList, enrolment: Pat
         click.echo(f"{folder / 'scores.csv'}: {len(kept):,} scores")
         click.echo("  the list has no labels, so there are no error rates", err=True)
         return
-    metrics, roc = measure(scores, kept)
+    metrics, roc = figures(scores, kept.target, points)
     write_json(folder / "metrics.json", metrics)
-    write_det(folder / "det.csv", {(test.stem, enrol.stem): roc})
-    click.echo(f"EER {metrics['eer']:.2f} %, minDCF(0.01) {metrics['min_dcf_0.01']:.3f}, {len(kept):,} trials")
+    write_det(folder / "det.csv", {(test.stem, enrol.stem): thin(roc)})
+    cost = f"minDCF({points[0].name}) {metrics[f'min_dcf_{points[0].name}']:.3f}"
+    click.echo(f"EER {metrics['eer']:.2f} %, {cost}, {len(kept):,} trials")
     click.echo(f"{folder / 'metrics.json'}: written")
 
 

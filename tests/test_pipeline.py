@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parent.parent
 CONDITIONS = ["clean", "noise0", "babble5", "reverb"]
+FIGURES = {"eer", "eer_ci", "eer_rocch", "min_dcf_0.01", "min_dcf_0.05", "min_cllr", "targets", "nontargets"}
 
 MINI = """
 mini:
@@ -117,8 +118,9 @@ def check_results(folder: Path) -> None:
     assert list(metrics["ge2e"]) == CONDITIONS
     for condition, systems in metrics["ge2e"].items():
         assert list(systems) == ["raw", "seed"]
+        assert {"eer_difference", "eer_difference_ci", "p_value"} == set(systems["seed"]) - set(systems["raw"])
         for system in systems.values():
-            assert {"eer", "eer_ci", "min_dcf_0.01", "min_dcf_0.05", "targets", "nontargets"} == set(system)
+            assert set(system) >= FIGURES
             assert (system["targets"], system["nontargets"]) == (6 * 3 * 2, 18 * 15)
             assert 0 <= system["eer"] < 50
             assert 0 <= system["min_dcf_0.01"] <= 1, condition

@@ -45,6 +45,31 @@ def test_markdown_says_what_was_done_and_what_came_out() -> None:
     assert "Seed 0" in text
 
 
+def test_significant_changes_are_marked_and_explained() -> None:
+    better, same = system(10.0) | {"p_value": 0.01}, system(10.0) | {"p_value": 0.05}
+    for clean, marks in ((same, ["+150 %", "-50 %*"]), (better, ["+150 %*", "-50 %*"])):
+        table = {"clean": {"raw": system(4.0), "seed": clean}, "noise0": {"raw": system(20.0), "seed": better}}
+        text = markdown_report({"x": table}, Params(), None)
+        assert [line.split(" | ")[3] for line in text.splitlines() if line.startswith(("| clean", "| noise0"))] == marks
+        assert text.count("p < 0.05") == 1
+        console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(terminal_table("x", table))
+        shown = console.export_text()
+        assert "-50 %*" in shown
+        assert "p < 0.05" in shown
+    assert "p < 0.05" not in markdown_report({"x": TABLE}, Params(), None)
+
+
+def test_columns_are_the_costs_that_were_measured() -> None:
+    def other(eer: float) -> dict[str, object]:
+        kept = {key: value for key, value in system(eer).items() if not key.startswith("min_dcf")}
+        return kept | {"min_dcf_0.5_10_1": 0.125, "min_cllr": 0.1}
+
+    text = markdown_report({"x": {"clean": {"raw": other(4.0), "seed": other(5.0)}}}, Params(), None)
+    assert "| condition | EER raw, % | EER seed, % | change | minDCF 0.5_10_1 raw | seed |" in text
+    assert "| +25 % | 0.125 | 0.125 |" in text
+
+
 def test_the_terminal_table_holds_every_condition() -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(terminal_table("ge2e", TABLE))
@@ -68,6 +93,7 @@ def test_a_perfect_raw_system_has_no_relative_change() -> None:
         ("[1]", "not a metrics file"),
         ('{"clean": {"raw": {}}}', "raw and seed"),
         ('{"clean": {"raw": {}, "seed": {}}}', "lacks some of eer"),
+        (json.dumps(TABLE | {"noise0": {"raw": system(1.0), "seed": {"eer": 1.0}}}), "lacks some of eer, min_dcf_0.01"),
         ("{}", "no condition clean"),
     ],
 )

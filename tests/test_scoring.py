@@ -6,7 +6,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline.errors import StoreError, TrialError
 from pipeline.journal import write_store
-from pipeline.scoring import cosine_scores, measure, score_list, score_systems, utterance_vectors
+from pipeline.operating_points import OperatingPoint
+from pipeline.scoring import cosine_scores, score_list, score_systems, utterance_vectors
 from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.trials import Trials, all_pairs
 
@@ -69,11 +70,24 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Pa
     assert table["noise5"]["seed"]["eer"] < table["noise5"]["raw"]["eer"]
     low, high = table["noise5"]["raw"]["eer_ci"]
     assert low <= table["noise5"]["raw"]["eer"] <= high
+    assert "eer_difference" not in table["noise5"]["raw"]
+    seed = table["noise5"]["seed"]
+    assert seed["eer_difference"] == pytest.approx(seed["eer"] - table["noise5"]["raw"]["eer"])
+    assert seed["eer_difference_ci"][0] <= seed["eer_difference"] <= seed["eer_difference_ci"][1] < 0
+    assert seed["p_value"] == pytest.approx(2 / 51)
     assert set(rocs) == {(c, s) for c in ("clean", "noise5") for s in ("raw", "seed")}
     assert table == score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)[0]
 
 
-def test_metrics_are_percent_and_counts() -> None:
-    trials = Trials(np.arange(4), np.arange(4), np.array([True, True, False, False]))
-    metrics, _ = measure(np.array([0.9, 0.2, 0.3, 0.1], dtype=np.float32), trials)
-    assert metrics == {"eer": 50.0, "min_dcf_0.01": 0.5, "min_dcf_0.05": 0.5, "targets": 2, "nontargets": 2}
+def test_operating_points_are_those_asked_for(tmp_path: Path) -> None:
+    make(tmp_path / "raw" / "clean.zarr", 0.2)
+    points = [OperatingPoint(p_target=0.1), OperatingPoint(p_target=0.5, c_miss=2)]
+    table, _ = score_systems({"raw": tmp_path / "raw"}, ["clean"], "clean", SPEAKERS, tmp_path, 10_000, 0, 0, points)
+    assert [key for key in table["clean"]["raw"] if "dcf" in key] == ["min_dcf_0.1", "min_dcf_0.5_2_1"]
+
+
+def test_blocks_hold_every_trial() -> None:
+    vectors = RNG.standard_normal((50, 8)).astype(np.float32)
+    trials = Trials(*RNG.integers(50, size=(2, 1500)), np.zeros(1500, dtype=bool))
+    expected = np.einsum("md,md->m", vectors[trials.enrol], vectors[trials.test])
+    np.testing.assert_array_equal(cosine_scores(vectors, vectors, trials), expected)

@@ -1,0 +1,188 @@
+"""How fast trials are scored and measured, each against the plain way to do it, in one run.
+
+    python -m benchmarks.scoring rates     [--trials 10000000] [--targets 0.05]
+    python -m benchmarks.scoring cosine    [--trials 550000] [--utterances 5000]
+    python -m benchmarks.scoring bootstrap [--trials 550000] [--speakers 1000]
+
+`rates` measures the EER and two minDCFs, against scikit-learn's `roc_curve` and the same two minima on it; memory is
+what the process grows by at its peak. `cosine` scores trials of D = 192, against a loop over trials. `bootstrap` draws
+speakers 1,000 times, for the EER with and without two minDCFs, and for the difference of two systems, against sorting
+each draw's weighted trials by `roc_curve`. Each ends with yes or NO to its limit. Pin it to one core, say by `taskset`.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # before NumPy is imported
+
+import click  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from pipeline.metrics import Ranking, eer, interval, min_dcf, p_value, replicates, roc_of  # noqa: E402
+from pipeline.operating_points import STANDARD  # noqa: E402
+from pipeline.scoring import cosine_scores  # noqa: E402
+from pipeline.trials import Trials  # noqa: E402
+
+GB = 10**9
+STATISTICS = [eer, *(partial(min_dcf, point=point) for point in STANDARD)]
+
+T = TypeVar("T")
+
+
+def peak() -> float:
+    """Return the peak resident memory of this process, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    start = perf_counter()
+    result = work()
+    return result, perf_counter() - start
+
+
+def head(*columns: str) -> None:
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+
+
+def verdict(kept: bool, limit: str) -> None:
+    print(f"\n{limit}: {'yes' if kept else 'NO'}")
+
+
+def some_scores(count: int, targets: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Normal scores, made in blocks so that the making leaves no peak of its own."""
+    rng = np.random.default_rng(0)
+    scores, target = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.bool_)
+    for start in range(0, count, 100_000):
+        part = slice(start, start + 100_000)
+        target[part] = rng.random(len(target[part])) < targets
+        scores[part] = rng.standard_normal(len(target[part])) + 2 * target[part]
+    return scores, target
+
+
+@click.group()
+def main() -> None:
+    """Measure scoring."""
+
+
+@main.command()
+@click.option("--trials", default=10_000_000, show_default=True)
+@click.option("--targets", default=0.05, show_default=True, help="Their share.")
+@click.option("--repeats", default=3, show_default=True)
+def rates(trials: int, targets: float, repeats: int) -> None:
+    """EER and two minDCFs of many scores."""
+    scores, target = some_scores(trials, targets)
+
+    def ours() -> list[float]:
+        roc = roc_of(scores, target)
+        return [statistic(roc) for statistic in STATISTICS]
+
+    def plain() -> list[float]:
+        from sklearn.metrics import roc_curve
+
+        false_alarm, hit, _ = roc_curve(target, scores)
+        miss = 1 - hit
+        costs = [np.min(p * miss + (1 - p) * false_alarm) / p for p in (0.01, 0.05)]
+        return [float(false_alarm[np.argmin(np.abs(miss - false_alarm))]), *map(float, costs)]
+
+    print(f"{trials:,} scores, {target.sum():,} of targets; best of {repeats}\n")
+    head("", "s", "extra peak, GB", "EER, %", "minDCF 0.01", "minDCF 0.05")
+    times = []
+    before, extra = peak(), 0.0
+    for name, work in (("ours", ours), ("scikit-learn", plain)):
+        results, taken = zip(*(timed(work) for _ in range(repeats)), strict=True)
+        times.append(min(taken))
+        extra = extra or (peak() - before) / GB  # a process has one peak, and ours comes first
+        memory = f"{extra:.2f}" if name == "ours" else ""
+        rate, *costs = results[0]
+        print(f"| {name} | {min(taken):.2f} | {memory} | {100 * rate:.3f} | {costs[0]:.4f} | {costs[1]:.4f} |")
+    print(f"\nratio {times[1] / times[0]:.1f}")
+    verdict(times[0] < 4 and extra < 1, "under 4 s and under 1 GB")
+
+
+@main.command()
+@click.option("--trials", default=550_000, show_default=True)
+@click.option("--utterances", default=5_000, show_default=True)
+@click.option("--dim", default=192, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def cosine(trials: int, utterances: int, dim: int, repeats: int) -> None:
+    """Cosines of trials between unit vectors in memory."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((utterances, dim), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    listed = Trials(*rng.integers(utterances, size=(2, trials)), np.zeros(trials, dtype=np.bool_))
+    few = listed.keep(np.arange(trials) < 20_000)
+
+    def plain() -> list[float]:
+        return [float(np.dot(vectors[a], vectors[b])) for a, b in zip(few.enrol, few.test, strict=True)]
+
+    runs = [timed(lambda: cosine_scores(vectors, vectors, listed)) for _ in range(repeats)]
+    loops = [timed(plain) for _ in range(repeats)]
+    assert np.allclose(runs[0][0][: len(few)], loops[0][0], atol=1e-6)
+    ours, loop = trials / min(taken for _, taken in runs), len(few) / min(taken for _, taken in loops)
+    print(f"{trials:,} trials of {utterances:,} utterances, D = {dim}; best of {repeats}\n")
+    print(f"trials/s: {ours:,.0f}; in a loop {loop:,.0f}; ratio {ours / loop:.1f}")
+    verdict(ours >= 500_000, "at least 500,000 trials/s")
+
+
+@main.command()
+@click.option("--trials", default=550_000, show_default=True)
+@click.option("--speakers", default=1_000, show_default=True)
+@click.option("--targets", default=0.035, show_default=True, help="Their share.")
+@click.option("--resamples", default=1_000, show_default=True)
+@click.option("--plain", default=10, show_default=True, help="Resamples of the plain way, to be extrapolated.")
+def bootstrap(trials: int, speakers: int, targets: float, resamples: int, plain: int) -> None:
+    """Bootstrap over speakers."""
+    scores, target = some_scores(trials, targets)
+    rng = np.random.default_rng(1)
+    enrol = rng.integers(speakers, size=trials)
+    test = np.where(target, enrol, (enrol + rng.integers(1, speakers, size=trials)) % speakers)
+    better = scores + np.float32(0.1) * target + rng.normal(0, 0.5, size=trials).astype(np.float32)
+
+    def run(systems: list[NDArray[np.float32]], statistics: list[Callable[[object], float]]) -> NDArray[np.float64]:
+        return replicates([Ranking.of(one, target) for one in systems], enrol, test, statistics, resamples, 0)
+
+    def weighted() -> list[float]:
+        from sklearn.metrics import roc_curve
+
+        draws, rates = np.random.default_rng(0), []
+        for _ in range(plain):
+            times = np.bincount(draws.integers(speakers, size=speakers), minlength=speakers)
+            weights = np.where(enrol == test, times[enrol], times[enrol] * times[test])
+            false_alarm, hit, _ = roc_curve(target, scores, sample_weight=weights)
+            rates.append(float(false_alarm[np.argmin(np.abs(1 - hit - false_alarm))]))
+        return rates
+
+    print(f"{trials:,} trials, {target.sum():,} of targets, {speakers:,} speakers, {resamples:,} resamples\n")
+    head("", "s", "95 % interval of the EER, %")
+    results = {}
+    for name, systems, statistics in (
+        ("EER", [scores], [eer]),
+        ("EER and two minDCFs", [scores], STATISTICS),
+        ("EER of two systems", [scores, better], [eer]),
+    ):
+        results[name] = timed(partial(run, systems, statistics))
+        drawn, taken = results[name]
+        low, high = interval(100 * drawn[:, 0, 0])
+        print(f"| {name} | {taken:.1f} | {low:.3f} to {high:.3f} |", flush=True)
+    reference, taken = timed(weighted)
+    drawn, ours = results["EER"]
+    assert np.allclose(reference, drawn[:plain, 0, 0], atol=2e-4)  # the nearest point of a curve, not its crossing
+    slow = taken / plain * resamples
+    print(f"| EER by scikit-learn's roc_curve, from {plain} resamples | {slow:.0f} | |")
+    two = results["EER of two systems"][0][:, :, 0]
+    low, high = interval(100 * (two[:, 1] - two[:, 0]))
+    print(f"\ndifference {low:+.3f} to {high:+.3f} points, p = {p_value(two[:, 1] - two[:, 0]):.3f}")
+    print(f"ratio {slow / ours:.1f}")
+    verdict(results["EER and two minDCFs"][1] < 60, "under 60 s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Error rates of speaker verification, their confidence, and what the calibration of scores is worth."""
+
+from pipeline.metrics.bootstrap import Ranking, interval, p_value, replicates
+from pipeline.metrics.costs import (
+    act_dcf,
+    cllr,
+    min_cllr,
+    min_dcf,
+    min_dcf_threshold,
+)
+from pipeline.metrics.roc import (
+    Roc,
+    eer,
+    eer_threshold,
+    false_alarm_at,
+    miss_at,
+    probit,
+    roc_of,
+    rocch,
+    thin,
+)
+from pipeline.metrics.summary import Speakers, by_group, compare, figures, histogram, operating
+
+__all__ = [
+    "Ranking",
+    "Roc",
+    "Speakers",
+    "act_dcf",
+    "by_group",
+    "cllr",
+    "compare",
+    "eer",
+    "eer_threshold",
+    "false_alarm_at",
+    "figures",
+    "histogram",
+    "interval",
+    "min_cllr",
+    "min_dcf",
+    "min_dcf_threshold",
+    "miss_at",
+    "operating",
+    "p_value",
+    "probit",
+    "replicates",
+    "roc_of",
+    "rocch",
+    "thin",
+]

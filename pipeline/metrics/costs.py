@@ -1,0 +1,64 @@
+"""What decisions by a score cost, and what its calibration is worth."""
+
+import numpy as np
+from scipy.special import rel_entr
+
+from pipeline.metrics.roc import Mask, Roc, Scores, check_trials
+from pipeline.operating_points import OperatingPoint
+
+
+def min_dcf(roc: Roc, point: OperatingPoint) -> float:
+    """Return the least normalised detection cost (NIST SRE): 1 is what deciding without looking costs."""
+    return _cost(roc, point)[1]
+
+
+def min_dcf_threshold(roc: Roc, point: OperatingPoint) -> float:
+    """Return the threshold of the least cost; minus infinity where it is to accept everything."""
+    return float(roc.threshold[_cost(roc, point)[0]])
+
+
+def act_dcf(scores: Scores, target: Mask, point: OperatingPoint) -> float:
+    """Return the normalised detection cost of the Bayes threshold, scores [M] read as natural log-likelihood ratios."""
+    check_trials(scores, target)
+    accepted = scores > point.threshold
+    miss, false_alarm = point.weights
+    return float(miss * (1 - accepted[target].mean()) + false_alarm * accepted[~target].mean())
+
+
+def _cost(roc: Roc, point: OperatingPoint) -> tuple[int, float]:
+    """Return the index of the cheapest point, and what it costs."""
+    miss, false_alarm = point.weights
+    cost = miss * roc.miss + false_alarm * roc.false_alarm
+    index = int(np.argmin(cost))
+    return index, float(cost[index])
+
+
+def cllr(scores: Scores, target: Mask) -> float:
+    """Return the cost of log-likelihood ratios in bits (Brümmer & du Preez, 2006); 1 is that of no information.
+
+        1/2 [mean over targets of log2(1 + exp(-s)) + mean over non-targets of log2(1 + exp(s))]
+
+    Args:
+        scores: natural log-likelihood ratios [M].
+        target: [M].
+
+    Raises:
+        TrialError: see `check_trials`.
+    """
+    check_trials(scores, target)
+    ratios = scores.astype(np.float64)
+    losses = np.logaddexp(0, -ratios[target]).mean(), np.logaddexp(0, ratios[~target]).mean()
+    return float(sum(losses) / (2 * np.log(2)))
+
+
+def min_cllr(hull: Roc) -> float:
+    """Return the least `cllr` of any rising function of the scores, from the convex hull of their ROC (`rocch`).
+
+    The optimal function gives every block of the PAV regression the log-ratio of its shares dt of the targets and dn
+    of the non-targets (Brümmer & du Preez, 2006), so that the cost is
+
+        1/2 sum over blocks of dt log2(1 + dn / dt) + dn log2(1 + dt / dn)
+    """
+    targets, nontargets = np.diff(hull.miss), -np.diff(hull.false_alarm)
+    both = targets + nontargets
+    return float(-(rel_entr(targets, both) + rel_entr(nontargets, both)).sum() / (2 * np.log(2)))

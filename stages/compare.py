@@ -1,0 +1,71 @@
+"""`seed compare`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stages.common import FILE, NEW, load_params, params_option
+from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, scores_options
+
+
+@click.command()
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@scores_options
+@click.option("--out", type=NEW, help="Folder for metrics.json.")
+@params_option
+def compare(
+    first: Path,
+    second: Path,
+    trials: Path | None,
+    manifest: Path | None,
+    speakers: Path | None,
+    bootstrap: int | None,
+    seed: int | None,
+    calibrated: bool,
+    out: Path | None,
+    params: Path | None,
+) -> None:
+    """Compare two systems on the same trials: is SECOND better than FIRST?
+
+    Files are those of `seed metrics`. Differences are SECOND minus FIRST; both systems are measured on the same draws
+    of speakers, so that what makes trials hard for both does not widen the interval.
+    """
+    from pipeline import metrics
+    from pipeline.report import write_json
+    from pipeline.score_files import check_same_trials, labels_of
+
+    settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
+    one, other = load_scores(first, trials), load_scores(second, trials)
+    if trials is None:
+        check_same_trials(one, other)
+    who = load_speakers(one, manifest, speakers)
+    table, _ = metrics.compare(
+        {"first": one.scores, "second": other.scores},
+        labels_of(one),
+        who,
+        settings.score.operating_points,
+        settings.score.bootstrap,
+        settings.seed,
+        costs=True,
+        calibrated=calibrated,
+    )
+    click.echo(f"{table['first']['targets']:,} target and {table['first']['nontargets']:,} non-target trials")
+    click.echo(_line("EER, %", "eer", table, 2))
+    for point in settings.score.operating_points:
+        click.echo(_line(f"minDCF({point.name})", f"min_dcf_{point.name}", table, 3))
+    if who is None:
+        click.echo(NO_INTERVALS)
+    if out:
+        write_json(out / "metrics.json", table)
+        click.echo(f"{out / 'metrics.json'}: written")
+
+
+def _line(title: str, key: str, table: dict[str, dict[str, Any]], digits: int) -> str:
+    """Return both values of a figure and their difference as text."""
+    one, other = (f"{row[key]:.{digits}f}{bracketed(row.get(f'{key}_ci'), digits)}" for row in table.values())
+    second = table["second"]
+    change = f"{second[f'{key}_difference']:+.{digits}f}{bracketed(second.get(f'{key}_difference_ci'), digits)}"
+    p = second.get("p_value" if key == "eer" else f"{key}_p_value")
+    return f"{title}: {one} -> {other}, difference {change}" + ("" if p is None else f", p = {p:.3f}")
