@@ -89,7 +89,8 @@ def mean_noisy(table: Metrics, system: str) -> float | None:
 
 def costs(table: Metrics) -> list[str]:
     """Return the names of the least detection costs that were measured."""
-    return [key for key, value in next(iter(table.values()))[RAW].items() if key.startswith(COST) and isinstance(value, float)]
+    first = next(iter(table.values()))[RAW]
+    return [key for key, value in first.items() if key.startswith(COST) and isinstance(value, float)]
 
 
 def header(table: Metrics) -> tuple[str, ...]:
