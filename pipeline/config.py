@@ -112,6 +112,7 @@ class Score(Frozen):
     """Trials and what is measured on them."""
 
     max_trials: int = Field(1_000_000, ge=2)
+    comparison: Literal["cosine", "pairwise"] = "cosine"
     bootstrap: int = Field(200, ge=0)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
 

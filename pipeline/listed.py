@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.comparison import COMPARISONS, Name
 from pipeline.errors import TrialError
 from pipeline.metrics import Roc, compare, thin
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.places import Place
-from pipeline.scoring import cosine_scores, open_systems, utterance_vectors
+from pipeline.scoring import open_systems
 from pipeline.store import OK, EmbeddingStore
 from pipeline.trial_lists import TrialList, read_list
 from pipeline.trials import Index, Trials
@@ -44,6 +45,7 @@ def score_lists(
     bootstrap: int,
     seed: int,
     points: Sequence[OperatingPoint] = STANDARD,
+    comparison: Name = "cosine",
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
     """Measure every system on every list, enrolled on `enrolment`, on the same trials throughout.
@@ -59,6 +61,7 @@ def score_lists(
         bootstrap: resamples of the confidence interval.
         seed: of the bootstrap.
         points: where detection costs are measured.
+        comparison: how two sides are compared.
         progress: called with each row's name as it is done.
 
     Returns:
@@ -74,17 +77,18 @@ def score_lists(
     usable = np.all([store.status == OK for store in stores.values()], axis=0)
     kept = {name: _usable(name, trials, usable) for name, trials in lists.items()}
     numbers = _numbered([speakers.get(name) for name in first.utterances])
-    enrolled = {system: utterance_vectors(stores[enrolment, system]) for system in systems}
+    how = COMPARISONS[comparison]
+    enrolled = {system: how.stand_ins(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
     rocs: dict[tuple[str, str], Roc] = {}
     for condition in conditions:
-        vectors = {system: utterance_vectors(stores[condition, system]) for system in systems}
+        tested = {system: how.stand_ins(stores[condition, system]) for system in systems}
         for name, trials in kept.items():
             row = name if condition == enrolment else f"{name}/{condition}"
             sides = numbers[trials.enrol], numbers[trials.test]
             known = all((side >= 0).all() for side in sides)
             assert trials.target is not None  # or `_usable` would have refused it
-            scores = {system: cosine_scores(enrolled[system], vectors[system], trials) for system in systems}
+            scores = {system: how.score(enrolled[system], tested[system], trials) for system in systems}
             table[row], curves = compare(scores, trials.target, sides if known else None, points, bootstrap, seed)
             rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
             if progress:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.comparison import COMPARISONS, Name
 from pipeline.enrolment import Models, Pooling, mean_of_units
 from pipeline.errors import StoreError, TrialError
 from pipeline.metrics import Roc, compare, thin
@@ -17,26 +18,6 @@ from pipeline.trials import Trials, all_pairs, speakers_of
 
 REVISION = 2
 """Raise it when the same stores and trials give other figures: they are then measured anew."""
-
-_BLOCK = 512  # trials scored at a time: their vectors stay in the cache of the processor
-
-
-def utterance_vectors(store: EmbeddingStore) -> NDArray[np.float32]:
-    """Return one unit vector an utterance [N, D]: the mean of its unit-length crops; NaN where it failed."""
-    crops = store.read()[:, :, 0]
-    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
-    mean: NDArray[np.float32] = crops.mean(axis=1)
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    return mean
-
-
-def cosine_scores(enrol: NDArray[np.float32], test: NDArray[np.float32], trials: Trials) -> NDArray[np.float32]:
-    """Return the cosine [M] of every trial, from unit vectors [N, D] of both sides."""
-    scores = np.empty(len(trials), dtype=np.float32)
-    for start in range(0, len(trials), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        scores[part] = np.einsum("md,md->m", enrol[trials.enrol[part]], test[trials.test[part]])
-    return scores
 
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
@@ -55,6 +36,7 @@ def score_list(
     trials: Trials,
     models: Models | None = None,
     pool: Pooling = mean_of_units,
+    comparison: Name = "cosine",
 ) -> tuple[Trials, NDArray[np.float32]]:
     """Score a trial list between two stores; trials of failed utterances are left out.
 
@@ -64,19 +46,24 @@ def score_list(
         trials: rows of the test store against rows of the enrolment store, or against models.
         models: enrolment models of the enrolment store's utterances; what failed is left out of them.
         pool: how the utterances of a model become its vector.
+        comparison: how two sides are compared.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.
-        TrialError: no trials are left.
+        TrialError: no trials are left; or models are to be compared crop by crop, which takes single utterances.
     """
+    if models is not None and comparison != "cosine":
+        raise TrialError("enrolment models are one vector each: set score.comparison to cosine, or leave them out.")
     check_comparable(enrol, test)
     ok = enrol.status == OK
     enrolled = ok if models is None else models.usable(ok)
     kept = trials.keep(enrolled[trials.enrol] & (test.status[trials.test] == OK))
     if len(kept) == 0:
         raise TrialError(f"{test.path}: no trials are left, their utterances all failed. See its failures list.")
-    vectors = utterance_vectors(enrol)
-    return kept, cosine_scores(vectors if models is None else pool(vectors, models), utterance_vectors(test), kept)
+    how = COMPARISONS[comparison]
+    enrolled_as = how.stand_ins(enrol)
+    sides = enrolled_as if models is None else pool(enrolled_as, models), how.stand_ins(test)
+    return kept, how.score(*sides, kept)
 
 
 def open_systems(
@@ -106,6 +93,7 @@ def score_systems(
     bootstrap: int,
     seed: int,
     points: Sequence[OperatingPoint] = STANDARD,
+    comparison: Name = "cosine",
     progress: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
     """Measure every system in every condition, enrolled on `enrolment`, on the same trials throughout.
@@ -122,6 +110,7 @@ def score_systems(
         bootstrap: resamples of the confidence intervals.
         seed: of trials and bootstrap.
         points: where detection costs are measured.
+        comparison: how two sides are compared.
         progress: called with the name of each condition as it is done.
 
     Returns:
@@ -141,13 +130,13 @@ def score_systems(
     _, numbers = np.unique(labels, return_inverse=True)
     sides = numbers[trials.enrol], numbers[trials.test]
 
-    enrolled = {system: utterance_vectors(stores[enrolment, system]) for system in systems}
+    how = COMPARISONS[comparison]
+    enrolled = {system: how.stand_ins(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
     rocs: dict[tuple[str, str], Roc] = {}
     for condition in conditions:
         scores = {
-            system: cosine_scores(enrolled[system], utterance_vectors(stores[condition, system]), trials)
-            for system in systems
+            system: how.score(enrolled[system], how.stand_ins(stores[condition, system]), trials) for system in systems
         }
         table[condition], curves = compare(scores, pairs.target, sides, points, bootstrap, seed)
         rocs |= {(condition, system): thin(roc) for system, roc in curves.items()}

@@ -1,6 +1,5 @@
 """`seed score`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,7 @@ from stages.corpus import corpora_option, root_option
 from stages.lists import NamedList, named_list, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Params
-    from pipeline.operating_points import OperatingPoint
+    from pipeline.config import Params, Score
     from pipeline.places import Place
 
 
@@ -50,6 +48,11 @@ if TYPE_CHECKING:
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
 )
+@click.option(
+    "--comparison",
+    type=click.Choice(["cosine", "pairwise"]),
+    help="Of the mean crops, or minus the mean distance between all crops of both sides.  [default: cosine]",
+)
 @click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of sampled trials and of the bootstrap.  [default: 0]")
 @params_option
@@ -65,11 +68,12 @@ def score(
     data_root: str | None,
     out: "Place",
     bootstrap: int | None,
+    comparison: str | None,
     max_trials: int | None,
     seed: int | None,
     params: Path | None,
 ) -> None:
-    """Score trials by cosine, and measure EER (percent), minDCF and minCllr (bits).
+    """Score trials, and measure EER (percent), minDCF and minCllr (bits).
 
     With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
     trials of each list of --lists in place of them; systems are compared with the first, by a paired bootstrap over
@@ -82,12 +86,14 @@ def score(
         raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
     if not systems and (lists or not all(listed.values())):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
+    changes = {"bootstrap": bootstrap, "comparison": comparison, "max_trials": max_trials}
     settings = load_params(
-        params, {"seed": seed, "score.bootstrap": bootstrap, "score.max_trials": max_trials, "data_root": data_root}
+        params,
+        {"seed": seed, "data_root": data_root} | {f"score.{key}": value for key, value in changes.items()},
     )
     if enrol and test and trials:
         listed = named_list(trials, corpora, settings.data_root)
-        _score_list(enrol, test, listed, enrolment, out, settings.score.operating_points)
+        _score_list(enrol, test, listed, enrolment, out, settings.score)
     elif manifest:
         _score_systems(_folders(systems), manifest, lists, settings, out)
 
@@ -117,6 +123,7 @@ def _score_systems(
                 score.bootstrap,
                 settings.seed,
                 score.operating_points,
+                score.comparison,
                 lambda _: advance(1),
             )
         else:
@@ -130,6 +137,7 @@ def _score_systems(
                 score.bootstrap,
                 settings.seed,
                 score.operating_points,
+                score.comparison,
                 lambda _: advance(1),
             )
     write_json(folder / "metrics.json", table)
@@ -143,7 +151,7 @@ def _score_list(
     trials: NamedList,
     enrolment: Path | None,
     folder: "Place",
-    points: "Sequence[OperatingPoint]",
+    settings: "Score",
 ) -> None:
     from pipeline.enrolment import read_models
     from pipeline.metrics import figures, thin
@@ -158,7 +166,7 @@ def _score_list(
     where = "among the enrolment models or in the store" if models else "in the store"
     listed = read_list(trials.path, names, right.utterances, where)
     tell(listed, trials)
-    kept, scores = score_list(left, right, listed.trials, models)
+    kept, scores = score_list(left, right, listed.trials, models, comparison=settings.comparison)
     write_scores(folder / "scores.csv", names, right.utterances, kept, scores)
     if kept.target is None:
         for name in ("metrics.json", "det.csv"):  # of an earlier run with labels: they would pass for this one's
@@ -166,6 +174,7 @@ def _score_list(
         click.echo(f"{folder / 'scores.csv'}: {len(kept):,} scores")
         click.echo("  the list has no labels, so there are no error rates", err=True)
         return
+    points = settings.operating_points
     metrics, roc = figures(scores, kept.target, points)
     write_json(folder / "metrics.json", metrics)
     write_det(folder / "det.csv", {(test.stem, enrol.stem): thin(roc)})

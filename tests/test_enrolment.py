@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.comparison import utterance_vectors
 from pipeline.enrolment import mean_of_units, read_models
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.journal import write_store
-from pipeline.scoring import score_list, utterance_vectors
+from pipeline.scoring import score_list
 from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.trials import Trials
 

@@ -2,12 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_similarity
 
+from pipeline.comparison import cosine_scores, utterance_vectors
+from pipeline.enrolment import Models
 from pipeline.errors import StoreError, TrialError
 from pipeline.journal import write_store
 from pipeline.operating_points import OperatingPoint
-from pipeline.scoring import cosine_scores, score_list, score_systems, utterance_vectors
+from pipeline.scoring import score_list, score_systems
 from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.trials import Trials, all_pairs
 
@@ -36,6 +39,30 @@ def test_scores_are_cosines_of_mean_unit_crops(tmp_path: Path) -> None:
     expected = cosine_similarity(*means)[trials.enrol, trials.test]
     scores = cosine_scores(utterance_vectors(enrol), utterance_vectors(test), trials)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+def test_pairwise_scores_are_the_mean_distances_of_all_crops(tmp_path: Path) -> None:
+    enrol, test = (EmbeddingStore.open(make(tmp_path / f"{n}.zarr", 0.5, n)) for n in (1, 2))
+    trials = all_pairs(list(SPEAKERS.values()), 10_000, 0)
+    units = []
+    for store in (enrol, test):
+        crops = store.read()[:, :, 0].astype(np.float64)
+        units.append(crops / np.linalg.norm(crops, axis=2, keepdims=True))
+    expected = [-cdist(units[0][a], units[1][b]).mean() for a, b in zip(trials.enrol, trials.test, strict=True)]
+    np.testing.assert_allclose(score_list(enrol, test, trials, comparison="pairwise")[1], expected, atol=1e-6)
+
+
+def test_an_utterance_is_near_itself(tmp_path: Path) -> None:
+    store = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.0))
+    itself = Trials(np.arange(24), np.arange(24), None)
+    np.testing.assert_allclose(score_list(store, store, itself, comparison="pairwise")[1], 0, atol=1e-3)
+
+
+def test_models_are_one_vector_and_have_no_crops(tmp_path: Path) -> None:
+    store = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.1))
+    models = Models(("m",), np.array([0, 1]), np.array([0]))
+    with pytest.raises(TrialError, match="one vector each"):
+        score_list(store, store, Trials(np.array([0]), np.array([1]), None), models, comparison="pairwise")
 
 
 def test_a_list_leaves_failed_utterances_out(tmp_path: Path) -> None:
@@ -76,7 +103,9 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Pa
     assert seed["eer_difference_ci"][0] <= seed["eer_difference"] <= seed["eer_difference_ci"][1] < 0
     assert seed["p_value"] == pytest.approx(2 / 51)
     assert set(rocs) == {(c, s) for c in ("clean", "noise5") for s in ("raw", "seed")}
-    assert table == score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)[0]
+    again = (systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)
+    assert table == score_systems(*again)[0]
+    assert table != score_systems(*again, comparison="pairwise")[0]
 
 
 def test_operating_points_are_those_asked_for(tmp_path: Path) -> None:
