@@ -1,5 +1,6 @@
 """Whether the encoder is what extraction waits for.
 
+    python -m benchmarks.extraction         (speed, augment and memory)
     python -m benchmarks.extraction speed   [--encoder ge2e --encoder campplus] [--workers 2]
     python -m benchmarks.extraction augment [--tracks 240]
     python -m benchmarks.extraction memory  [--rows 1000 --rows 10000]
@@ -140,9 +141,14 @@ def with_lists(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
-def main() -> None:
-    """Measure extraction."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measure extraction; without a command: speed, augment and memory, one after another."""
+    if context.invoked_subcommand is None:
+        for command in (speed, augment, memory):
+            context.invoke(command)
+            print()
 
 
 @main.command()
