@@ -184,7 +184,7 @@ def test_an_extraction_killed_at_random_moments_goes_on(
 
 
 def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children()
+    children = psutil.Process(process.pid).children(recursive=True)
     return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
 
 
@@ -217,7 +217,7 @@ class Tiny(Project):
     SETS = ("train", "clean")
     VOICES = 24
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scheduler: str = "threads") -> None:
         super().__init__(folder)
         for part in ("train", "test"):
             write_voices(folder / "voices" / part / part, self.VOICES, 1.0)
@@ -228,7 +228,8 @@ class Tiny(Project):
             YAML(typ="safe").dump({"tiny": definition}, file)
         params = YAML(typ="safe").load((folder / "params.yaml").read_text())
         params |= {"corpus": "tiny", "conditions": ["clean"], "sets": list(self.SETS)}
-        params["extract"] |= {"shard": SHARD, "frames": 100, "views": {"cut": [{"kind": "clip", "percent": [1, 5]}]}}
+        params["extract"] |= {"scheduler": scheduler, "shard": SHARD, "frames": 100}
+        params["extract"] |= {"views": {"cut": [{"kind": "clip", "percent": [1, 5]}]}}
         self.write(params)
         self.stores = folder / "data/embeddings/ge2e"
 
@@ -243,6 +244,13 @@ class Tiny(Project):
         return sum(
             self.VOICES // SHARD if (self.stores / name).exists() else shards_done(self.stores, name) for name in stores
         )
+
+    def whole(self) -> dict[str, bytes]:
+        """Extract all sets undisturbed, outside DVC."""
+        for name in self.SETS:
+            lists = ["--manifest", f"data/manifests/{name}.csv", "--augment", f"data/manifests/{name}.augment.csv"]
+            self.call("seed", "extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"whole/{name}.zarr")
+        return results(self.folder / "whole")
 
     def forget(self) -> None:
         """Take away what was extracted, and what DVC knows of it."""
@@ -310,10 +318,7 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
     said = process.communicate()[0]
     assert process.returncode == 0, said
     check(said)
-    for name in Tiny.SETS:
-        lists = ["--manifest", f"data/manifests/{name}.csv", "--augment", f"data/manifests/{name}.augment.csv"]
-        project.call("seed", "extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"whole/{name}.zarr")
-    whole = results(project.folder / "whole")
+    whole = project.whole()
     assert results(project.stores) == whole
 
     assert "Running stage" not in project.call("dvc", "repro", "extract")
@@ -327,6 +332,32 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
     assert said.count("is cached - skipping run") == len(Tiny.SETS)
     assert "Running stage" not in said
     assert results(project.stores) == whole
+
+
+def test_ten_workers_killed_while_dvc_repro_goes_on(tmp_path: Path) -> None:
+    project, rng, kills, whole = Tiny(tmp_path / "project", "processes"), random.Random(11), 0, dict[str, bytes]()
+    while kills < 10:
+        process, known = project.start(), Chunks()
+        while kills < 10:
+            goal = project.progress() + rng.randint(1, 3)
+            until(process, lambda: project.progress() >= goal)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.05))
+            workers = workers_of(process) if process.poll() is None else []
+            if workers:
+                rng.choice(workers).kill()
+                kills += 1
+            elif process.poll() is not None:
+                break
+            now = finished(project.stores)
+            journals = {chunk.partition("/")[0] for chunk in now}
+            assert {item for item in known.items() if item[0].partition("/")[0] in journals} <= now.items()
+            known = now
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+        assert said.count(f"{Tiny.VOICES} utterances;") == len(Tiny.SETS), said  # none of them resumed: one run each
+        whole = whole or project.whole()
+        assert results(project.stores) == whole
+        project.forget()
 
 
 def interrupted(command: list[str], ready: Callable[["subprocess.Popen[str]"], bool], **options: object) -> None:
