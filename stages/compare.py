@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from stages.common import FILE, NEW, load_params, params_option
-from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, scores_options
+from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options
 
 
 @click.command()
@@ -58,7 +58,9 @@ def compare(
     if who is None:
         click.echo(NO_INTERVALS)
     if out:
-        write_json(out / "metrics.json", table)
+        files = {"trials": trials, "manifest": manifest, "speakers": speakers}
+        made_of = protocol({"first": first, "second": second}, settings, calibrated, who is not None, **files)
+        write_json(out / "metrics.json", {"protocol": made_of, "results": table})
         click.echo(f"{out / 'metrics.json'}: written")
 
 

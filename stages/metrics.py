@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stages.common import FILE, NEW, load_params, params_option
-from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, scores_options, shown
+from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options, shown
 
 if TYPE_CHECKING:
     from pipeline.operating_points import OperatingPoint
@@ -78,7 +78,9 @@ def metrics(
     if who is None:
         click.echo(NO_INTERVALS)
     if out:
-        write_json(out / "metrics.json", figures)
+        files = {"trials": trials, "manifest": manifest, "speakers": speakers, "groups": groups}
+        made_of = protocol({"scores": scores}, settings, calibrated, who is not None, **files)
+        write_json(out / "metrics.json", {"protocol": made_of, "results": figures})
         write_curve(out / "curve.csv", thin(rocs[""]))
         write_histogram(out / "histogram.csv", scored.scores, target)
         click.echo(f"{out / 'metrics.json'}: written")

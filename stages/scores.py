@@ -9,6 +9,7 @@ import click
 from stages.common import FILE
 
 if TYPE_CHECKING:
+    from pipeline.config import Params
     from pipeline.metrics import Speakers
     from pipeline.score_files import Scored
 
@@ -51,6 +52,25 @@ def load_speakers(scored: "Scored", manifest: Path | None, speakers: Path | None
     if manifest:
         return sides(scored, {row.utterance: row.speaker for row in read_manifest(manifest)}, manifest)[1]
     return sides(scored, read_labels(speakers), speakers)[1] if speakers else None
+
+
+def protocol(
+    scores: dict[str, Path], settings: "Params", calibrated: bool, bootstrapped: bool, **files: Path | None
+) -> dict[str, Any]:
+    """Return what the figures of score files were made of: these, and files by what they are for."""
+    from pipeline.provenance import of_file, protocol_of
+
+    told = {name: of_file(path) for name, path in files.items() if path}
+    points = [point.model_dump() for point in settings.score.operating_points]
+    drawn = {"bootstrap": settings.score.bootstrap, "seed": settings.seed} if bootstrapped else {}
+    return protocol_of(
+        {},
+        scores={name: of_file(path) for name, path in scores.items()},
+        **told,
+        **drawn,
+        calibrated=calibrated,
+        operating_points=points,
+    )
 
 
 def shown(value: object, digits: int, unit: str = "") -> str:

@@ -1,6 +1,7 @@
 """`seed metrics` and `seed compare`."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -76,7 +77,13 @@ def test_metrics_writes_flat_figures_a_curve_and_a_histogram(place: Path, capsys
     code, out, _ = run(capsys, "metrics", "labelled.txt", *options, "--out", "result")
     assert code == 0
     assert "No intervals" not in out
-    figures = json.loads((place / "result" / "metrics.json").read_text())
+    written = json.loads((place / "result" / "metrics.json").read_text())
+    figures, protocol = written["results"], written["protocol"]
+    assert protocol["scores"]["scores"]["file"] == "labelled.txt"
+    assert protocol["speakers"]["sha256"] == hashlib.sha256((place / "speakers.txt").read_bytes()).hexdigest()
+    assert (protocol["bootstrap"], protocol["seed"], protocol["calibrated"]) == (50, 0, True)
+    assert protocol["operating_points"][0] == {"p_target": 0.01, "c_miss": 1, "c_fa": 1}
+    assert str(place) not in json.dumps(protocol)
     low, high = figures["eer_ci"]
     assert low < figures["eer"] < high
     assert figures["eer"] == pytest.approx(expected(place))
@@ -102,7 +109,10 @@ def test_compare_tells_which_system_is_better_and_how_sure_that_is(
     files = ["raw.txt", "seed.txt", "--trials", "trials.txt", "--bootstrap", 100]
     code, out, _ = run(capsys, "compare", *files, "--manifest", "m.csv", "--out", "result")
     assert code == 0
-    table = json.loads((place / "result" / "metrics.json").read_text())
+    written = json.loads((place / "result" / "metrics.json").read_text())
+    table, protocol = written["results"], written["protocol"]
+    assert [protocol["scores"][name]["file"] for name in ("first", "second")] == ["raw.txt", "seed.txt"]
+    assert protocol["trials"]["file"] == "trials.txt"
     second = table["second"]
     assert second["eer_difference"] == pytest.approx(second["eer"] - table["first"]["eer"])
     assert second["eer_difference_ci"][1] < 0
