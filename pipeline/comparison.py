@@ -1,4 +1,4 @@
-"""How two utterances are compared: from a store to what stands for its utterances, and from that to scores."""
+"""How two utterances are compared: from crops to what stands for an utterance, and from that to scores."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store import EmbeddingStore
 from pipeline.trials import Trials
 
 Vectors = NDArray[np.float32]
@@ -20,24 +19,41 @@ _BLOCK = 512  # trials scored at a time: their vectors stay in the cache of the 
 class Comparison:
     """A way to score trials; higher means more alike."""
 
-    stand_ins: Callable[[EmbeddingStore], Vectors]
-    """What stands for each utterance of a store [N, ...]; NaN where it failed."""
+    stand_ins: Callable[[Vectors], Vectors]
+    """What stands for each utterance [N, ...], from unit crops [N, crops, D]; NaN where it failed."""
     score: Callable[[Vectors, Vectors, Trials], NDArray[np.float32]]
     """The score [M] of every trial, from what stands for the utterances of both sides."""
+    matrix: Callable[[Vectors, Vectors], Vectors]
+    """The scores [N, P] of all of one side against all of the other."""
 
 
-def unit_crops(store: EmbeddingStore) -> Vectors:
-    """Return all crops of every utterance at unit length [N, crops, D]; NaN where it failed."""
-    crops = store.read()[:, :, 0]
-    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
-    return crops
+def unit_crops(crops: Vectors) -> Vectors:
+    """Return crops [N, crops, D] at unit length; NaN where an utterance failed."""
+    units: Vectors = crops / np.linalg.norm(crops, axis=2, keepdims=True)
+    return units
 
 
-def utterance_vectors(store: EmbeddingStore) -> Vectors:
-    """Return one unit vector an utterance [N, D]: the mean of its unit-length crops; NaN where it failed."""
-    mean: Vectors = unit_crops(store).mean(axis=1)
+def mean_units(units: Vectors) -> Vectors:
+    """Return one unit vector an utterance [N, D]: the mean of its unit crops [N, crops, D]; NaN where it failed."""
+    mean: Vectors = units.mean(axis=1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     return mean
+
+
+def cosines(enrol: Vectors, test: Vectors) -> Vectors:
+    """Return the cosines [N, P] of unit vectors [N, D] and [P, D]."""
+    return enrol @ test.T
+
+
+def distances(enrol: Vectors, test: Vectors) -> Vectors:
+    """Return minus the mean distances [N, P] between all unit crops of [N, crops, D] and all of [P, crops, D]."""
+    (rows, here, dim), (columns, there, _) = enrol.shape, test.shape
+    result = np.empty((rows, columns), dtype=np.float32)
+    flat = test.reshape(-1, dim).T
+    for row, crops in enumerate(enrol):
+        squares = np.maximum(2 - 2 * (crops @ flat), 0)
+        result[row] = -np.sqrt(squares, out=squares).reshape(here, columns, there).mean(axis=(0, 2))
+    return result
 
 
 def cosine_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np.float32]:
@@ -68,8 +84,8 @@ def pairwise_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np
     return scores
 
 
-COMPARISONS: Mapping[Name, Comparison] = {
-    "cosine": Comparison(utterance_vectors, cosine_scores),
-    "pairwise": Comparison(unit_crops, pairwise_scores),
+COMPARISONS: Mapping[str, Comparison] = {
+    "cosine": Comparison(mean_units, cosine_scores, cosines),
+    "pairwise": Comparison(lambda units: units, pairwise_scores, distances),
 }
 """By the names of `score.comparison`."""

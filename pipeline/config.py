@@ -10,6 +10,7 @@ from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
+from pipeline.systems import CohortUse, System
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -115,11 +116,16 @@ class Score(Frozen):
     comparison: Literal["cosine", "pairwise"] = "cosine"
     bootstrap: int = Field(200, ge=0)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
+    systems: dict[str, System] = Field({})
+    cohort: CohortUse = CohortUse()
 
     @model_validator(mode="after")
     def _points_differ(self) -> "Score":
         if len({point.name for point in self.operating_points}) < len(self.operating_points):
             raise ValueError("operating_points must differ from each other")
+        for name in self.systems:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"system name {name!r}: use letters, digits, '-' and '_'")
         return self
 
 

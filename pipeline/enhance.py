@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.journal import write_store
-from pipeline.model import check_encoder, load_model, refuse_enhanced
+from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 
@@ -48,20 +49,24 @@ def enhance(
         )
     values = store.read()
     rows = values[store.ok]
-    flat = torch.from_numpy(rows.reshape(-1, store.dim))
-    done = []
-    with torch.inference_mode():
-        for start in range(0, len(flat), _BATCH):
-            batch = flat[start : start + _BATCH]
-            done.append(loaded.model(batch.to(device), timestep).cpu())
-            if progress:
-                progress(len(batch))
-    enhanced = np.full_like(values, np.nan)
-    if done:
-        enhanced[store.ok] = torch.cat(done).numpy().reshape(rows.shape)
-    if not np.isfinite(enhanced[store.ok]).all():
+    values[store.ok] = enhanced(loaded.model, rows.reshape(-1, store.dim), timestep, progress).reshape(rows.shape)
+    if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     attributes |= {"enhanced_by_sha256": loaded.sha256, "timestep": timestep}
-    write_store(out, store.utterances, enhanced, store.status, attributes)
-    return len(flat)
+    write_store(out, store.utterances, values, store.status, attributes)
+    return int(rows.size) // store.dim
+
+
+@torch.inference_mode()
+def enhanced(
+    model: SeedModel, vectors: NDArray[np.float32], timestep: int, progress: Callable[[int], None] | None = None
+) -> NDArray[np.float32]:
+    """Return vectors [N, D] enhanced by one noise-free step, wherever the model lives; NaN stays NaN."""
+    device, done = model.mean.device, np.empty_like(vectors)
+    for start in range(0, len(vectors), _BATCH):
+        part = slice(start, start + _BATCH)
+        done[part] = model(torch.from_numpy(vectors[part]).to(device), timestep).cpu().numpy()
+        if progress:
+            progress(len(done[part]))
+    return done

@@ -227,6 +227,16 @@ def write_curve(path: Place, roc: Roc) -> None:
         np.savetxt(temporary, np.column_stack(columns), fmt="%.6g", delimiter=",", header=header, comments="")
 
 
+def write_histograms(path: Place, histograms: Mapping[tuple[str, str], tuple[NDArray[Any], ...]]) -> None:
+    """Write histograms by (condition, system), see `metrics.histogram`, as CSV."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("condition", "system", "from", "to", "targets", "nontargets"))
+        for (condition, system), (edges, targets, nontargets) in histograms.items():
+            for low, high, hits, others in zip(edges, edges[1:], targets, nontargets, strict=False):
+                writer.writerow((condition, system, f"{low:.6g}", f"{high:.6g}", int(hits), int(others)))
+
+
 def write_histogram(path: Place, scores: Scores, target: Mask) -> None:
     """Write how many targets and non-targets have scores in each of 100 equal bins, as CSV."""
     edges, targets, nontargets = histogram(scores, target)

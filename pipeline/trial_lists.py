@@ -31,6 +31,12 @@ class TrialList:
     contradictions: int
     """Pairs that are listed as target and as non-target."""
 
+    @property
+    def counts(self) -> "Counts":
+        """How many trials and targets it holds."""
+        target = self.trials.target
+        return Counts(len(self.trials), None if target is None else int(target.sum()))
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -1,13 +1,12 @@
 """Trial lists: which enrolment is compared with which test utterance, and whether they are the same speaker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import TrialError, UnknownUtteranceError
+from pipeline.errors import TrialError
 
 Index = NDArray[np.int64]
 
@@ -62,24 +61,6 @@ def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
     codes = np.sort(np.concatenate([enrol * count + test, codes]))
     enrol, test = codes // count, codes % count
     return Trials(enrol, test, group[enrol] == group[test])
-
-
-def speakers_of(utterances: Sequence[str], speakers: Mapping[str, str | None], where: Path) -> list[str]:
-    """Return the speaker of every utterance of a store, as a manifest has them.
-
-    Raises:
-        UnknownUtteranceError: an utterance is not in the manifest.
-        TrialError: a speaker is unknown.
-    """
-    result = []
-    for name in utterances:
-        if name not in speakers:
-            raise UnknownUtteranceError(f"{where}: has no utterance {name!r}, which the store holds. Extract it again.")
-        speaker = speakers[name]
-        if speaker is None:
-            raise TrialError(f"{where}: utterance {name!r} has no speaker; trials need the speaker column or a list.")
-        result.append(speaker)
-    return result
 
 
 def _target_pairs(group: Index) -> tuple[Index, Index]:

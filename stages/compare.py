@@ -41,7 +41,7 @@ def compare(
     if trials is None:
         check_same_trials(one, other)
     who = load_speakers(one, manifest, speakers)
-    table, _ = metrics.compare(
+    table, _, _ = metrics.compare(
         {"first": one.scores, "second": other.scores},
         labels_of(one),
         who,
@@ -49,7 +49,7 @@ def compare(
         settings.score.bootstrap,
         settings.seed,
         costs=True,
-        calibrated=calibrated,
+        calibrated=("first", "second") if calibrated else (),
     )
     click.echo(f"{table['first']['targets']:,} target and {table['first']['nontargets']:,} non-target trials")
     click.echo(_line("EER, %", "eer", table, 2))

@@ -66,8 +66,14 @@ def metrics(
     scored, points = load_scores(scores, trials), settings.score.operating_points
     target = labels_of(scored)
     who = load_speakers(scored, manifest, speakers)
-    table, rocs = compare(
-        {"": scored.scores}, target, who, points, settings.score.bootstrap, settings.seed, calibrated=calibrated
+    table, rocs, _ = compare(
+        {"": scored.scores},
+        target,
+        who,
+        points,
+        settings.score.bootstrap,
+        settings.seed,
+        calibrated=[""] if calibrated else (),
     )
     figures = table[""] | operating(rocs[""], scored.scores, target, points, fars, frrs)
     if groups:

@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.common import FILE, FOLDER, MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
 from stages.corpus import corpora_option, root_option
 from stages.lists import NamedList, named_list, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.config import Params, Score
     from pipeline.places import Place
+
+CLEAN = "clean"
+"""The condition of the enrolment side."""
 
 
 @click.command()
@@ -28,6 +33,19 @@ if TYPE_CHECKING:
     type=FOLDER,
     help="With --system: folder of trial lists, one file each; if it holds any, they are scored in place of all pairs.",
 )
+@click.option(
+    "--model",
+    "models",
+    type=MODEL,
+    multiple=True,
+    help="With --system: model that made enhanced stores, for cohorts and ensembles (score.systems); repeatable.",
+)
+@click.option(
+    "--cohort",
+    type=STORE,
+    help="With --system: store of raw training embeddings, for score.systems that need a cohort.",
+)
+@click.option("--cohort-manifest", type=FILE, help="Manifest that gives the speakers of --cohort.")
 @click.option("--enrol", type=STORE, help="Without --system: store of the enrolment side.")
 @click.option("--test", type=STORE, help="Without --system: store of the test side.")
 @click.option(
@@ -60,6 +78,9 @@ def score(
     systems: tuple[str, ...],
     manifest: Path | None,
     lists: Path | None,
+    models: tuple["Place", ...],
+    cohort: "Place | None",
+    cohort_manifest: Path | None,
     enrol: "Place | None",
     test: "Place | None",
     trials: str | None,
@@ -76,15 +97,15 @@ def score(
     """Score trials, and measure EER (percent), minDCF and minCllr (bits).
 
     With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
-    trials of each list of --lists in place of them; systems are compared with the first, by a paired bootstrap over
-    speakers. Without: one trial list between two stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a
-    table with a header such as `modelid,segmentid,targettype`, or pairs without labels, which are scored but not
-    measured.
+    trials of each list of --lists in place of them; systems, and those of score.systems in the parameter file that are
+    made of them, are compared with the first, by a paired bootstrap over speakers. Without: one trial list between two
+    stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a table with a header such as
+    `modelid,segmentid,targettype`, or pairs without labels, which are scored but not measured.
     """
     listed = {"--enrol": enrol, "--test": test, "--trials": trials}
     if systems and (manifest is None or enrolment or any(listed.values())):
         raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
-    if not systems and (lists or not all(listed.values())):
+    if not systems and (lists or models or cohort or cohort_manifest or not all(listed.values())):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
     changes = {"bootstrap": bootstrap, "comparison": comparison, "max_trials": max_trials}
     settings = load_params(
@@ -95,54 +116,67 @@ def score(
         listed = named_list(trials, corpora, settings.data_root)
         _score_list(enrol, test, listed, enrolment, out, settings.score)
     elif manifest:
-        _score_systems(_folders(systems), manifest, lists, settings, out)
+        from pipeline.places import to_place
+
+        folders = {name: to_place(folder) for name, folder in _named(systems).items()}
+        _score_systems(folders, manifest, lists, models, cohort, cohort_manifest, settings, out)
 
 
 def _score_systems(
-    systems: dict[str, "Place"], manifest: Path, lists: Path | None, settings: "Params", folder: "Place"
+    systems: dict[str, "Place"],
+    manifest: Path,
+    folder_of_lists: Path | None,
+    models: "Sequence[Place]",
+    cohort: "Place | None",
+    cohort_manifest: Path | None,
+    settings: "Params",
+    out: "Place",
 ) -> None:
-    from pipeline.listed import open_lists, score_lists
+    from pipeline.bench import utterances_of
+    from pipeline.cohort import read_cohort
+    from pipeline.evaluation import evaluate, every_pair, usable
+    from pipeline.listed import lists_in, read_lists, usable_trials
     from pipeline.manifest import read_manifest
-    from pipeline.report import write_det, write_json
-    from pipeline.scoring import score_systems
+    from pipeline.provenance import of_list, of_store, protocol_of
+    from pipeline.report import write_det, write_histograms, write_json
+    from pipeline.spaces import open_spaces
+    from pipeline.store import EmbeddingStore
 
-    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
     conditions, score = settings.conditions, settings.score
-    listed = open_lists(lists, systems, conditions[0]) if lists else {}
-    for name, found in listed.items():
-        tell(found, NamedList(name, lists / name if lists else Path(name)))
-    with progress_bar("scoring", max(1, len(listed)) * len(conditions)) as advance:
-        if listed:
-            trials = {name: found.trials for name, found in listed.items()}
-            table, rocs = score_lists(
-                systems,
-                trials,
-                conditions,
-                "clean",
-                speakers,
-                score.bootstrap,
-                settings.seed,
-                score.operating_points,
-                score.comparison,
-                lambda _: advance(1),
-            )
-        else:
-            table, rocs = score_systems(
-                systems,
-                conditions,
-                "clean",
-                speakers,
-                manifest,
-                score.max_trials,
-                score.bootstrap,
-                settings.seed,
-                score.operating_points,
-                score.comparison,
-                lambda _: advance(1),
-            )
-    write_json(folder / "metrics.json", table)
-    write_det(folder / "det.csv", rocs)
-    click.echo(f"{folder / 'metrics.json'}: written")
+    spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), models)
+    stores = {f"{name}/{which}": store for name, space in spaces.items() for which, store in space.stores.items()}
+    utterances = utterances_of(next(iter(stores.values())).utterances, read_manifest(manifest), manifest)
+    background = EmbeddingStore.open(cohort) if cohort else None
+    rows = read_manifest(cohort_manifest) if cohort_manifest else []
+    others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
+    files = lists_in(folder_of_lists) if folder_of_lists else {}
+    found, whole = read_lists(files, utterances.ids), usable(spaces)
+    for name, listed in found.items():
+        tell(listed, NamedList(name, files[name]))
+    trials = {name: usable_trials(name, listed.trials, whole) for name, listed in found.items()}
+    if not trials:
+        trials = {"": every_pair(utterances, whole, score.max_trials, settings.seed, manifest)}
+    with progress_bar("scoring", len(trials) * len(conditions)) as advance:
+        outcome = evaluate(
+            spaces, trials, conditions, CLEAN, utterances, score, settings.seed, others, lambda: advance(1)
+        )
+    for warning in outcome.warnings:
+        click.echo(f"  {warning}", err=True)
+    protocol = protocol_of(
+        stores,
+        cohort=of_store(background) if background else None,
+        lists={name: of_list(files[name], listed.form, listed.counts) for name, listed in found.items()} or None,
+        conditions=conditions,
+        enrolment=CLEAN,
+        score=score.model_dump(mode="json"),
+        seed=settings.seed,
+        warnings=outcome.warnings or None,
+    )
+    content = {"protocol": protocol, "results": outcome.table}
+    write_json(out / "metrics.json", content | ({"mean_noisy": outcome.mean_noisy} if outcome.mean_noisy else {}))
+    write_det(out / "det.csv", outcome.rocs)
+    write_histograms(out / "histogram.csv", outcome.histograms)
+    click.echo(f"{out / 'metrics.json'}: written")
 
 
 def _score_list(
@@ -183,13 +217,12 @@ def _score_list(
     click.echo(f"{folder / 'metrics.json'}: written")
 
 
-def _folders(systems: tuple[str, ...]) -> dict[str, "Place"]:
-    from pipeline.places import to_place
-
-    folders: dict[str, Place] = {}
+def _named(systems: tuple[str, ...]) -> dict[str, str]:
+    """Return the folder of each --system by its name."""
+    folders: dict[str, str] = {}
     for system in systems:
         name, separator, folder = system.partition("=")
         if not (name and separator and folder) or name in folders:
             raise click.UsageError(f"--system {system}: must be NAME=FOLDER, each name once")
-        folders[name] = to_place(folder)
+        folders[name] = folder
     return folders

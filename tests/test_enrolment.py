@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.comparison import utterance_vectors
+from pipeline.comparison import mean_units, unit_crops
 from pipeline.enrolment import mean_of_units, read_models
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.journal import write_store
@@ -35,7 +35,7 @@ def test_what_failed_is_left_out_of_a_model_and_a_model_of_nothing_else_out_of_t
     trials = Trials(np.array([0, 1, 2]), np.array([3, 3, 3]), None)
     kept, scores = score_list(store, store, trials, models)
     assert kept.enrol.tolist() == [0, 1]
-    unit = utterance_vectors(store)
+    unit = mean_units(unit_crops(store.read()[:, :, 0]))
     both = unit[0] + unit[1]
     expected = [both @ unit[3] / np.linalg.norm(both), unit[1] @ unit[3]]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)

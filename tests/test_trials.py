@@ -1,12 +1,10 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import TrialError, UnknownUtteranceError
-from pipeline.trials import all_pairs, speakers_of
+from pipeline.errors import TrialError
+from pipeline.trials import all_pairs
 
 
 @given(speakers=st.lists(st.sampled_from("abcd"), min_size=3, max_size=15).filter(lambda s: 1 < len(set(s)) < len(s)))
@@ -39,11 +37,3 @@ def test_above_the_limit_a_seeded_sample_is_drawn_that_keeps_the_targets() -> No
 def test_a_set_with_one_class_of_trials_is_an_error(speakers: list[str], kind: str) -> None:
     with pytest.raises(TrialError, match=kind):
         all_pairs(speakers, 100, 0)
-
-
-def test_speakers_come_from_the_manifest(tmp_path: Path) -> None:
-    assert speakers_of(["u", "v"], {"v": "b", "u": "a", "w": None}, tmp_path) == ["a", "b"]
-    with pytest.raises(UnknownUtteranceError, match="no utterance 'x'"):
-        speakers_of(["x"], {}, tmp_path)
-    with pytest.raises(TrialError, match="has no speaker"):
-        speakers_of(["w"], {"w": None}, tmp_path)

@@ -29,13 +29,13 @@ _ROWS = 1 << 14  # vectors mapped at a time, as float64
 class LengthNorm:
     """Whitening, then unit length, which makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, 2011).
 
-        x -> sqrt(D) A (x - c) / |A (x - c)|
+    x -> sqrt(D) A (x - c) / |A (x - c)|
     """
 
     centre: Floats
     """c, the mean of the training vectors [D]."""
     whitening: Floats
-    """A [D, D], the symmetric root of the inverse of their covariance, of which a share is spread over all directions."""
+    """A [D, D], the symmetric root of the inverse of their covariance, a share of it spread over all directions."""
 
     @classmethod
     def fit(cls, vectors: Floats, pseudo: float) -> "LengthNorm":
@@ -74,7 +74,7 @@ class Plda:
         return cls(length_norm, model, axes, np.maximum(ratios, 0))
 
     def stand_ins(self, vectors: Vectors) -> Vectors:
-        """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1], of their type; NaN where they are.
+        """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1]; NaN where they are.
 
         With a and b the two sides of a trial along the axes, each of variance 1 + r in all and r between speakers,
 
@@ -158,6 +158,6 @@ def fit(
         return Plda.of(expect_maximise(data, start, iterations, pseudo), front)
     except np.linalg.LinAlgError as error:
         raise TrialError(
-            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}, has directions in which"
-            " nobody's utterances differ: take more utterances, or a larger prior."
+            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}, has directions in"
+            " which nobody's utterances differ: take more utterances, or a larger prior."
         ) from error

@@ -70,7 +70,7 @@ def moments(vectors: Floats, speakers: Index) -> tuple[Data, Model]:
 
 
 def expect_maximise(data: Data, start: Model, iterations: int, pseudo: float) -> Model:
-    """Return the model after some steps of EM, with inverse Wishart priors of `pseudo` utterances and speakers on W and B.
+    """Return the model after some steps of EM, with inverse Wishart priors that weigh `pseudo` utterances and speakers.
 
     The priors' densities are |C|^(-pseudo / 2) exp(-pseudo / 2 tr(P C^-1)) but for a constant, with P the identity
     times the mean variance of the start, C = W or B. What a step raises is the likelihood times them.

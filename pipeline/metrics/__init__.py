@@ -19,7 +19,7 @@ from pipeline.metrics.roc import (
     rocch,
     thin,
 )
-from pipeline.metrics.summary import Speakers, by_group, compare, figures, histogram, operating
+from pipeline.metrics.summary import Speakers, by_group, compare, figures, histogram, mean_compared, operating
 
 __all__ = [
     "Ranking",
@@ -35,6 +35,7 @@ __all__ = [
     "figures",
     "histogram",
     "interval",
+    "mean_compared",
     "min_cllr",
     "min_dcf",
     "min_dcf_threshold",

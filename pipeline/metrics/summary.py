@@ -1,6 +1,6 @@
 """All figures of scores at once, of groups of trials, and of several systems compared."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -139,9 +139,11 @@ def compare(
     resamples: int = 0,
     seed: int = 0,
     costs: bool = False,
-    calibrated: bool = False,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Roc]]:
+    calibrated: Collection[str] = (),
+) -> tuple[dict[str, dict[str, Any]], dict[str, Roc], Floats | None]:
     """Return the figures and ROCs of several systems on the same trials, each compared with the first.
+
+    The third is the replicates [resamples, systems, statistics] that the intervals come from, if there are any.
 
     Beside their `figures`, systems have `eer_ci`, the 95 % interval of their EER by bootstrap over speakers (where
     these are known); and all but the first have `eer_difference`, theirs minus the first's in percentage points, with
@@ -155,18 +157,19 @@ def compare(
         resamples: of the bootstrap; 0 leaves intervals and p-values out.
         seed: of the bootstrap.
         costs: also compare the minDCFs, as `min_dcf_…_difference`, `min_dcf_…_difference_ci` and `min_dcf_…_p_value`.
-        calibrated: see `figures`.
+        calibrated: systems whose scores are natural log-likelihood ratios, see `figures`.
 
     Raises:
         TrialError: see `check_trials`.
     """
-    measured = {name: figures(values, target, points, calibrated) for name, values in scores.items()}
+    measured = {name: figures(values, target, points, name in calibrated) for name, values in scores.items()}
     table = {name: result for name, (result, _) in measured.items()}
     compared = points if costs else ()
     keys = ["eer", *(f"min_dcf_{point.name}" for point in compared)]
     first = next(iter(table.values()))
     for result in list(table.values())[1:]:
         result |= {f"{key}_difference": result[key] - first[key] for key in keys}
+    drawn = None
     if speakers and resamples:
         rankings = [Ranking.of(values, target) for values in scores.values()]
         statistics: list[Callable[[Roc], float]] = [_eer_percent]
@@ -174,7 +177,31 @@ def compare(
         drawn = replicates(rankings, *speakers, statistics, resamples, seed)
         for system, (name, result) in enumerate(table.items()):
             table[name] = _with_intervals(result, keys, drawn[:, system], drawn[:, 0] if system else None)
-    return table, {name: roc for name, (_, roc) in measured.items()}
+    return table, {name: roc for name, (_, roc) in measured.items()}, drawn
+
+
+def mean_compared(
+    tables: Sequence[Mapping[str, Mapping[str, Any]]], drawn: Sequence[Floats | None]
+) -> dict[str, dict[str, Any]]:
+    """Return the mean EER of every system over several conditions, with intervals as `compare` has them.
+
+    Args:
+        tables: of `compare`, one a condition, on the same trials.
+        drawn: its replicates, whose first statistic is the EER: of the same draws of speakers, as the trials and the
+            seed are the same.
+    """
+    names = list(tables[0])
+    table = {name: {"eer": float(np.mean([each[name]["eer"] for each in tables]))} for name in names}
+    for name in names[1:]:
+        table[name]["eer_difference"] = table[name]["eer"] - table[names[0]]["eer"]
+    known = [values[:, :, :1] for values in drawn if values is not None]
+    if len(known) < len(drawn):
+        return table
+    means = np.mean(known, axis=0)
+    return {
+        name: _with_intervals(table[name], ["eer"], means[:, system], means[:, 0] if system else None)
+        for system, name in enumerate(names)
+    }
 
 
 def _eer_percent(roc: Roc) -> float:

@@ -73,7 +73,7 @@ def test_rates_and_thresholds_in_percent_and_without_infinities() -> None:
 def test_every_system_is_compared_with_the_first() -> None:
     scores, target, enrol, test = trials(15, 3, 0)
     systems = {"raw": scores, "same": scores.copy(), "seed": scores + 0.8 * target}
-    table, rocs = compare(systems, target, (enrol, test), STANDARD, 100, 0, costs=True)
+    table, rocs, _ = compare(systems, target, (enrol, test), STANDARD, 100, 0, costs=True)
     assert list(table) == list(rocs) == list(systems)
     assert not any("difference" in key or "p_value" in key for key in table["raw"])
     assert (table["same"]["eer_difference"], table["same"]["p_value"]) == (0, 1)
@@ -92,7 +92,7 @@ def test_without_speakers_or_resamples_there_are_differences_but_no_intervals() 
     scores, target, enrol, test = trials(5, 3, 0)
     systems = {"raw": scores, "seed": scores + target}
     for speakers, resamples in ((None, 100), ((enrol, test), 0)):
-        table, _ = compare(systems, target, speakers, STANDARD, resamples)
+        table, _, _ = compare(systems, target, speakers, STANDARD, resamples)
         assert "eer_difference" in table["seed"]
         assert not any(key.endswith("_ci") or "p_value" in key for row in table.values() for key in row)
     assert not any("min_dcf" in key and "difference" in key for key in table["seed"])

@@ -1,0 +1,108 @@
+"""The vectors that systems are made of: as an encoder gave them, or as a model enhanced them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.enhance import enhanced
+from pipeline.errors import ConfigError, StoreError
+from pipeline.feed import prepared
+from pipeline.model import ModelFile, check_encoder, load_model
+from pipeline.places import Place
+from pipeline.store import SPACE, EmbeddingStore
+
+Values = NDArray[np.float32]
+"""Embeddings [N, crops, D]; NaN where an utterance failed."""
+Vectors = Mapping[str, Values]
+"""By the name of their space."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """One folder of stores, `<condition>.zarr`, whose vectors can be compared with each other."""
+
+    name: str
+    stores: Mapping[str, EmbeddingStore]
+    """By condition."""
+    model: ModelFile | None
+    """That made the vectors, if it was given."""
+
+    @property
+    def _first(self) -> EmbeddingStore:
+        return next(iter(self.stores.values()))
+
+    @property
+    def enhanced(self) -> bool:
+        """Whether a model made the vectors, rather than an encoder."""
+        return bool(self._first.attributes.get("enhanced_by_sha256"))
+
+    def made_by(self) -> ModelFile:
+        """Return the model that made the vectors.
+
+        Raises:
+            ConfigError: it was not given.
+        """
+        if self.model is None:
+            raise ConfigError(
+                f"{self._first.path}: the model that made it is needed, to enhance the cohort or for an ensemble."
+                " Give its file with --model."
+            )
+        return self.model
+
+    def of_raw(self, values: Values) -> Values:
+        """Return what raw embeddings [N, crops, D] are in this space."""
+        if not self.enhanced:
+            return values
+        flat = enhanced(self.made_by().model, values.reshape(-1, values.shape[-1]), self._first.attributes["timestep"])
+        return flat.reshape(values.shape)
+
+    def originals(self, values: Values) -> Values:
+        """Return raw embeddings [N, crops, D] as the model sees them, which is where it leaves enhanced ones."""
+        return prepared(self.made_by().model, values).cpu().numpy()
+
+
+def open_spaces(
+    folders: Mapping[str, Place], conditions: Sequence[str], models: Sequence[Place] = ()
+) -> dict[str, Space]:
+    """Open the stores of all conditions, all of which hold the same utterances.
+
+    Args:
+        folders: of the stores `<condition>.zarr`, by name.
+        conditions: which of them are needed, each once.
+        models: that made enhanced vectors, where systems need them.
+
+    Raises:
+        StoreError: a store is missing or damaged, holds other utterances than the rest, or vectors of another space
+            than the other conditions; or a model was trained on another encoder.
+        WeightsError: a model cannot be read.
+    """
+    files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
+    spaces = {}
+    first = None
+    for name, folder in folders.items():
+        stores = {condition: EmbeddingStore.open(folder / f"{condition}.zarr") for condition in conditions}
+        for store in stores.values():
+            first = first or store
+            if store.utterances != first.utterances:
+                raise StoreError(
+                    f"{store.path} and {first.path} hold other utterances. Extract both from one manifest."
+                )
+            check_comparable(next(iter(stores.values())), store)
+        attributes = store.attributes
+        path, model = files.get(str(attributes.get("enhanced_by_sha256")), (None, None))
+        if path and model:
+            check_encoder(model, attributes, path, store.path)
+        spaces[name] = Space(name, stores, model)
+    return spaces
+
+
+def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
+    """Raise StoreError unless the vectors of two stores live in one space."""
+    for key in (*SPACE, "enhanced_by_sha256", "timestep"):
+        if enrol.attributes.get(key) != test.attributes.get(key):
+            raise StoreError(
+                f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"
+                f" {test.attributes.get(key)!r}. Score stores of one encoder, both raw or both enhanced by one model."
+            )
