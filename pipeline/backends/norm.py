@@ -139,10 +139,8 @@ def _moments(scores: Scores, same: NDArray[np.bool_] | None, top: int | None) ->
             scores[same] = -np.inf
         scores.partition(scores.shape[1] - top, axis=1)
         scores, same = scores[:, -top:], None
-    kept = None if same is None else ~same
-    where = {} if kept is None else {"where": kept}
-    mean = scores.mean(axis=1, dtype=np.float64, **where)
+    kept = True if same is None else ~same
+    mean = scores.mean(axis=1, dtype=np.float64, where=kept)
     np.subtract(scores, mean[:, None], out=scores, casting="same_kind")
     np.multiply(scores, scores, out=scores)
-    # The mean was rounded to the type of the scores, an error that is squared here: it does not count.
-    return mean, np.sqrt(scores.mean(axis=1, dtype=np.float64, **where))
+    return mean, np.sqrt(scores.mean(axis=1, dtype=np.float64, where=kept))

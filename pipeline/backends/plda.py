@@ -27,15 +27,15 @@ _ROWS = 1 << 14  # vectors mapped at a time, as float64
 
 @dataclass(frozen=True)
 class LengthNorm:
-    """Whitening, then unit length, which makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, 2011).
+    """Whitening, then one length: x -> sqrt(D) A (x - c) / |A (x - c)|.
 
-        x -> sqrt(D) A (x - c) / |A (x - c)|
+    It makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, "Analysis of i-vector length normalization", 2011).
     """
 
     centre: Floats
     """c, the mean of the training vectors [D]."""
     whitening: Floats
-    """A [D, D], the symmetric root of the inverse of their covariance, of which a share is spread over all directions."""
+    """A [D, D], symmetric root of the inverse of their covariance, smoothed as `fit` says."""
 
     @classmethod
     def fit(cls, vectors: Floats, pseudo: float) -> "LengthNorm":
@@ -74,7 +74,7 @@ class Plda:
         return cls(length_norm, model, axes, np.maximum(ratios, 0))
 
     def stand_ins(self, vectors: Vectors) -> Vectors:
-        """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1], of their type; NaN where they are.
+        """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1]; NaN where they are.
 
         With a and b the two sides of a trial along the axes, each of variance 1 + r in all and r between speakers,
 
@@ -135,7 +135,7 @@ def fit(
         speakers: the speaker number of each [N]. One utterance of a speaker says something of B, though nothing of W.
         iterations: of EM; the likelihood, times the priors, never falls.
         length_norm: whiten vectors and give them all one length first (see `LengthNorm`), at scoring as well.
-        pseudo: how many utterances the priors weigh; a tenth of D if None, and 0 is maximum likelihood.
+        pseudo: how many utterances the priors weigh; D if None, and 0 is maximum likelihood.
 
     Raises:
         TrialError: there are not two speakers with two utterances each, or their utterances do not differ.
@@ -150,7 +150,7 @@ def fit(
             " least to tell how a speaker's utterances differ. Train it on utterances of known speakers."
         )
     rows = vectors[kept].astype(np.float64)
-    pseudo = rows.shape[1] / 10 if pseudo is None else pseudo
+    pseudo = float(rows.shape[1]) if pseudo is None else pseudo
     front = LengthNorm.fit(rows, pseudo) if length_norm else None
     rows = rows if front is None else front(rows)
     data, start = moments(rows, numbers)
@@ -158,6 +158,6 @@ def fit(
         return Plda.of(expect_maximise(data, start, iterations, pseudo), front)
     except np.linalg.LinAlgError as error:
         raise TrialError(
-            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}, has directions in which"
-            " nobody's utterances differ: take more utterances, or a larger prior."
+            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}, has directions in"
+            " which nobody's utterances differ: take more utterances, or a larger prior."
         ) from error
