@@ -6,8 +6,7 @@ One column of scores is calibrated, several are fused; columns may also be quali
 FoCal toolkit (Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission", 2007), w
 and b minimise the cost of the decisions that follow from the ratios at a prior P of targets:
 
-    P / T sum over targets of log(1 + exp(-llr - logit P))
-    + (1 - P) / N sum over non-targets of log(1 + exp(llr + logit P))
+    P mean over targets of log(1 + exp(-llr - logit P)) + (1 - P) mean over non-targets of log(1 + exp(llr + logit P))
 
 At P = 0.5 that is `metrics.cllr`, but for a factor.
 """
@@ -60,7 +59,7 @@ def fit(scores: Scores, target: Mask, prior: float = 0.5, ridge: float = 1e-6) -
         TrialError: no trials, one class only, or scores that are not finite.
     """
     if not 0 < prior < 1 or not ridge > 0:
-        raise ConfigError(f"calibration needs a prior within 0 and 1 and a ridge above 0, not {prior:g} and {ridge:g}.")
+        raise ConfigError(f"calibration takes a prior between 0 and 1 and a ridge above 0, not {prior:g}, {ridge:g}.")
     _check(scores, target)
     columns = scores.astype(np.float64)
     mean, scale = columns.mean(axis=0), columns.std(axis=0)

@@ -143,5 +143,4 @@ def _moments(scores: Scores, same: NDArray[np.bool_] | None, top: int | None) ->
     mean = scores.mean(axis=1, dtype=np.float64, where=kept)
     np.subtract(scores, mean[:, None], out=scores, casting="same_kind")
     np.multiply(scores, scores, out=scores)
-    # The mean was rounded to the type of the scores, an error that is squared here: it does not count.
     return mean, np.sqrt(scores.mean(axis=1, dtype=np.float64, where=kept))

@@ -27,15 +27,15 @@ _ROWS = 1 << 14  # vectors mapped at a time, as float64
 
 @dataclass(frozen=True)
 class LengthNorm:
-    """Whitening, then unit length, which makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, 2011).
+    """Whitening, then one length: x -> sqrt(D) A (x - c) / |A (x - c)|.
 
-    x -> sqrt(D) A (x - c) / |A (x - c)|
+    It makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, "Analysis of i-vector length normalization", 2011).
     """
 
     centre: Floats
     """c, the mean of the training vectors [D]."""
     whitening: Floats
-    """A [D, D], the symmetric root of the inverse of their covariance, a share of it spread over all directions."""
+    """A [D, D], symmetric root of the inverse of their covariance, smoothed as `fit` says."""
 
     @classmethod
     def fit(cls, vectors: Floats, pseudo: float) -> "LengthNorm":
@@ -135,7 +135,7 @@ def fit(
         speakers: the speaker number of each [N]. One utterance of a speaker says something of B, though nothing of W.
         iterations: of EM; the likelihood, times the priors, never falls.
         length_norm: whiten vectors and give them all one length first (see `LengthNorm`), at scoring as well.
-        pseudo: how many utterances the priors weigh; a tenth of D if None, and 0 is maximum likelihood.
+        pseudo: how many utterances the priors weigh; D if None, and 0 is maximum likelihood.
 
     Raises:
         TrialError: there are not two speakers with two utterances each, or their utterances do not differ.
@@ -150,7 +150,7 @@ def fit(
             " least to tell how a speaker's utterances differ. Train it on utterances of known speakers."
         )
     rows = vectors[kept].astype(np.float64)
-    pseudo = rows.shape[1] / 10 if pseudo is None else pseudo
+    pseudo = float(rows.shape[1]) if pseudo is None else pseudo
     front = LengthNorm.fit(rows, pseudo) if length_norm else None
     rows = rows if front is None else front(rows)
     data, start = moments(rows, numbers)

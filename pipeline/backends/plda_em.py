@@ -70,10 +70,11 @@ def moments(vectors: Floats, speakers: Index) -> tuple[Data, Model]:
 
 
 def expect_maximise(data: Data, start: Model, iterations: int, pseudo: float) -> Model:
-    """Return the model after some steps of EM, with inverse Wishart priors that weigh `pseudo` utterances and speakers.
+    """Return the model after some steps of EM, with inverse Wishart priors on W and B.
 
-    The priors' densities are |C|^(-pseudo / 2) exp(-pseudo / 2 tr(P C^-1)) but for a constant, with P the identity
-    times the mean variance of the start, C = W or B. What a step raises is the likelihood times them.
+    Their densities are |C|^(-pseudo / 2) exp(-pseudo / 2 tr(P C^-1)) but for a constant, with C = W or B and P the
+    identity times its mean variance at the start. So they weigh as much as `pseudo` utterances or speakers, and what a
+    step raises is the likelihood times both.
 
     Raises:
         LinAlgError: W is singular, where there is no prior.
