@@ -64,17 +64,17 @@ def read_list(path: Path, enrol: Sequence[str], test: Sequence[str], where: str 
     rows: tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]] = ([], [])
     labels: list[NDArray[np.bool_]] = []
     form = ""
-    for form, found, label in read_rows(path, enrol, test, where):
+    for name, found, label in read_rows(path, enrol, test, where):
+        form = name
         for parts, part in zip(rows, found, strict=True):
             parts.append(part)
         if label is not None:
             labels.append(label)
-    numbers = [np.concatenate(parts, dtype=np.int64) for parts in rows]
+    left, right = (np.concatenate(parts, dtype=np.int64) for parts in rows)
     target = np.concatenate(labels) if labels else None
     if target is not None and (target.all() or not target.any()):
         raise TrialError(f"{path}: {len(target)} trials of one class only; error rates need targets and non-targets.")
-    trials = Trials(numbers[0], numbers[1], target)
-    return TrialList(trials, form, *repeated(codes_of(*numbers, target, len(test))))
+    return TrialList(Trials(left, right, target), form, *repeated(codes_of(left, right, target, len(test))))
 
 
 def read_rows(

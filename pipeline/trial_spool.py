@@ -64,7 +64,8 @@ def spooled(
     with tempfile.TemporaryFile(prefix="seed-trials-") as file:
         form, trials, targets, labeled = "", 0, 0, False
         by_enrol = np.zeros(len(enrol), dtype=np.int64)
-        for form, rows, label in read_rows(path, enrol, test, where):
+        for name, rows, label in read_rows(path, enrol, test, where):
+            form = name
             part = np.zeros(len(rows[0]), dtype=_RECORD)
             part["enrol"], part["test"] = rows
             labeled = label is not None

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(["csv", "kaldi", "txt"]),
-    help="Of the scores of a trial list: scores.csv; or scores.txt of `enrolment test score`, or the same behind a label."
+    help="Of a trial list's scores: csv, or lines `enrolment test score` (kaldi), `label enrolment test score` (txt)."
     "  [default: csv]",
 )
 @click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
