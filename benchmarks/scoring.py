@@ -171,10 +171,10 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
         return found
 
     def trainer() -> list[float]:
-        """voxceleb_trainer's, clovaai/voxceleb_trainer SpeakerNet.py."""
+        """clovaai/voxceleb_trainer SpeakerNet.py; its axes as today's torch wants them, whose norms are of the last."""
         found = []
         for a, b in pairs:
-            left, right = normal(feats[a]).unsqueeze(-1), normal(feats[b]).unsqueeze(-1).transpose(0, 2)
+            left, right = normal(feats[a]).unsqueeze(1), normal(feats[b]).unsqueeze(0)
             distances = torch.nn.functional.pairwise_distance(left, right).detach().cpu().numpy()
             found.append(-1 * np.mean(distances))
         return found
