@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.assembly import CLEAN_VIEW, Assembled, Side, assemble, in_spaces
 from pipeline.backends.calibration import Calibration, fit, qmf
 from pipeline.cohort import Cohort
 from pipeline.config import Score
 from pipeline.errors import ConfigError, TrialError, UnknownUtteranceError
 from pipeline.manifest import Utterance
-from pipeline.scorer import CLEAN_VIEW, Scorer, Side, build, in_spaces
 from pipeline.spaces import Space, Vectors
 from pipeline.systems import COHORT, Quality, System
 from pipeline.trials import Index, Trials, all_pairs
@@ -70,19 +70,19 @@ class Bench:
         seed: int,
         cohort: Cohort | None,
     ) -> None:
-        """Build every system; see `scorer.build` for what is raised."""
+        """Build every system; see `assembly.assemble` for what is raised."""
         self._spaces, self._systems, self._utterances, self._seed = spaces, systems, utterances, seed
         self._limit = score.max_trials
         needs = [name for name, system in systems.items() if system.calibrate == COHORT]
         if needs and cohort is None:
             raise ConfigError(f"score.systems.{needs[0]}: needs a cohort. Give its store with --cohort.")
         self._halves = cohort.halves(seed) if cohort and needs else None
-        self._scorers: dict[Key, Scorer] = {}
+        self._scorers: dict[Key, Assembled] = {}
         for name, system in systems.items():
             for member, half in self._keys(name) if system.calibrate or not system.fuse else ():
                 seen = self._halves[0] if half and self._halves else cohort
                 if (member, half) not in self._scorers:
-                    self._scorers[member, half] = build(
+                    self._scorers[member, half] = assemble(
                         member, systems[member], spaces, seen, score.cohort, score.comparison, seed
                     )
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.pairwise import pairwise_scores
 from pipeline.trials import Trials
 
 Vectors = NDArray[np.float32]
@@ -29,7 +30,8 @@ class Comparison:
 
 def unit_crops(crops: Vectors) -> Vectors:
     """Return crops [N, crops, D] at unit length; NaN where an utterance failed."""
-    units: Vectors = crops / np.linalg.norm(crops, axis=2, keepdims=True)
+    with np.errstate(invalid="ignore"):  # what comes of vectors of zeros is found among the scores
+        units: Vectors = crops / np.linalg.norm(crops, axis=2, keepdims=True)
     return units
 
 
@@ -62,25 +64,6 @@ def cosine_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np.f
     for start in range(0, len(trials), _BLOCK):
         part = slice(start, start + _BLOCK)
         scores[part] = np.einsum("md,md->m", enrol[trials.enrol[part]], test[trials.test[part]])
-    return scores
-
-
-def pairwise_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np.float32]:
-    """Return minus the mean Euclidean distance [M] between all crops of one side and all of the other.
-
-    So the paper scores (arXiv 2505.16798, after voxceleb_trainer), with ten crops a side. Of unit crops, the square of
-    a distance is 2 - 2 cos; where two crops are all but the same, rounding leaves some 0.0005 of it.
-
-    Args:
-        enrol: unit crops [N, crops, D].
-        test: unit crops [P, crops, D].
-        trials: rows of both.
-    """
-    scores = np.empty(len(trials), dtype=np.float32)
-    for start in range(0, len(trials), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        cosines = np.matmul(enrol[trials.enrol[part]], test[trials.test[part]].swapaxes(1, 2))
-        scores[part] = -np.sqrt(np.maximum(2 - 2 * cosines, 0)).mean(axis=(1, 2))
     return scores
 
 

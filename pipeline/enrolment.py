@@ -1,4 +1,4 @@
-"""Enrolment models: speakers who enrol with several utterances, and the one vector that stands for each."""
+"""Enrolment models: speakers who enrol with several utterances, and what stands for each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TrialError
 from pipeline.trial_lists import blocks
-from pipeline.trials import Index
+from pipeline.trials import Index, Trials
 from pipeline.unknown import Unknown
 
 
@@ -31,12 +31,40 @@ class Models:
 Pooling = Callable[[NDArray[np.float32], Models], NDArray[np.float32]]
 """Makes one unit vector a model [M, D] out of those of all utterances [N, D]; utterances that failed are NaN."""
 
+Score = Callable[[NDArray[np.float32], NDArray[np.float32], Trials], NDArray[np.float32]]
+"""The score of every trial, from what stands for the utterances of both sides."""
+
+_BLOCK = 4096  # trials of models at a time: there are as many of utterances as models have, for each
+
 
 def mean_of_units(vectors: NDArray[np.float32], models: Models) -> NDArray[np.float32]:
     """Return the mean of each model's unit vectors, at unit length; what failed is left out, NaN if all did."""
     sums = np.add.reduceat(np.nan_to_num(vectors[models.rows], nan=0.0), models.starts)
     sums[~models.usable(np.asarray(np.isfinite(vectors).all(axis=1)))] = np.nan
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
+
+
+def mean_over(models: Models, ok: NDArray[np.bool_], score: Score) -> Score:
+    """Return what gives a trial of a model the mean score of its utterances, those that failed [N] left out.
+
+    As all utterances of a store have as many crops, the mean over utterances is the mean over all crops of the model.
+    """
+    kept = ok[models.rows]
+    members, counts = models.rows[kept], np.add.reduceat(kept, models.starts, dtype=np.int64)
+    first = np.cumsum(counts) - counts
+
+    def scores(enrol: NDArray[np.float32], test: NDArray[np.float32], trials: Trials) -> NDArray[np.float32]:
+        result = np.empty(len(trials), dtype=np.float32)
+        for start in range(0, len(trials), _BLOCK):
+            model, tested = trials.enrol[start : start + _BLOCK], trials.test[start : start + _BLOCK]
+            many = counts[model]
+            begins = np.cumsum(many) - many
+            rows = members[np.arange(many.sum()) + np.repeat(first[model] - begins, many)]
+            each = score(enrol, test, Trials(rows, np.repeat(tested, many), None))
+            result[start : start + _BLOCK] = np.add.reduceat(each, begins, dtype=np.float64) / many
+        return result
+
+    return scores
 
 
 def read_models(path: Path, utterances: Sequence[str]) -> Models:

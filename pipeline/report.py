@@ -1,14 +1,12 @@
 """Tables of error rates, for people and for programs."""
 
 import csv
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.augment.steps import is_condition
 from pipeline.config import Params
@@ -19,7 +17,6 @@ from pipeline.metrics import Roc, histogram, probit
 from pipeline.metrics.roc import Mask, Scores
 from pipeline.places import Place
 from pipeline.quality import StoreQuality, markdown
-from pipeline.trials import Trials
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -250,18 +247,6 @@ def write_histogram(path: Place, scores: Scores, target: Mask) -> None:
             header="from,to,targets,nontargets",
             comments="",
         )
-
-
-def write_scores(
-    path: Place, enrol: Sequence[str], test: Sequence[str], trials: Trials, scores: NDArray[np.float32]
-) -> None:
-    """Write a score a trial as CSV, with its label if it has one; `enrol` are utterances or models."""
-    labels = itertools.repeat("") if trials.target is None else map(str, trials.target.astype(int))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("label", "enrolment", "test", "score"))
-        for label, left, right, value in zip(labels, trials.enrol, trials.test, scores, strict=False):
-            writer.writerow((label, enrol[left], test[right], f"{value:.6f}"))
 
 
 def _with_interval(system: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def on_trials(scored: Scored, trials: Path) -> Scored:
     """Return the scores of a trial list, with its labels and in its order; scores of other pairs are left out.
 
     Raises:
-        TrialError: the list is malformed, or some of its trials have no score.
+        TrialError: the list is malformed or has no labels, or some of its trials have no score.
     """
     if not scored.named:
         raise TrialError(f"{scored.path}: its lines name no utterances, so no trial list can be applied to them.")
@@ -98,6 +98,8 @@ def on_trials(scored: Scored, trials: Path) -> Scored:
         listed = read_list(trials, *scored.names).trials
     except UnknownUtteranceError as error:
         raise TrialError(f"{scored.path}: has no scores of some of the utterances listed. {error}") from error
+    if listed.target is None:
+        raise TrialError(f"{trials}: the list has no labels, and error rates need them. Give one that has.")
     codes = scored.pairs[0] * len(scored.names[1]) + scored.pairs[1]
     wanted = listed.enrol * len(scored.names[1]) + listed.test
     order = np.argsort(codes)

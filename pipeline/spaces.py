@@ -100,7 +100,7 @@ def open_spaces(
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
     """Raise StoreError unless the vectors of two stores live in one space."""
-    for key in (*SPACE, "enhanced_by_sha256", "timestep"):
+    for key in ("dim", *SPACE, "enhanced_by_sha256", "timestep"):
         if enrol.attributes.get(key) != test.attributes.get(key):
             raise StoreError(
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"

@@ -33,7 +33,7 @@ class TrialList:
 
     @property
     def counts(self) -> "Counts":
-        """How many trials and targets it holds."""
+        """How many trials there are."""
         target = self.trials.target
         return Counts(len(self.trials), None if target is None else int(target.sum()))
 
@@ -61,29 +61,49 @@ def read_list(path: Path, enrol: Sequence[str], test: Sequence[str], where: str 
         TrialError: a malformed line, a label of another form, or one class only.
         UnknownUtteranceError: ids that are not among those of its side.
     """
-    sides = tuple({name.encode(): row for row, name in enumerate(names)} for names in (enrol, test))
-    unknown = Unknown(path, "trials", where)
     rows: tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]] = ([], [])
     labels: list[NDArray[np.bool_]] = []
-    name = None
-    for form, lines, columns, label in _parts(path):
-        name = form.name
-        found = []
-        for known, column, parts in zip(sides, columns, rows, strict=True):
-            found.append(np.fromiter(map(known.get, column, repeat(-1)), np.int32, len(column)))
-            parts.append(found[-1])
-        unknown.note(lines, list(zip(columns, found, strict=True)))
+    form = ""
+    for name, found, label in read_rows(path, enrol, test, where):
+        form = name
+        for parts, part in zip(rows, found, strict=True):
+            parts.append(part)
         if label is not None:
             labels.append(label)
-    unknown.check(enrol, test)
-    numbers = [np.concatenate(parts, dtype=np.int64) if parts else np.empty(0, np.int64) for parts in rows]
+    left, right = (np.concatenate(parts, dtype=np.int64) for parts in rows)
     target = np.concatenate(labels) if labels else None
-    if name is None:
-        raise TrialError(f"{path}: lists no trials. Lines are {_FORMS}.")
     if target is not None and (target.all() or not target.any()):
         raise TrialError(f"{path}: {len(target)} trials of one class only; error rates need targets and non-targets.")
-    trials = Trials(numbers[0], numbers[1], target)
-    return TrialList(trials, name, *_repeated(trials, len(test)))
+    return TrialList(Trials(left, right, target), form, *repeated(codes_of(left, right, target, len(test))))
+
+
+def read_rows(
+    path: Path, enrol: Sequence[str], test: Sequence[str], where: str
+) -> Iterator[tuple[str, tuple[NDArray[np.int32], NDArray[np.int32]], NDArray[np.bool_] | None]]:
+    """Yield the form of a list, and by block of lines the rows of both sides and the labels, see `read_list`.
+
+    After an unknown id nothing more is yielded, but the whole list is read: the error counts them.
+
+    Raises:
+        TrialError: a malformed line, a label of another form, or no trials.
+        UnknownUtteranceError: ids that are not among those of its side.
+    """
+    sides = tuple({name.encode(): row for row, name in enumerate(names)} for names in (enrol, test))
+    unknown = Unknown(path, "trials", where)
+    empty, known_all = True, True
+    for form, lines, columns, label in _parts(path):
+        empty = False
+        left, right = (
+            np.fromiter(map(known.get, column, repeat(-1)), np.int32, len(column))
+            for known, column in zip(sides, columns, strict=True)
+        )
+        unknown.note(lines, list(zip(columns, (left, right), strict=True)))
+        known_all = known_all and min(left.min(), right.min()) >= 0
+        if known_all:
+            yield form.name, (left, right), label
+    unknown.check(enrol, test)
+    if empty:
+        raise TrialError(f"{path}: lists no trials. Lines are {_FORMS}.")
 
 
 def count_trials(path: Path) -> Counts:
@@ -204,11 +224,21 @@ def _lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
         yield left
 
 
-def _repeated(trials: Trials, tests: int) -> tuple[int, int]:
-    """Count trials that repeat an earlier one, and pairs with both labels."""
-    codes = (trials.enrol * tests + trials.test) * 2
-    if trials.target is not None:
-        codes += trials.target
+def codes_of(
+    enrol: NDArray[np.integer], test: NDArray[np.integer], target: NDArray[np.bool_] | None, tests: int
+) -> NDArray[np.int64]:
+    """Return a number [M] for each trial's pair and label; `tests` is the size of the test side."""
+    codes = enrol.astype(np.int64)
+    codes *= tests
+    codes += test
+    codes *= 2
+    if target is not None:
+        codes += target
+    return codes
+
+
+def repeated(codes: NDArray[np.int64]) -> tuple[int, int]:
+    """Count trials that repeat an earlier one, and pairs with both labels; `codes` [M] are lost."""
     codes.sort()  # many times faster than np.unique
     labeled = codes[1:] != codes[:-1]
     codes >>= 1

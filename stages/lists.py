@@ -9,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from pipeline.corpora import PublishedList
     from pipeline.trial_lists import TrialList
+    from pipeline.trial_spool import Spool
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,11 @@ def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
     return NamedList(given, list_path(known, given, root), find_list(known, given)[1])
 
 
-def tell(read: "TrialList", given: NamedList) -> None:
+def tell(read: "TrialList | Spool", given: NamedList) -> None:
     """Say on stderr what is odd about a list that can be scored all the same."""
     from pipeline.named_lists import difference
-    from pipeline.trial_lists import Counts
 
-    target = read.trials.target
-    found = Counts(len(read.trials), None if target is None else int(target.sum()))
-    odd = difference(given.name, given.published, found) if given.published else None
+    odd = difference(given.name, given.published, read.counts) if given.published else None
     if odd:
         click.echo(f"  {odd}; they are scored as they are", err=True)
     if read.duplicates:

@@ -1,5 +1,6 @@
 """`seed score`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ CLEAN = "clean"
 @corpora_option
 @root_option
 @click.option(
-    "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
+    "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and the scores of a trial list)."
 )
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
@@ -70,6 +71,13 @@ CLEAN = "clean"
     "--comparison",
     type=click.Choice(["cosine", "pairwise"]),
     help="Of the mean crops, or minus the mean distance between all crops of both sides.  [default: cosine]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "kaldi", "txt"]),
+    help="Of a trial list's scores: csv, or lines `enrolment test score` (kaldi), `label enrolment test score` (txt)."
+    "  [default: csv]",
 )
 @click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of sampled trials and of the bootstrap.  [default: 0]")
@@ -90,6 +98,7 @@ def score(
     out: "Place",
     bootstrap: int | None,
     comparison: str | None,
+    form: str | None,
     max_trials: int | None,
     seed: int | None,
     params: Path | None,
@@ -107,7 +116,7 @@ def score(
         raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
     if not systems and (lists or models or cohort or cohort_manifest or not all(listed.values())):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
-    changes = {"bootstrap": bootstrap, "comparison": comparison, "max_trials": max_trials}
+    changes = {"bootstrap": bootstrap, "comparison": comparison, "format": form, "max_trials": max_trials}
     settings = load_params(
         params,
         {"seed": seed, "data_root": data_root} | {f"score.{key}": value for key, value in changes.items()},
@@ -188,32 +197,49 @@ def _score_list(
     settings: "Score",
 ) -> None:
     from pipeline.enrolment import read_models
+    from pipeline.files import replacing
     from pipeline.metrics import figures, thin
-    from pipeline.report import write_det, write_json, write_scores
-    from pipeline.scoring import score_list
+    from pipeline.provenance import of_file, of_list, protocol_of
+    from pipeline.report import write_det, write_json
+    from pipeline.score_lines import FILES
+    from pipeline.score_stream import score_to_file
+    from pipeline.scoring import check_comparable, scorer_of
     from pipeline.store import EmbeddingStore
-    from pipeline.trial_lists import read_list
+    from pipeline.trial_spool import spooled
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
+    check_comparable(left, right)
     models = read_models(enrolment, left.utterances) if enrolment else None
-    names = models.names if models else left.utterances
+    names = models.names if models else left.utterances, right.utterances
     where = "among the enrolment models or in the store" if models else "in the store"
-    listed = read_list(trials.path, names, right.utterances, where)
-    tell(listed, trials)
-    kept, scores = score_list(left, right, listed.trials, models, comparison=settings.comparison)
-    write_scores(folder / "scores.csv", names, right.utterances, kept, scores)
-    if kept.target is None:
-        for name in ("metrics.json", "det.csv"):  # of an earlier run with labels: they would pass for this one's
-            (folder / name).unlink(missing_ok=True)
-        click.echo(f"{folder / 'scores.csv'}: {len(kept):,} scores")
+    out = folder / FILES[settings.format]
+    with ExitStack() as stack:
+        with progress_bar("reading trials", None) as advance:
+            spool = stack.enter_context(spooled(trials.path, *names, where, advance))
+        tell(spool, trials)
+        protocol = protocol_of(
+            {"enrol": left, "test": right},
+            trials=of_list(trials.path, spool.form, spool.counts),
+            enrolment=of_file(enrolment) if enrolment else None,
+            comparison=settings.comparison,
+            operating_points=[point.model_dump() for point in settings.operating_points],
+        )
+        scorer = scorer_of(left, right, models, comparison=settings.comparison)
+        with replacing(out) as temporary:
+            with progress_bar("scoring", spool.counts.trials) as advance:
+                scores, target, count = score_to_file(spool, scorer, names, settings.format, temporary, advance)
+            for name in {*FILES.values(), "metrics.json", "det.csv"}:  # an earlier run's would pass for this one's
+                (folder / name).unlink(missing_ok=True)
+    if target is None:
+        click.echo(f"{out}: {count:,} scores")
         click.echo("  the list has no labels, so there are no error rates", err=True)
         return
     points = settings.operating_points
-    metrics, roc = figures(scores, kept.target, points)
-    write_json(folder / "metrics.json", metrics)
+    metrics, roc = figures(scores, target, points)
+    write_json(folder / "metrics.json", {"protocol": protocol, "results": metrics})
     write_det(folder / "det.csv", {(test.stem, enrol.stem): thin(roc)})
     cost = f"minDCF({points[0].name}) {metrics[f'min_dcf_{points[0].name}']:.3f}"
-    click.echo(f"EER {metrics['eer']:.2f} %, {cost}, {len(kept):,} trials")
+    click.echo(f"EER {metrics['eer']:.2f} %, {cost}, {count:,} trials")
     click.echo(f"{folder / 'metrics.json'}: written")
 
 

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import TrialError, UnknownUtteranceError
-from pipeline.report import write_scores
 from pipeline.score_files import check_same_trials, groups_of, labels_of, on_trials, read_labels, read_scores, sides
+from pipeline.score_lines import header, lines_of
 from pipeline.trials import Trials
 
 FORMS = {
@@ -91,7 +91,8 @@ def test_no_text_raises_anything_but_our_error(tmp_path: Path, text: str) -> Non
 def test_scores_we_write_are_read(tmp_path: Path) -> None:
     trials = Trials(np.array([0, 1, 0]), np.array([1, 1, 0]), np.array([True, False, False]))
     scores = np.array([0.25, -0.5, 0.125], dtype=np.float32)
-    write_scores(tmp_path / "scores.csv", ["a b", "c"], ["x,1", "y"], trials, scores)
+    written = header("csv") + lines_of("csv", ["a b", "c"], ["x,1", "y"])(trials, scores)
+    (tmp_path / "scores.csv").write_bytes(written)
     scored = read_scores(tmp_path / "scores.csv")
     assert scored.scores.tolist() == scores.tolist()
     assert labels_of(scored).tolist() == trials.target.tolist()
@@ -118,6 +119,7 @@ def test_a_trial_list_labels_orders_and_selects(tmp_path: Path) -> None:
         ("a x 1\nb y 0\n", "1 a x\n0 c x\n", "scores.txt: has no scores of some of the utterances listed.*: c"),
         ("1 1\n0 0\n", "1 a x\n0 b x\n", "scores.txt: its lines name no utterances"),
         ("a x 1\nb y 0\n", "1 a x\n", "one class only"),
+        ("1 a x 1\n0 b y 0\n", "a x\nb y\n", "trials.txt: the list has no labels, and error rates need them"),
     ],
 )
 def test_lists_that_do_not_fit_are_errors(tmp_path: Path, scores: str, list_: str, says: str) -> None:

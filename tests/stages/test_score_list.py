@@ -44,7 +44,7 @@ def test_a_list_is_scored_by_its_name(capsys: pytest.CaptureFixture[str], place:
     code, out, err = run(capsys, *STORES, "--trials", "known")
     assert (code, err) == (0, "")
     assert "EER 0.00 %" in out
-    assert json.loads((place / "r/metrics.json").read_text())["nontargets"] == 2
+    assert json.loads((place / "r/metrics.json").read_text())["results"]["nontargets"] == 2
     (place / "root/lists/known.txt").write_text(
         "1 a/0.wav a/1.wav\n0 a/0.wav b/1.wav\n0 a/0.wav b/1.wav\n1 c/0.wav c/1.wav\n"
     )

@@ -28,7 +28,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Assembled:
     """A system that makes scores of vectors, with what it has learnt from the cohort."""
 
     system: System
@@ -62,7 +62,7 @@ class Scorer:
         return normalise(self.system.norm, scores, *sides, trials.enrol, trials.test)
 
 
-def build(
+def assemble(
     name: str,
     system: System,
     spaces: Mapping[str, Space],
@@ -70,7 +70,7 @@ def build(
     use: CohortUse,
     default: str,
     seed: int,
-) -> Scorer:
+) -> Assembled:
     """Put a system together, and train what it learns from the cohort.
 
     Args:
@@ -88,7 +88,7 @@ def build(
     """
     space, original = _space(name, system, spaces)
     if not system.needs_cohort:
-        return Scorer(system, space, original, None, COMPARISONS[system.compare or default], None)
+        return Assembled(system, space, original, None, COMPARISONS[system.compare or default], None)
     if cohort is None:
         raise ConfigError(f"score.systems.{name}: needs a cohort. Give its store with --cohort.")
     # Of the noisy views only PLDA makes use, which is to learn what noise does to an utterance.
@@ -107,7 +107,7 @@ def build(
             raise ConfigError(
                 f"score.systems.{name}: top {system.top} of a cohort of {len(normed)}. Set it to {len(normed)} or less."
             )
-    return Scorer(system, space, original, mean, comparison, normed)
+    return Assembled(system, space, original, mean, comparison, normed)
 
 
 def in_spaces(values: Values, spaces: Mapping[str, Space]) -> dict[str, Values]:
