@@ -28,16 +28,22 @@ class Comparison:
 
 def unit_crops(store: EmbeddingStore) -> Vectors:
     """Return all crops of every utterance at unit length [N, crops, D]; NaN where it failed."""
-    crops = store.read()[:, :, 0]
-    crops /= np.linalg.norm(crops, axis=2, keepdims=True)
-    return crops
+    return _at_unit_length(store.read()[:, :, 0])
 
 
 def utterance_vectors(store: EmbeddingStore) -> Vectors:
     """Return one unit vector an utterance [N, D]: the mean of its unit-length crops; NaN where it failed."""
-    mean: Vectors = unit_crops(store).mean(axis=1)
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    return mean
+    return mean_of_crops(store.read()[:, :, 0])
+
+
+def mean_of_crops(crops: Vectors) -> Vectors:
+    """Return the mean [N, D] of crops [N, crops, D] at unit length, itself at unit length; the crops are scaled."""
+    return _at_unit_length(_at_unit_length(crops).mean(axis=1))
+
+
+def _at_unit_length(vectors: Vectors) -> Vectors:
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors
 
 
 def cosine_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np.float32]:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.comparison import COMPARISONS, Name
 from pipeline.errors import TrialError
-from pipeline.metrics import Roc, compare, thin
+from pipeline.metrics import Histogram, Roc, compare, histogram, thin
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.places import Place
-from pipeline.scoring import open_systems
+from pipeline.scoring import Measured, open_systems
 from pipeline.store import OK, EmbeddingStore
 from pipeline.trial_lists import TrialList, read_list
 from pipeline.trials import Index, Trials
@@ -47,7 +47,7 @@ def score_lists(
     points: Sequence[OperatingPoint] = STANDARD,
     comparison: Name = "cosine",
     progress: Callable[[str], None] | None = None,
-) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
+) -> Measured:
     """Measure every system on every list, enrolled on `enrolment`, on the same trials throughout.
 
     An utterance that failed in any of the stores is in no trial. The interval needs the speakers of all trials.
@@ -65,8 +65,8 @@ def score_lists(
         progress: called with each row's name as it is done.
 
     Returns:
-        Metrics by row and system, and the ROCs by the same pair. A row is a list; of conditions other than `enrolment`
-        it is `<list>/<condition>`.
+        Metrics by row and system, and ROCs and histograms by the same pair. A row is a list; of conditions other than
+        `enrolment` it is `<list>/<condition>`.
 
     Raises:
         TrialError: no trials of one class are left of a list.
@@ -81,6 +81,7 @@ def score_lists(
     enrolled = {system: how.stand_ins(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
     rocs: dict[tuple[str, str], Roc] = {}
+    histograms: dict[tuple[str, str], Histogram] = {}
     for condition in conditions:
         tested = {system: how.stand_ins(stores[condition, system]) for system in systems}
         for name, trials in kept.items():
@@ -91,9 +92,10 @@ def score_lists(
             scores = {system: how.score(enrolled[system], tested[system], trials) for system in systems}
             table[row], curves = compare(scores, trials.target, sides if known else None, points, bootstrap, seed)
             rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
+            histograms |= {(row, system): histogram(values, trials.target) for system, values in scores.items()}
             if progress:
                 progress(row)
-    return table, rocs
+    return table, rocs, histograms
 
 
 def _usable(name: str, trials: Trials, usable: NDArray[np.bool_]) -> Trials:

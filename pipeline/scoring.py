@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.comparison import COMPARISONS, Name
 from pipeline.enrolment import Models, Pooling, mean_of_units
 from pipeline.errors import StoreError, TrialError
-from pipeline.metrics import Roc, compare, thin
+from pipeline.metrics import Histogram, Roc, compare, histogram, thin
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.places import Place
 from pipeline.store import OK, SPACE, EmbeddingStore
@@ -18,6 +18,9 @@ from pipeline.trials import Trials, all_pairs, speakers_of
 
 REVISION = 2
 """Raise it when the same stores and trials give other figures: they are then measured anew."""
+
+Measured = tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc], dict[tuple[str, str], Histogram]]
+"""Figures by row and system, and by the same pair ROCs and histograms."""
 
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
@@ -95,7 +98,7 @@ def score_systems(
     points: Sequence[OperatingPoint] = STANDARD,
     comparison: Name = "cosine",
     progress: Callable[[str], None] | None = None,
-) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[tuple[str, str], Roc]]:
+) -> Measured:
     """Measure every system in every condition, enrolled on `enrolment`, on the same trials throughout.
 
     An utterance that failed in any of the stores is in no trial, so that systems and conditions can be compared.
@@ -114,7 +117,8 @@ def score_systems(
         progress: called with the name of each condition as it is done.
 
     Returns:
-        Metrics by condition and system (see `metrics.compare`), and ROCs by the same pair, thinned for plots.
+        Metrics by condition and system (see `metrics.compare`), and by the same pair ROCs, thinned for plots, and
+        histograms.
 
     Raises:
         TrialError: there are no trials of one class.
@@ -134,12 +138,14 @@ def score_systems(
     enrolled = {system: how.stand_ins(stores[enrolment, system]) for system in systems}
     table: dict[str, dict[str, dict[str, Any]]] = {}
     rocs: dict[tuple[str, str], Roc] = {}
+    histograms: dict[tuple[str, str], Histogram] = {}
     for condition in conditions:
         scores = {
             system: how.score(enrolled[system], how.stand_ins(stores[condition, system]), trials) for system in systems
         }
         table[condition], curves = compare(scores, pairs.target, sides, points, bootstrap, seed)
         rocs |= {(condition, system): thin(roc) for system, roc in curves.items()}
+        histograms |= {(condition, system): histogram(values, pairs.target) for system, values in scores.items()}
         if progress:
             progress(condition)
-    return table, rocs
+    return table, rocs, histograms

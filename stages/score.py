@@ -1,5 +1,6 @@
 """`seed score`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 @corpora_option
 @root_option
 @click.option(
-    "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and scores.csv of a trial list)."
+    "--out",
+    type=OUTPUT,
+    required=True,
+    help="Folder for metrics.json and the figures behind the plots, as CSV (and scores.csv of a trial list).",
 )
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
@@ -103,7 +107,7 @@ def _score_systems(
 ) -> None:
     from pipeline.listed import open_lists, score_lists
     from pipeline.manifest import read_manifest
-    from pipeline.report import write_det, write_json
+    from pipeline.report import write_det, write_histograms, write_json
     from pipeline.scoring import score_systems
 
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)}
@@ -114,7 +118,7 @@ def _score_systems(
     with progress_bar("scoring", max(1, len(listed)) * len(conditions)) as advance:
         if listed:
             trials = {name: found.trials for name, found in listed.items()}
-            table, rocs = score_lists(
+            table, rocs, histograms = score_lists(
                 systems,
                 trials,
                 conditions,
@@ -127,7 +131,7 @@ def _score_systems(
                 lambda _: advance(1),
             )
         else:
-            table, rocs = score_systems(
+            table, rocs, histograms = score_systems(
                 systems,
                 conditions,
                 "clean",
@@ -140,9 +144,26 @@ def _score_systems(
                 score.comparison,
                 lambda _: advance(1),
             )
-    write_json(folder / "metrics.json", table)
+    write_json(folder / "metrics.json", {"protocol": {}, "results": table})
     write_det(folder / "det.csv", rocs)
+    write_histograms(folder / "histogram.csv", histograms)
+    _write_spaces(systems, speakers, settings, folder)
     click.echo(f"{folder / 'metrics.json'}: written")
+
+
+def _write_spaces(
+    systems: dict[str, "Place"], speakers: Mapping[str, str | None], settings: "Params", folder: "Place"
+) -> None:
+    """Write what can be seen of the vectors themselves: distances.csv and map.csv."""
+    from pipeline import embedding_map, gap
+    from pipeline.report import write_table
+    from pipeline.scoring import open_systems
+
+    stores = open_systems(systems, settings.conditions, "clean")
+    gaps = gap.distances(stores, "clean", speakers, settings.seed)
+    write_table(folder / "distances.csv", gap.COLUMNS, gap.cells(gaps))
+    points = embedding_map.embedding_map(stores, "clean", speakers, settings.seed)
+    write_table(folder / "map.csv", embedding_map.COLUMNS, embedding_map.cells(points))
 
 
 def _score_list(

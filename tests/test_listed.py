@@ -24,7 +24,7 @@ def test_lists_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path
     lists = {name: found.trials for name, found in open_lists(tmp_path / "lists", systems, "clean").items()}
     assert {name: len(trials) for name, trials in lists.items()} == {"all": 24 * 23, "few": 3}
     speakers = {name: speaker for name, speaker in SPEAKERS.items() if name != IDS[23]}
-    table, rocs = score_lists(systems, lists, ["clean", "noise5"], "clean", speakers, 20, 0)
+    table, rocs, _ = score_lists(systems, lists, ["clean", "noise5"], "clean", speakers, 20, 0)
     assert list(table) == ["all", "few", "all/noise5", "few/noise5"]
     assert set(rocs) == {(row, system) for row in table for system in systems}
     assert {(row["raw"]["targets"], row["raw"]["nontargets"]) for name, row in table.items() if "all" in name} == {
@@ -57,5 +57,5 @@ def test_a_list_whose_targets_all_failed_is_an_error(tmp_path: Path, systems: di
     lists = {name: found.trials for name, found in open_lists(tmp_path / "lists", systems, "clean").items()}
     with pytest.raises(TrialError, match="trial list t: no targets or no non-targets are left"):
         score_lists(systems, lists, ["clean", "noise5"], "clean", SPEAKERS, 0, 0)
-    table, _ = score_lists({"seed": systems["seed"]}, lists, ["clean"], "clean", {}, 0, 0)
+    table, *_ = score_lists({"seed": systems["seed"]}, lists, ["clean"], "clean", {}, 0, 0)
     assert (table["t"]["seed"]["targets"], table["t"]["seed"]["nontargets"]) == (1, 1)

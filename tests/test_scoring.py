@@ -90,7 +90,7 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Pa
         make(tmp_path / system / "clean.zarr", 0.2, 1)
         make(tmp_path / system / "noise5.zarr", spread, 2, failed=5 if system == "raw" else None)
     systems = {name: tmp_path / name for name in ("raw", "seed")}
-    table, rocs = score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)
+    table, rocs, histograms = score_systems(systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)
     assert list(table) == ["clean", "noise5"]
     counts = {(metrics["targets"], metrics["nontargets"]) for row in table.values() for metrics in row.values()}
     assert counts == {(5 * 4 * 3 + 3 * 2, 23 * 22 - 66)}  # utterance 5 failed once, so it is in no trial
@@ -103,6 +103,8 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Pa
     assert seed["eer_difference_ci"][0] <= seed["eer_difference"] <= seed["eer_difference_ci"][1] < 0
     assert seed["p_value"] == pytest.approx(2 / 51)
     assert set(rocs) == {(c, s) for c in ("clean", "noise5") for s in ("raw", "seed")}
+    assert set(histograms) == set(rocs)
+    assert all(sum(hits) == 66 and sum(others) == 23 * 22 - 66 for _, hits, others in histograms.values())
     again = (systems, ["clean", "noise5"], "clean", SPEAKERS, tmp_path, 10_000, 50, 0)
     assert table == score_systems(*again)[0]
     assert table != score_systems(*again, comparison="pairwise")[0]
@@ -111,7 +113,7 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(tmp_path: Pa
 def test_operating_points_are_those_asked_for(tmp_path: Path) -> None:
     make(tmp_path / "raw" / "clean.zarr", 0.2)
     points = [OperatingPoint(p_target=0.1), OperatingPoint(p_target=0.5, c_miss=2)]
-    table, _ = score_systems({"raw": tmp_path / "raw"}, ["clean"], "clean", SPEAKERS, tmp_path, 10_000, 0, 0, points)
+    table, *_ = score_systems({"raw": tmp_path / "raw"}, ["clean"], "clean", SPEAKERS, tmp_path, 10_000, 0, 0, points)
     assert [key for key in table["clean"]["raw"] if "dcf" in key] == ["min_dcf_0.1", "min_dcf_0.5_2_1"]
 
 

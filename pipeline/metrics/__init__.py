@@ -19,9 +19,10 @@ from pipeline.metrics.roc import (
     rocch,
     thin,
 )
-from pipeline.metrics.summary import Speakers, by_group, compare, figures, histogram, operating
+from pipeline.metrics.summary import Histogram, Speakers, by_group, compare, figures, histogram, operating
 
 __all__ = [
+    "Histogram",
     "Ranking",
     "Roc",
     "Speakers",

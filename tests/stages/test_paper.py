@@ -82,12 +82,12 @@ def test_the_experiment_from_check_to_report(capsys: pytest.CaptureFixture[str],
     code, _, err = run(capsys, "score", *systems, "--lists", "data/audio/paper/trials", "--out", "scores/ge2e")
     assert code == 0, err
     metrics = json.loads((place / "scores/ge2e/metrics.json").read_text())
-    assert list(metrics) == LISTS
-    raw = metrics["vox1-o-cleaned"]["raw"]
+    assert list(metrics["results"]) == LISTS
+    raw = metrics["results"]["vox1-o-cleaned"]["raw"]
     assert (raw["targets"], raw["nontargets"]) == (8, 48)
     assert raw["eer"] == json.loads((place / "one/metrics.json").read_text())["eer"]
     assert "eer_ci" in raw
-    assert "eer_ci" not in metrics["vc-mix"]["raw"]
+    assert "eer_ci" not in metrics["results"]["vc-mix"]["raw"]
     code, out, _ = run(capsys, "report", "--results", "scores", "--out", "results", "--no-table")
     assert code == 0
     assert "ge2e: vc-mix EER" in out
