@@ -140,11 +140,12 @@ def _crops(
 
 
 def _comparison(system: System, default: str, heard: Sequence[Values], cohort: Cohort) -> Comparison:
-    """Return how sides are compared; PLDA takes every view [K, crops, D] of an utterance for an utterance."""
+    """Return how sides are compared; PLDA takes every crop of an utterance in every view [K, crops, D] for itself."""
     if (system.compare or default) != "plda":
         return COMPARISONS[system.compare or default]
-    vectors = np.concatenate([mean_units(crops) for crops in heard])
-    fitted = plda.fit(vectors, np.tile(cohort.numbers(), len(heard)))
+    vectors = np.concatenate([crops.reshape(-1, crops.shape[2]) for crops in heard])
+    speakers = np.repeat(cohort.numbers(), heard[CLEAN_VIEW].shape[1])
+    fitted = plda.fit(vectors, np.tile(speakers, len(heard)))
     return Comparison(lambda crops: fitted.stand_ins(mean_units(crops)), plda.dot_plus, plda.matrix)
 
 

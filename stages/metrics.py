@@ -58,7 +58,7 @@ def metrics(
     SCORES has lines of `score label`, `label enrolment test score`, or, with --trials, `enrolment test score`; or it is
     the scores.csv of `seed score`. Labels are 1|0 or target|nontarget.
     """
-    from pipeline.metrics import by_group, compare, operating, thin
+    from pipeline.metrics import by_group, compare, histogram, operating, thin
     from pipeline.report import write_curve, write_histogram, write_json
     from pipeline.score_files import groups_of, labels_of, read_labels, sides
 
@@ -88,7 +88,7 @@ def metrics(
         made_of = protocol({"scores": scores}, settings, calibrated, who is not None, **files)
         write_json(out / "metrics.json", {"protocol": made_of, "results": figures})
         write_curve(out / "curve.csv", thin(rocs[""]))
-        write_histogram(out / "histogram.csv", scored.scores, target)
+        write_histogram(out / "histogram.csv", histogram(scored.scores, target))
         click.echo(f"{out / 'metrics.json'}: written")
 
 

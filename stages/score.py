@@ -62,7 +62,10 @@ CLEAN = "clean"
 @corpora_option
 @root_option
 @click.option(
-    "--out", type=OUTPUT, required=True, help="Folder for metrics.json and det.csv (and the scores of a trial list)."
+    "--out",
+    type=OUTPUT,
+    required=True,
+    help="Folder for metrics.json and the figures behind the plots, as CSV (and the scores of a trial list).",
 )
 @click.option(
     "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
@@ -141,19 +144,20 @@ def _score_systems(
     settings: "Params",
     out: "Place",
 ) -> None:
+    from pipeline import embedding_map, gap
     from pipeline.bench import utterances_of
     from pipeline.cohort import read_cohort
     from pipeline.evaluation import evaluate, every_pair, usable
     from pipeline.listed import lists_in, read_lists, usable_trials
     from pipeline.manifest import read_manifest
     from pipeline.provenance import of_list, of_store, protocol_of
-    from pipeline.report import write_det, write_histograms, write_json
+    from pipeline.report import write_det, write_histograms, write_json, write_table
     from pipeline.spaces import open_spaces
     from pipeline.store import EmbeddingStore
 
     conditions, score = settings.conditions, settings.score
     spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), models)
-    stores = {f"{name}/{which}": store for name, space in spaces.items() for which, store in space.stores.items()}
+    stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
     utterances = utterances_of(next(iter(stores.values())).utterances, read_manifest(manifest), manifest)
     background = EmbeddingStore.open(cohort) if cohort else None
     rows = read_manifest(cohort_manifest) if cohort_manifest else []
@@ -172,7 +176,7 @@ def _score_systems(
     for warning in outcome.warnings:
         click.echo(f"  {warning}", err=True)
     protocol = protocol_of(
-        stores,
+        {f"{name}/{which}": store for (which, name), store in stores.items()},
         cohort=of_store(background) if background else None,
         lists={name: of_list(files[name], listed.form, listed.counts) for name, listed in found.items()} or None,
         conditions=conditions,
@@ -185,6 +189,12 @@ def _score_systems(
     write_json(out / "metrics.json", content | ({"mean_noisy": outcome.mean_noisy} if outcome.mean_noisy else {}))
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
+    # What can be seen of the vectors themselves.
+    speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
+    gaps = gap.distances(stores, CLEAN, speakers, settings.seed)
+    write_table(out / "distances.csv", gap.COLUMNS, gap.cells(gaps))
+    points = embedding_map.embedding_map(stores, CLEAN, speakers, settings.seed)
+    write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.cells(points))
     click.echo(f"{out / 'metrics.json'}: written")
 
 

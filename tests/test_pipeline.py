@@ -115,8 +115,9 @@ def check_results(folder: Path) -> None:
     """Every promised artefact is there, and the numbers are what real ones look like."""
     metrics = json.loads((folder / "results/metrics.json").read_text())
     assert list(metrics) == ["ge2e"]
-    assert list(metrics["ge2e"]) == CONDITIONS
-    for condition, systems in metrics["ge2e"].items():
+    results = metrics["ge2e"]["results"]
+    assert list(results) == CONDITIONS
+    for condition, systems in results.items():
         assert list(systems) == ["raw", "seed"]
         assert {"eer_difference", "eer_difference_ci", "p_value"} == set(systems["seed"]) - set(systems["raw"])
         for system in systems.values():
@@ -124,7 +125,7 @@ def check_results(folder: Path) -> None:
             assert (system["targets"], system["nontargets"]) == (6 * 3 * 2, 18 * 15)
             assert 0 <= system["eer"] < 50
             assert 0 <= system["min_dcf_0.01"] <= 1, condition
-    assert metrics["ge2e"]["noise0"]["raw"]["eer"] > metrics["ge2e"]["clean"]["raw"]["eer"]
+    assert results["noise0"]["raw"]["eer"] > results["clean"]["raw"]["eer"]
     report = (folder / "results/report.md").read_text()
     assert "synthetic voices" in report
     assert "| mean noisy |" in report
@@ -172,7 +173,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(tmp_path: Path, real_corpora
     table = seed("report", "--results", "scores", "--corpora", corpora, "--out", "results", *common)
     assert "mean noisy" in table
 
-    metrics = json.loads((tmp_path / "results/metrics.json").read_text())["ge2e"]
+    metrics = json.loads((tmp_path / "results/metrics.json").read_text())["ge2e"]["results"]
     for systems_of in metrics.values():
         assert systems_of["raw"]["targets"] == 20 * 4 * 3
         assert systems_of["raw"]["eer"] < 40

@@ -14,7 +14,7 @@ from pipeline.quality import as_json, exceeded, markdown, measure, nearest, read
 from pipeline.recordings import Recordings
 from pipeline.report import markdown_report, write_json
 from pipeline.store import FAILED, MISSING, OK, EmbeddingStore
-from tests.test_report import TABLE
+from tests.test_report import TABLE, measured
 
 LIMITS = Quality()
 VIEWS = {"recipe": {"views": [{"name": "clean"}, {"name": "noise"}]}, "dim": 16}
@@ -146,10 +146,10 @@ def test_the_report_holds_the_same_figures(tmp_path: Path) -> None:
     found = read_quality(tmp_path / "q", ["ge2e", "campplus"])
     assert list(found) == ["ge2e"]
     assert markdown(found["ge2e"]) == markdown(figures)
-    text = markdown_report({"ge2e": TABLE}, Params(), None, found)
+    text = markdown_report({"ge2e": measured(TABLE)}, Params(), None, found)
     assert "| noise | 0.500 | 0.875 |" in text
     assert "clipped 2, 4.0 %; upsampled 3, 6.0 %" in text
-    assert text.startswith(markdown_report({"ge2e": TABLE}, Params(), None)[:-1])
+    assert text.startswith(markdown_report({"ge2e": measured(TABLE)}, Params(), None)[:-1])
     assert read_quality(tmp_path / "nowhere", ["ge2e"]) == {}
 
 

@@ -19,9 +19,19 @@ from pipeline.metrics.roc import (
     rocch,
     thin,
 )
-from pipeline.metrics.summary import Speakers, by_group, compare, figures, histogram, mean_compared, operating
+from pipeline.metrics.summary import (
+    Histogram,
+    Speakers,
+    by_group,
+    compare,
+    figures,
+    histogram,
+    mean_compared,
+    operating,
+)
 
 __all__ = [
+    "Histogram",
     "Ranking",
     "Roc",
     "Speakers",

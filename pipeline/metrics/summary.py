@@ -25,6 +25,9 @@ from pipeline.metrics.roc import (
 )
 from pipeline.operating_points import STANDARD, OperatingPoint
 
+Histogram = tuple[Floats, NDArray[np.int64], NDArray[np.int64]]
+"""Edges [B + 1] of bins, and how many targets and non-targets [B] have scores between them."""
+
 Speakers = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Speaker numbers [M] of the enrolment and of the test side."""
 
@@ -118,7 +121,7 @@ def by_group(
     return result
 
 
-def histogram(scores: Scores, target: Mask, bins: int = 100) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+def histogram(scores: Scores, target: Mask, bins: int = 100) -> Histogram:
     """Return shared edges [B + 1], and how many targets and non-targets [B] have scores between them.
 
     Raises:

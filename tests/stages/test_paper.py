@@ -79,15 +79,16 @@ def test_the_experiment_from_check_to_report(capsys: pytest.CaptureFixture[str],
     enhance = ["--model", "m.safetensors", "--out", "seed/clean.zarr"]
     assert run(capsys, "enhance", "--store", "raw/clean.zarr", *enhance)[0] == 0
     systems = ["--system", "raw=raw", "--system", "seed=seed", "--manifest", "data/manifests/clean.csv"]
+    systems += ["--model", "m.safetensors"]
     code, _, err = run(capsys, "score", *systems, "--lists", "data/audio/paper/trials", "--out", "scores/ge2e")
     assert code == 0, err
     metrics = json.loads((place / "scores/ge2e/metrics.json").read_text())
-    assert list(metrics) == LISTS
-    raw = metrics["vox1-o-cleaned"]["raw"]
+    assert list(metrics["results"]) == LISTS
+    raw = metrics["results"]["vox1-o-cleaned"]["raw"]
     assert (raw["targets"], raw["nontargets"]) == (8, 48)
     assert raw["eer"] == json.loads((place / "one/metrics.json").read_text())["eer"]
     assert "eer_ci" in raw
-    assert "eer_ci" not in metrics["vc-mix"]["raw"]
+    assert "eer_ci" not in metrics["results"]["vc-mix"]["raw"]
     code, out, _ = run(capsys, "report", "--results", "scores", "--out", "results", "--no-table")
     assert code == 0
     assert "ge2e: vc-mix EER" in out

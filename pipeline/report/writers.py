@@ -1,0 +1,68 @@
+"""Files of results: JSON, text, curves and histograms; each is whole or absent."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import replacing
+from pipeline.metrics import Histogram, Roc, probit
+from pipeline.places import Place
+
+BINS = ("from", "to", "targets", "nontargets")
+
+
+def write_json(path: Place, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Place, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a header and rows as CSV."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
+    """Write the points of several ROCs by (condition, system) as CSV, rates in percent."""
+    rows = (
+        (condition, system, f"{100 * false_alarm:.4f}", f"{100 * miss:.4f}")
+        for (condition, system), roc in rocs.items()
+        for false_alarm, miss in zip(roc.false_alarm, roc.miss, strict=True)
+    )
+    write_table(path, ("condition", "system", "false_alarm", "miss"), rows)
+
+
+def write_curve(path: Place, roc: Roc) -> None:
+    """Write the points of a ROC as CSV: rates as shares, and where they lie on the axes of a DET plot."""
+    columns = (roc.threshold, roc.false_alarm, roc.miss, 1 - roc.miss, probit(roc.false_alarm), probit(roc.miss))
+    header = "threshold,false_alarm,miss,hit,probit_false_alarm,probit_miss"
+    with replacing(path) as temporary:
+        np.savetxt(temporary, np.column_stack(columns), fmt="%.6g", delimiter=",", header=header, comments="")
+
+
+def write_histogram(path: Place, histogram: Histogram) -> None:
+    """Write how many targets and non-targets have scores in each bin, as CSV."""
+    write_table(path, BINS, _bins(histogram))
+
+
+def write_histograms(path: Place, histograms: Mapping[tuple[str, str], Histogram]) -> None:
+    """Write several histograms by (condition, system) as CSV."""
+    rows = ((*names, *cells) for names, histogram in histograms.items() for cells in _bins(histogram))
+    write_table(path, ("condition", "system", *BINS), rows)
+
+
+def _bins(histogram: Histogram) -> Iterable[tuple[str, str, int, int]]:
+    edges, targets, nontargets = histogram
+    for low, high, hits, others in zip(edges[:-1], edges[1:], targets, nontargets, strict=True):
+        yield f"{low:.6g}", f"{high:.6g}", int(hits), int(others)
