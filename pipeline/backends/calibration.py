@@ -90,9 +90,9 @@ def fit(scores: Scores, target: Mask, prior: float = 0.5, ridge: float = 1e-6) -
 def qmf(enrol: Scores, test: Scores) -> Floats:
     """Return quality measures of trials [M, 2], to go beside their scores: the lower and the higher of both sides'.
 
-    So they do not depend on which side is which (Thienpondt et al., "The IDLab VoxSRC-20 submission", 2021). What they
-    found useful: the logarithm of the seconds of speech, the length of the embedding as the encoder gave it, and the
-    mean of the highest cohort scores (`norm.Statistics.mean`).
+    So they do not depend on which side is which (Thienpondt et al., "The IDLab VoxSRC-20 submission", 2021). In use are
+    the logarithm of the seconds of speech, the length of the embedding as the encoder gave it, and the mean of the
+    highest cohort scores (`norm.Statistics.mean`).
 
     Args:
         enrol: the value of the enrolment side [M].
