@@ -8,7 +8,7 @@ from pipeline.trials import Index, Trials
 Vectors = NDArray[np.float32]
 
 _BLOCK = 64  # trials at a time, so that the crops of both sides stay in the processor's cache
-_ENROL, _TEST = 32, 128  # utterances on either side of a tile, whose distances stay there as well
+_SIDE = 64  # utterances on either side of a tile, whose distances all but stay there as well
 _DENSE = 0.45  # share of a tile's pairs that must be wanted for it to be cheaper than its trials one by one
 
 
@@ -27,17 +27,21 @@ def pairwise_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np
     """
     lefts, left = _used(trials.enrol, len(enrol))
     rights, right = _used(trials.test, len(test))
-    tiles = left // _ENROL * (len(rights) // _TEST + 1) + right // _TEST
+    across = len(rights) // _SIDE + 1
+    tiles = left // _SIDE * across + right // _SIDE
     order = np.argsort(tiles)
-    cuts = np.flatnonzero(np.diff(tiles[order], prepend=-1, append=-1))
-    counts = np.diff(cuts)
-    dense = counts >= _DENSE * _ENROL * _TEST
+    tiles = tiles[order]
+    cuts = np.flatnonzero(np.diff(tiles, prepend=-1, append=-1))
+    starts, counts = cuts[:-1], np.diff(cuts)
+    first, second = (_SIDE * place for place in divmod(tiles[starts], across))
+    sizes = np.minimum(len(lefts) - first, _SIDE) * np.minimum(len(rights) - second, _SIDE)
+    dense = counts >= _DENSE * sizes
     scores = np.empty(len(trials), dtype=np.float32)
-    for start, count in zip(cuts[:-1][dense], counts[dense], strict=True):
-        part = order[start : start + count]
-        first, second = left[part[0]] // _ENROL * _ENROL, right[part[0]] // _TEST * _TEST
-        table = _of_all(enrol[lefts[first : first + _ENROL]], test[rights[second : second + _TEST]])
-        scores[part] = table[left[part] - first, right[part] - second]
+    for tile in np.flatnonzero(dense):
+        part = order[starts[tile] : starts[tile] + counts[tile]]
+        top, side = first[tile], second[tile]
+        table = _of_all(enrol[lefts[top : top + _SIDE]], test[rights[side : side + _SIDE]])
+        scores[part] = table[left[part] - top, right[part] - side]
     _of_each(enrol, test, trials, order[np.repeat(~dense, counts)], scores)
     return scores
 

@@ -18,7 +18,7 @@ from pipeline.trials import Index
 LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
 
 TABLE = ["label", "enrolment", "test", "score"]
-"""Header of the CSV that `seed score` writes; its labels may be empty."""
+"""Header of the CSV that `seed score` writes unless another form is asked for; its labels may be empty."""
 
 FORMS = {2: ["score", "label"], 3: ["enrolment", "test", "score"], 4: TABLE}
 """What the lines of a file hold, by how many fields they have. A label is 1|0 or target|nontarget."""
@@ -68,7 +68,8 @@ def read_scores(path: Path) -> Scored:
         score = _number(row.get("score", ""))
         label = LABELS.get(row["label"]) if row.get("label") else None
         if len(fields) != len(form) or score is None or (row.get("label") and label is None):
-            raise TrialError(f"{path}:{number}: expected `{' '.join(form)}`, found {_shown(fields)}.")
+            wanted = "" if score is not None else " A score is a finite number."
+            raise TrialError(f"{path}:{number}: expected `{' '.join(form)}`, found {_shown(fields)}.{wanted}")
         numbers.append(number)
         scores.append(score)
         labels.append(label)

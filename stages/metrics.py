@@ -56,7 +56,7 @@ def metrics(
     """Measure scores from elsewhere, higher meaning more alike.
 
     SCORES has lines of `score label`, `label enrolment test score`, or, with --trials, `enrolment test score`; or it is
-    the scores.csv of `seed score`. Labels are 1|0 or target|nontarget.
+    what `seed score` wrote. Labels are 1|0 or target|nontarget.
     """
     from pipeline.metrics import by_group, compare, histogram, operating, thin
     from pipeline.report import write_curve, write_histogram, write_json

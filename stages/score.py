@@ -209,6 +209,7 @@ def _score_list(
     from pipeline.enrolment import read_models
     from pipeline.files import replacing
     from pipeline.metrics import figures, thin
+    from pipeline.places import exists, remove_file
     from pipeline.provenance import of_file, of_list, protocol_of
     from pipeline.report import write_det, write_json
     from pipeline.score_lines import FILES
@@ -238,8 +239,9 @@ def _score_list(
         with replacing(out) as temporary:
             with progress_bar("scoring", spool.counts.trials) as advance:
                 scores, target, count = score_to_file(spool, scorer, names, settings.format, temporary, advance)
-            for name in {*FILES.values(), "metrics.json", "det.csv"}:  # an earlier run's would pass for this one's
-                (folder / name).unlink(missing_ok=True)
+            for name in sorted({*FILES.values(), "metrics.json", "det.csv"}):
+                if exists(folder / name):  # an earlier run's would pass for this one's
+                    remove_file(folder / name)
     if target is None:
         click.echo(f"{out}: {count:,} scores")
         click.echo("  the list has no labels, so there are no error rates", err=True)

@@ -63,8 +63,9 @@ def test_an_utterance_is_near_itself(tmp_path: Path) -> None:
 def test_distances_are_those_of_every_pair_of_crops_by_itself(crops: int, side: int) -> None:
     rng = np.random.default_rng(side)
     enrol, test = (rng.standard_normal((count, crops, 6)) for count in (side, side + 20))
+    test = np.concatenate([test, test[:, :1] + 1], axis=1)  # the sides may have other numbers of crops
     enrol, test = (units / np.linalg.norm(units, axis=2, keepdims=True) for units in (enrol, test))
-    test[:3] = enrol[:3]
+    test[:3, :crops] = enrol[:3]
     pairs = rng.permutation(np.indices((side, side + 20)).reshape(2, -1), axis=1)[:, : side * side * 7 // 8]
     trials = Trials(*pairs, None)
     single = enrol.astype(np.float32), test.astype(np.float32)

@@ -86,7 +86,7 @@ def test_the_experiment_from_check_to_report(capsys: pytest.CaptureFixture[str],
     assert list(metrics["results"]) == LISTS
     raw = metrics["results"]["vox1-o-cleaned"]["raw"]
     assert (raw["targets"], raw["nontargets"]) == (8, 48)
-    assert raw["eer"] == json.loads((place / "one/metrics.json").read_text())["eer"]
+    assert raw["eer"] == json.loads((place / "one/metrics.json").read_text())["results"]["eer"]
     assert "eer_ci" in raw
     assert "eer_ci" not in metrics["results"]["vc-mix"]["raw"]
     code, out, _ = run(capsys, "report", "--results", "scores", "--out", "results", "--no-table")

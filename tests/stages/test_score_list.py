@@ -1,6 +1,7 @@
 """`seed score` of one trial list: by file, by name, with models, without labels."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.journal import write_store
 from pipeline.store import OK
+from tests.conftest import tree_bytes
 from tests.stages.test_cli import run
 
 CORPORA = """
@@ -80,6 +82,82 @@ def test_a_list_without_labels_is_scored_and_not_measured(capsys: pytest.Capture
     assert "has no labels, so there are no error rates" in err
     assert (place / "r/scores.csv").read_text().splitlines()[1].startswith(",a/0.wav,a/1.wav,0.9")
     assert not (place / "r/metrics.json").exists()
+
+
+def test_figures_say_what_they_were_made_of(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    run(capsys, *STORES, "--trials", "known", "--comparison", "pairwise")
+    protocol = json.loads((place / "r/metrics.json").read_text())["protocol"]
+    listed = (place / "root/lists/known.txt").read_bytes()
+    assert protocol["trials"] == {
+        "file": "known.txt",
+        "sha256": hashlib.sha256(listed).hexdigest(),
+        "form": "VoxCeleb",
+        "trials": 3,
+        "targets": 1,
+    }
+    assert protocol["stores"]["enrol"]["store"] == "s.zarr"
+    assert protocol["stores"]["test"]["weights_sha256"] == "0"
+    assert protocol["comparison"] == "pairwise"
+    assert "enrolment" not in protocol
+    assert str(place) not in json.dumps(protocol)
+
+
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [("csv", "label,enrolment,test,score"), ("kaldi", "a/0.wav a/1.wav 0.9"), ("txt", "1 a/0.wav a/1.wav 0.9")],
+)
+def test_each_form_is_measured_again_and_leaves_no_other_behind(
+    capsys: pytest.CaptureFixture[str], place: Path, form: str, first: str
+) -> None:
+    for other in ("txt", "csv"):
+        run(capsys, *STORES, "--trials", "known", "--format", other)
+    code, out, _ = run(capsys, *STORES, "--trials", "known", "--format", form)
+    assert (code, out.splitlines()[0]) == (0, "EER 0.00 %, minDCF(0.01) 0.000, 3 trials")
+    scores = place / "r" / ("scores.csv" if form == "csv" else "scores.txt")
+    assert [path.name for path in (place / "r").glob("scores.*")] == [scores.name]
+    assert scores.read_text().startswith(first)
+    labels = ["--trials", "root/lists/known.txt"] if form == "kaldi" else []
+    assert "EER 0.00 %" in run(capsys, "metrics", scores, *labels)[1]
+    assert "difference +0.00" in run(capsys, "compare", scores, scores, *labels)[1]
+
+
+def test_pairwise_models_are_scored(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "m.txt").write_text("anna a/0.wav a/2.wav\nbert b/0.wav\n")
+    (place / "t.txt").write_text("1 anna a/1.wav\n0 bert a/1.wav\n")
+    options = ["--trials", "t.txt", "--enrolment", "m.txt", "--comparison", "pairwise"]
+    code, out, _ = run(capsys, *STORES, *options)
+    assert code == 0
+    assert "EER 0.00 %" in out
+    protocol = json.loads((place / "r/metrics.json").read_text())["protocol"]
+    assert protocol["enrolment"]["sha256"] == hashlib.sha256((place / "m.txt").read_bytes()).hexdigest()
+
+
+def test_a_run_that_fails_leaves_what_there_was(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    run(capsys, *STORES, "--trials", "known")
+    before = tree_bytes(place / "r")
+    values = np.ones((2, 1, 1, 8), dtype=np.float32)
+    values[1] = 0
+    attributes = {"encoder": "toy", "weights_sha256": "0", "dim": 8}
+    write_store(place / "z.zarr", ["a/0.wav", "a/1.wav"], values, np.full(2, OK, np.uint8), attributes)
+    (place / "t.txt").write_text("1 a/0.wav a/0.wav\n0 a/0.wav a/1.wav\n")
+    code, _, err = run(capsys, "score", "--enrol", "z.zarr", "--test", "z.zarr", "--trials", "t.txt", "--out", "r")
+    assert code == 1
+    assert err == "seed: error: z.zarr: scores are NaN or infinite, for a vector of either side is all zeros.\n"
+    assert tree_bytes(place / "r") == before
+
+
+def test_stores_that_do_not_fit_are_refused_before_the_list_is_read(
+    capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    values = np.ones((1, 1, 1, 4), dtype=np.float32)
+    attributes = {"encoder": "toy", "weights_sha256": "0", "dim": 4}
+    write_store(place / "four.zarr", ["a"], values, np.full(1, OK, np.uint8), attributes)
+    (place / "bad.txt").write_text("no list\n")
+    sides = ["--enrol", "s.zarr", "--test", "four.zarr", "--trials", "bad.txt", "--out", "r"]
+    code, _, err = run(capsys, "score", *sides)
+    assert code == 1
+    assert "s.zarr and four.zarr cannot be compared: dim is 8 and 4." in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

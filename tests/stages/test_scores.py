@@ -142,6 +142,9 @@ def test_compare_without_speakers_gives_no_interval_and_says_so(
     [
         (["metrics", "raw.txt"], 1, "no labels"),
         (["metrics", "raw.txt", "--trials", "speakers.txt"], 1, "no scores of some of the utterances"),
+        (["metrics", "labelled.txt", "--trials", "bare_trials.txt"], 1, "bare_trials.txt: the list has no labels"),
+        (["metrics", "nan.txt"], 1, "nan.txt:2: expected `score label`, found 'nan 0'. A score is a finite"),
+        (["compare", "bare.txt", "nan.txt"], 1, "nan.txt:2: expected `score label`, found 'nan 0'"),
         (["metrics", "speakers.txt"], 1, "speakers.txt:1: expected `score label`"),
         (["metrics", "bare.txt", "--speakers", "speakers.txt"], 1, "name no utterances"),
         (["metrics", "labelled.txt", "--manifest", "m.csv", "--speakers", "speakers.txt"], 2, "not both"),
@@ -152,6 +155,8 @@ def test_compare_without_speakers_gives_no_interval_and_says_so(
 def test_what_cannot_be_measured_is_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
 ) -> None:
+    (place / "bare_trials.txt").write_text("s0/0 s0/1\ns0/0 s1/0\n")
+    (place / "nan.txt").write_text("0.5 1\nnan 0\n")
     got, _, err = run(capsys, *arguments)
     assert got == code
     assert says in err
