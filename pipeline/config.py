@@ -115,7 +115,7 @@ class Score(Frozen):
     max_trials: int = Field(1_000_000, ge=2)
     comparison: Literal["cosine", "pairwise"] = "cosine"
     format: Literal["csv", "kaldi", "txt"] = "csv"
-    bootstrap: int = Field(200, ge=0)
+    bootstrap: int = Field(1000, ge=0)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
     systems: dict[str, System] = Field({})
     cohort: CohortUse = CohortUse()

@@ -68,7 +68,7 @@ CLEAN = "clean"
     help="Folder for metrics.json and the figures behind the plots, as CSV (and the scores of a trial list).",
 )
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 200]"
+    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 1000]"
 )
 @click.option(
     "--comparison",

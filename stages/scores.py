@@ -17,7 +17,7 @@ _OPTIONS = (
     click.option("--trials", type=FILE, help="List of `1|0 enrolment test` with the labels and the pairs that count."),
     click.option("--manifest", type=FILE, help="Manifest that gives the speakers, over whom intervals are drawn."),
     click.option("--speakers", type=FILE, help="Instead of --manifest: lines of `utterance speaker`."),
-    click.option("--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers.  [default: 200]"),
+    click.option("--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers.  [default: 1000]"),
     click.option("--seed", type=click.IntRange(min=0), help="Seed of the bootstrap.  [default: 0]"),
     click.option(
         "--calibrated", is_flag=True, help="The scores are natural log-likelihood ratios: measure Cllr and actDCF too."
