@@ -29,6 +29,8 @@ class Utterances:
     ids: tuple[str, ...]
     speakers: tuple[str | None, ...]
     seconds: tuple[float | None, ...]
+    genders: tuple[str | None, ...] = ()
+    ages: tuple[float | None, ...] = ()
 
     def numbers(self) -> Index:
         """Return a number a speaker [N], -1 where it is unknown."""
@@ -47,7 +49,13 @@ def utterances_of(ids: Sequence[str], manifest: Sequence[Utterance], path: Path)
         if name not in rows:
             raise UnknownUtteranceError(f"{path}: has no utterance {name!r}, which the store holds. Extract it again.")
     known = [rows[name] for name in ids]
-    return Utterances(tuple(ids), tuple(row.speaker for row in known), tuple(row.seconds for row in known))
+    return Utterances(
+        tuple(ids),
+        tuple(row.speaker for row in known),
+        tuple(row.seconds for row in known),
+        tuple(row.gender for row in known),
+        tuple(row.age for row in known),
+    )
 
 
 @dataclass(frozen=True)

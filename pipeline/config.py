@@ -10,7 +10,7 @@ from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
-from pipeline.systems import CohortUse, System
+from pipeline.systems import CohortUse, Column, System
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -119,11 +119,17 @@ class Score(Frozen):
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
     systems: dict[str, System] = Field({})
     cohort: CohortUse = CohortUse()
+    groups: dict[Column, list[float]] = Field({"gender": [], "age": [18.0], "duration": [3.0, 6.0]})
 
     @model_validator(mode="after")
     def _points_differ(self) -> "Score":
         if len({point.name for point in self.operating_points}) < len(self.operating_points):
             raise ValueError("operating_points must differ from each other")
+        for column, edges in self.groups.items():
+            if column == "gender" and edges:
+                raise ValueError("groups.gender has no edges; only numbers are cut into ranges")
+            if sorted(set(edges)) != edges:
+                raise ValueError(f"groups.{column} must rise")
         for name in self.systems:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"system name {name!r}: use letters, digits, '-' and '_'")

@@ -83,6 +83,8 @@ class Corpus(Frozen):
     speaker: str | None = None
     """Regular expression on a file's path below the speech folder; its first group is the speaker. None, or a group
     that takes no part in the match: unknown."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What is known of speakers: pattern below the speech folder of files with lines `speaker value`, by column."""
     simulated_rooms: int = Field(200, ge=1)
     overlap: bool = False
     """Whether train and test may share speakers, noise, music, rooms or talkers: figures are then no evidence."""
@@ -109,6 +111,13 @@ class Corpus(Frozen):
             if len(set(names)) < len(names):
                 raise ValueError(f"folders of {role} must end in different names; got {names}")
         return folders
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_columns(cls, labels: dict[str, str]) -> dict[str, str]:
+        if not set(labels) <= {"gender", "age"}:
+            raise ValueError(f"labels are gender and age; got {sorted(labels)}")
+        return labels
 
     @field_validator("speaker")
     @classmethod

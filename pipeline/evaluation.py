@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import groups
 from pipeline.bench import Bench, Utterances
 from pipeline.cohort import Cohort, overlap
 from pipeline.config import Score
 from pipeline.errors import ConfigError, TrialError
-from pipeline.metrics import Roc, compare, histogram, mean_compared, thin
+from pipeline.metrics import Roc, by_group, compare, histogram, mean_compared, thin
 from pipeline.spaces import Space
 from pipeline.store import OK
 from pipeline.systems import COHORT, System
@@ -37,6 +38,8 @@ class Outcome:
     """See `metrics.histogram`."""
     mean_noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By system: the mean EER over all conditions but that of the enrolment, of all pairs; see `mean_compared`."""
+    groups: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """By row, system and column: see `metrics.by_group`."""
     warnings: list[str] = field(default_factory=list)
     """What makes figures doubtful."""
 
@@ -106,7 +109,7 @@ def evaluate(
     outcome = Outcome(warnings=_warnings(utterances, lists, measured, cohort))
     enrolled = bench.take(bench.vectors(enrolment), utterances.seconds)
     learnt = {name: bench.learn(name, lists, conditions, enrolled) for name in systems}
-    numbers, drawn = utterances.numbers(), []
+    numbers, drawn, kinds = utterances.numbers(), [], groups.labels(utterances, score.groups)
     for condition in conditions:
         tested = bench.take(bench.vectors(condition), utterances.seconds)
         for name in measured:
@@ -128,6 +131,11 @@ def evaluate(
             outcome.rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
             for system, values in scores.items():
                 outcome.histograms[row, system] = histogram(values, trials.target)
+            for column, labelled in kinds.items():
+                names = groups.of_trials(labelled, trials)
+                for system, values in scores.items():
+                    found = by_group(values, trials.target, names, score.operating_points, bool(learnt[system]))
+                    outcome.groups[row, system, column] = found
             if condition != enrolment:
                 drawn.append((outcome.table[row], replicates))
             if progress:

@@ -15,16 +15,23 @@ AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known."""
+    """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known.
+
+    Speakers may have a gender, and an age in years, by which error rates are told apart.
+    """
 
     utterance: str
     path: str
     speaker: str | None = None
     seconds: float | None = None
     sha256: str | None = None
+    gender: str | None = None
+    age: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
+_WHERE_KNOWN = ("gender", "age")
+"""Columns that are left out of a list in which nobody has them."""
 
 
 def legible(name: str) -> str:
@@ -33,7 +40,7 @@ def legible(name: str) -> str:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256`.
+    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age`.
 
     Raises:
         ManifestError: missing, empty, unknown or duplicate columns, a short row, or a duplicate utterance.
@@ -52,7 +59,13 @@ def read_manifest(path: Path) -> list[Utterance]:
         seen[name] = line
         manifest.append(
             Utterance(
-                name, row["path"], row.get("speaker") or None, _seconds(row, path, line), row.get("sha256") or None
+                name,
+                row["path"],
+                row.get("speaker") or None,
+                _number(row, "seconds", path, line),
+                row.get("sha256") or None,
+                row.get("gender") or None,
+                _number(row, "age", path, line),
             )
         )
     if not manifest:
@@ -69,10 +82,13 @@ def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
             "speaker": row.speaker or "",
             "seconds": "" if row.seconds is None else f"{row.seconds:.3f}",
             "sha256": row.sha256 or "",
+            "gender": row.gender or "",
+            "age": "" if row.age is None else f"{row.age:g}",
         }
         for row in manifest
     )
-    _write_csv(path, COLUMNS, rows)
+    empty = {name for name in _WHERE_KNOWN if all(getattr(row, name) is None for row in manifest)}
+    _write_csv(path, [name for name in COLUMNS if name not in empty], rows)
 
 
 def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
@@ -113,12 +129,12 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return [row for _, row in _read_csv(path, columns, columns)]
 
 
-def _seconds(row: Mapping[str, str], path: Path, line: int) -> float | None:
-    text = row.get("seconds")
+def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float | None:
+    text = row.get(column)
     try:
         return float(text) if text else None
     except ValueError:
-        raise ManifestError(f"{path}:{line}: seconds is {text!r}, not a number.") from None
+        raise ManifestError(f"{path}:{line}: {column} is {text!r}, not a number.") from None
 
 
 def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -164,6 +180,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, s
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

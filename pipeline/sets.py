@@ -1,7 +1,7 @@
 """The sets of a corpus, written down: which utterances, and what may be mixed into them."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def write_set(
         paths, speakers = {row.path for row in talkers}, {row.speaker for row in talkers} - {None}
         utterances = [row for row in utterances if row.path not in paths and row.speaker not in speakers]
     utterances = cut_down(utterances, cut)
+    labels = read_labels(corpus.labels, speech)
     if not utterances:
         raise CorpusError(f"{speech}: no utterances are left for the set {name}. Correct data/corpora.yaml.")
     kinds = recipe.kinds()
@@ -70,9 +71,27 @@ def write_set(
         elif pattern:
             sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _sources(path)]
     check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
-    write_manifest(out / f"{name}.csv", [described(row) for row in utterances])
+    write_manifest(out / f"{name}.csv", [_labelled(described(row), labels) for row in utterances])
     write_augment(out / f"{name}.augment.csv", described.sources(sources))
     return len(utterances)
+
+
+def read_labels(patterns: Mapping[str, str], speech: Path) -> dict[str, dict[str, str]]:
+    """Read what is known of speakers, by column and speaker.
+
+    Raises:
+        CorpusError: nothing matches, or a file is of another form.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for column, pattern in patterns.items():
+        for path in list_files(speech, pattern):
+            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+                fields = line.split()
+                if len(fields) not in (0, 2) or (fields and column == "age" and not fields[1].isdecimal()):
+                    raise CorpusError(f"{path}:{number}: expected `speaker {column}`, found {line[:80]!r}.")
+                if fields:
+                    found.setdefault(column, {})[fields[0]] = fields[1]
+    return found
 
 
 def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
@@ -117,7 +136,7 @@ class Describer:
     def __call__(self, row: Utterance) -> Utterance:
         """Return the row with its duration and checksum; a file that cannot be read keeps neither, and fails later."""
         seconds, digest = self._look(row.path)
-        return Utterance(row.utterance, row.path, row.speaker, seconds, digest)
+        return replace(row, seconds=seconds, sha256=digest)
 
     def sources(self, sources: dict[str, list[Source]]) -> Iterable[dict[str, str]]:
         """Yield the rows of an augmentation list."""
@@ -138,6 +157,11 @@ class Describer:
             if self._progress:
                 self._progress()
         return self._known[path]
+
+
+def _labelled(row: Utterance, labels: Mapping[str, Mapping[str, str]]) -> Utterance:
+    gender, age = (labels.get(column, {}).get(row.speaker or "") for column in ("gender", "age"))
+    return replace(row, gender=gender, age=None if age is None else float(age))
 
 
 def _sources(path: Path) -> list[Source]:

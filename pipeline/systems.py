@@ -54,6 +54,10 @@ class System(Frozen):
         return self.center or self.norm is not None or self.compare == "plda" or self.calibrate == COHORT
 
 
+Column = Literal["gender", "age", "duration"]
+"""What error rates can be told apart by."""
+
+
 class CohortUse(Frozen):
     """Which part of the cohort store normalises scores."""
 

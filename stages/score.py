@@ -151,7 +151,7 @@ def _score_systems(
     from pipeline.listed import lists_in, read_lists, usable_trials
     from pipeline.manifest import read_manifest
     from pipeline.provenance import of_list, of_store, protocol_of
-    from pipeline.report import write_det, write_histograms, write_json, write_table
+    from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
     from pipeline.spaces import open_spaces
     from pipeline.store import EmbeddingStore
 
@@ -189,6 +189,7 @@ def _score_systems(
     write_json(out / "metrics.json", content | ({"mean_noisy": outcome.mean_noisy} if outcome.mean_noisy else {}))
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
+    write_groups(out / "groups.csv", outcome.groups, score.operating_points)
     # What can be seen of the vectors themselves.
     speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
     gaps = gap.distances(stores, CLEAN, speakers, settings.seed)

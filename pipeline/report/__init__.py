@@ -5,6 +5,7 @@ from pipeline.report.tables import markdown_report, summary_line, terminal_table
 from pipeline.report.writers import (
     write_curve,
     write_det,
+    write_groups,
     write_histogram,
     write_histograms,
     write_json,
@@ -20,6 +21,7 @@ __all__ = [
     "terminal_table",
     "write_curve",
     "write_det",
+    "write_groups",
     "write_histogram",
     "write_histograms",
     "write_json",

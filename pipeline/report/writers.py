@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.files import replacing
 from pipeline.metrics import Histogram, Roc, probit
+from pipeline.operating_points import OperatingPoint
 from pipeline.places import Place
 
 BINS = ("from", "to", "targets", "nontargets")
@@ -60,6 +61,25 @@ def write_histograms(path: Place, histograms: Mapping[tuple[str, str], Histogram
     """Write several histograms by (condition, system) as CSV."""
     rows = ((*names, *cells) for names, histogram in histograms.items() for cells in _bins(histogram))
     write_table(path, ("condition", "system", *BINS), rows)
+
+
+Groups = Mapping[str, Mapping[str, Any]]
+"""Figures by group, see `metrics.by_group`."""
+
+
+def write_groups(path: Place, groups: Mapping[tuple[str, str, str], Groups], points: Sequence[OperatingPoint]) -> None:
+    """Write figures of groups of trials by (condition, system, column) as CSV, EERs in percent; of one class, none."""
+    keys = ["eer", *(f"min_dcf_{point.name}" for point in points)]
+    rows = (
+        (*names, label, *(f"{figures[key]:.6g}" if key in figures else "" for key in keys), *_counts(figures))
+        for names, found in groups.items()
+        for label, figures in found.items()
+    )
+    write_table(path, ("condition", "system", "column", "group", *keys, "targets", "nontargets"), rows)
+
+
+def _counts(figures: Mapping[str, Any]) -> tuple[int, int]:
+    return figures["targets"], figures["nontargets"]
 
 
 def _bins(histogram: Histogram) -> Iterable[tuple[str, str, int, int]]:
