@@ -84,6 +84,7 @@ def assemble(
 
     Raises:
         ConfigError: it names vectors that there are not, or lacks a cohort or a model.
+        StoreError: the cohort is of another encoder.
         TrialError: the cohort is too small, or lacks the speakers that PLDA needs.
     """
     space, original = _space(name, system, spaces)
@@ -91,6 +92,7 @@ def assemble(
         return Assembled(system, space, original, None, COMPARISONS[system.compare or default], None)
     if cohort is None:
         raise ConfigError(f"score.systems.{name}: needs a cohort. Give its store with --cohort.")
+    space.check_encoder_of(cohort.encoder, cohort.path)
     # Of the noisy views only PLDA makes use, which is to learn what noise does to an utterance.
     views = range(cohort.values.shape[2] if (system.compare or default) == "plda" else 1)
     heard = [_crops(system, space, original, None, in_spaces(cohort.values[:, :, view], spaces)) for view in views]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ class Cohort:
     """Raw embeddings of utterances that are in no trial; where views differ, the first is clean."""
 
     path: Place
+    encoder: Mapping[str, Any]
+    """What tells its vectors from another encoder's, see `EmbeddingStore.encoder`."""
     values: NDArray[np.float32]
     """[K, crops, views, D]."""
     utterances: tuple[str, ...]
@@ -26,7 +29,7 @@ class Cohort:
     def part(self, rows: Index) -> "Cohort":
         """Return some of the utterances."""
         names, speakers = (tuple(each[row] for row in rows) for each in (self.utterances, self.speakers))
-        return Cohort(self.path, self.values[rows], names, speakers)
+        return Cohort(self.path, self.encoder, self.values[rows], names, speakers)
 
     def numbers(self) -> Index:
         """Return a number a speaker for each utterance [K].
@@ -60,7 +63,8 @@ def read_cohort(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> Co
     if len(store.ok) < 2:
         raise TrialError(f"{store.path}: {len(store.ok)} encoded utterances make no cohort; two are the least.")
     names = tuple(store.utterances[row] for row in store.ok)
-    return Cohort(store.path, store.read()[store.ok], names, tuple(speakers.get(name) for name in names))
+    known = tuple(speakers.get(name) for name in names)
+    return Cohort(store.path, store.encoder(), store.read()[store.ok], names, known)
 
 
 def overlap(cohort: Cohort, utterances: Sequence[str], speakers: Mapping[str, str | None]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,14 @@ class Space:
             )
         return self.model
 
+    def check_encoder_of(self, encoder: Mapping[str, Any], path: Place) -> None:
+        """Raise StoreError unless an encoder's vectors, in the store at `path`, are what these were made from."""
+        for key in ("dim", *SPACE):
+            ours, theirs = self._first.attributes.get(key), encoder.get(key)
+            if ours != theirs:
+                where = f"{path}: encoder {key} is {theirs!r}, but {ours!r} in {self._first.path}"
+                raise StoreError(f"{where}. Extract it with the same encoder.")
+
     def of_raw(self, values: Values) -> Values:
         """Return what raw embeddings [N, crops, D] are in this space."""
         if not self.enhanced:
@@ -79,7 +88,7 @@ def open_spaces(
         WeightsError: a model cannot be read.
     """
     files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
-    spaces = {}
+    spaces: dict[str, Space] = {}
     first = None
     for name, folder in folders.items():
         stores = {condition: EmbeddingStore.open(folder / f"{condition}.zarr") for condition in conditions}
@@ -90,12 +99,25 @@ def open_spaces(
                     f"{store.path} and {first.path} hold other utterances. Extract both from one manifest."
                 )
             check_comparable(next(iter(stores.values())), store)
+        for condition, store in stores.items():
+            _check_same_audio(next(iter(spaces.values()), None), condition, store)
         attributes = store.attributes
         path, model = files.get(str(attributes.get("enhanced_by_sha256")), (None, None))
         if path and model:
             check_encoder(model, attributes, path, store.path)
         spaces[name] = Space(name, stores, model)
     return spaces
+
+
+def _check_same_audio(other: Space | None, condition: str, store: EmbeddingStore) -> None:
+    """Raise StoreError if stores of one condition were made from other lists or by another recipe."""
+    for key in ("manifest_sha256", "augment_sha256", "recipe") if other else ():
+        one = other.stores[condition] if other else store
+        if key in one.attributes and key in store.attributes and one.attributes[key] != store.attributes[key]:
+            raise StoreError(
+                f"{one.path} and {store.path} differ in {key.removesuffix('_sha256')}: they are not of the same audio."
+                " Make both anew from one extraction."
+            )
 
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:

@@ -190,7 +190,9 @@ def test_a_list_that_calibrates_is_not_measured(tmp_path: Path, folders: dict[st
 
 
 def test_a_cohort_that_is_in_the_trials_is_told(folders: dict[str, Path], cohort: Cohort) -> None:
-    mixed = Cohort(cohort.path, cohort.values, (IDS[0], *cohort.utterances[1:]), ("s3", *cohort.speakers[1:]))
+    mixed = Cohort(
+        cohort.path, cohort.encoder, cohort.values, (IDS[0], *cohort.utterances[1:]), ("s3", *cohort.speakers[1:])
+    )
     spaces = open_spaces(folders, ["clean"])
     assert run(spaces, cohort=cohort, conditions=["clean"]).warnings == []
     (warning,) = run(spaces, cohort=mixed, conditions=["clean"]).warnings
@@ -228,6 +230,12 @@ def test_lines_that_contradict_themselves_are_refused(line: dict[str, Any], says
         System.model_validate(line)
 
 
+def test_a_cohort_of_another_encoder_is_refused(folders: dict[str, Path], cohort: Cohort) -> None:
+    other = Cohort(cohort.path, {**cohort.encoder, "dim": 16}, cohort.values, cohort.utterances, cohort.speakers)
+    with pytest.raises(StoreError, match=r"train.zarr: encoder dim is 16, but 8 in .*clean.zarr"):
+        run(open_spaces(folders, CONDITIONS), cohort=other, systems={"x": {"of": "raw", "center": True}})
+
+
 def test_more_of_the_cohort_than_there_is_cannot_count(folders: dict[str, Path], cohort: Cohort) -> None:
     spaces = open_spaces(folders, CONDITIONS)
     with pytest.raises(ConfigError, match="top 300 of a cohort of 64"):
@@ -253,6 +261,10 @@ def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[st
     write_store(tmp_path / "few/clean.zarr", ["a", "b"], values, np.full(2, OK, dtype=np.uint8), {"dim": 8})
     with pytest.raises(StoreError, match="hold other utterances"):
         open_spaces({"raw": folders["raw"], "few": tmp_path / "few"}, ["clean"])
+    for name, manifest in (("old", "ab"), ("new", "cd")):
+        make(tmp_path / name / "clean.zarr", 0.1, manifest_sha256=manifest)
+    with pytest.raises(StoreError, match="differ in manifest: they are not of the same audio"):
+        open_spaces({name: tmp_path / name for name in ("old", "new")}, ["clean"])
     make(tmp_path / "mixed/clean.zarr", 0.1)
     make(tmp_path / "mixed/noise5.zarr", 0.1, enhanced_by_sha256="ef", timestep=50)
     with pytest.raises(StoreError, match="cannot be compared"):
