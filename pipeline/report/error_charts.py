@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 
 from pipeline.augment.steps import condition_steps, is_condition
-from pipeline.report.inline import inline
+from pipeline.report.inline import Layers, inline
 from pipeline.report.results import CLEAN, Table, systems_of
 from pipeline.report.series import Row
 from pipeline.report.style import (
@@ -31,7 +31,7 @@ def by_system(systems: Sequence[str]) -> alt.Color:
     return alt.Color("system:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
 
 
-def eer_chart(table: Table) -> alt.LayerChart:
+def eer_chart(table: Table) -> Layers:
     """Return the EER of every system in every row, with its interval."""
     systems = systems_of(table)
     rows = [{"row": name, **row} for name, found in table.items() for row in _eers(found)]
@@ -46,7 +46,7 @@ def eer_chart(table: Table) -> alt.LayerChart:
     return alt.layer(intervals, points).properties(width=780, height=alt.Step(max(11, 26 // len(systems))))
 
 
-def snr_chart(table: Table) -> alt.LayerChart | None:
+def snr_chart(table: Table) -> Layers | None:
     """Return the EER against the SNR of each kind of noise, or None where no condition has one."""
     systems = systems_of(table)
     found = [(name, *_kind_and_snr(name)) for name in table]
@@ -55,8 +55,9 @@ def snr_chart(table: Table) -> alt.LayerChart | None:
         return None
     kinds, snrs = list(dict.fromkeys(kind for _, kind, _ in measured)), sorted({snr for *_, snr in measured})
     apart = 0.012 * ((snrs[-1] - snrs[0]) or 10.0)  # so that one interval does not hide another
+    beside = {snr: [kind for _, kind, other in measured if other == snr] for snr in snrs}
     rows = [
-        {"kind": kind, "snr": snr, "x": snr + apart * (kinds.index(kind) - (len(kinds) - 1) / 2), **row}
+        {"kind": kind, "snr": snr, "x": snr + apart * (beside[snr].index(kind) - (len(beside[snr]) - 1) / 2), **row}
         for name, kind, snr in measured
         for row in _eers(table[name])
     ]
@@ -87,7 +88,7 @@ def det_chart(det: Sequence[Row], systems: Sequence[str], names: Sequence[str]) 
     rows = [row for curve in _curves(det).values() for row in _window(curve)]
     if not rows:
         return None
-    axis = alt.Axis(values=[on_probit(tick) for tick in DET_TICKS], labelExpr=det_labels())
+    axis = alt.Axis(values=[on_probit(tick) for tick in DET_TICKS], labelExpr=det_labels(), labelOverlap=False)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     curves = (
         alt.Chart()
@@ -101,7 +102,7 @@ def det_chart(det: Sequence[Row], systems: Sequence[str], names: Sequence[str]) 
     )
     ends: list[Row] = [{"a": low, "b": low}, {"a": high, "b": high}]
     equal = alt.Chart(inline(ends)).mark_line(color=FAINT, strokeDash=[2, 3], strokeWidth=1).encode(x="a:Q", y="b:Q")
-    panel = alt.layer(equal, curves).properties(width=200, height=200)
+    panel = alt.layer(equal, curves).properties(width=205, height=205)
     return panel.facet(facet=_panel(names), columns=4, data=inline(rows))
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
+Layers = alt.LayerChart | alt.FacetChart
+"""What Altair says that layers of marks are."""
+
 
 def inline(rows: Sequence[Mapping[str, str | float]]) -> alt.InlineData:
     """Return rows as the data of a chart; their columns are those of the first, numbers have four digits or so."""

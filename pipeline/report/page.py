@@ -13,7 +13,7 @@ from pipeline.quality import StoreQuality, summary
 from pipeline.report.plots import Plot, javascript
 from pipeline.report.results import PROTOCOL, RESULTS, Table, marked
 from pipeline.report.style import CONFIG, FONT
-from pipeline.report.tables import FOOTNOTE, MEAN, counts, header, protocol_lines, rows, summary_line, title
+from pipeline.report.tables import FOOTNOTE, MEAN, counts, header, protocol_lines, rows, summary_line
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -52,8 +52,8 @@ def page(
             {
                 "name": name,
                 "anchor": anchors[name],
-                "summary": summary_line(name, table).removeprefix(f"{name}: "),
-                "caption": f"{title(name, table)}. {' '.join(line.removeprefix('- ') for line in counts(table))}",
+                "summary": summary_line(name, table).removeprefix(f"{name}: ").replace("->", "→"),
+                "caption": " ".join(line.removeprefix("- ") for line in counts(table)),
                 "header": header(table),
                 "groups": list(_groups(table)),
                 "footnote": FOOTNOTE.replace("`", "") if marked(table) else None,

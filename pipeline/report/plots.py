@@ -100,4 +100,4 @@ def javascript() -> str:
     import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    return script.replace("</", r"<\/")
+    return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")  # what ends or hides a script in HTML

@@ -8,9 +8,9 @@ import numpy as np
 from pipeline.metrics import probit
 
 BASELINE = "#7d8590"
-OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3")
+OTHERS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3")
 """Colours of systems, after Okabe and Ito: they differ for the colour-blind too, on white and on black."""
-TARGETS, NONTARGETS = "#0072b2", "#e69f00"
+TARGETS, NONTARGETS = "#1f7fc4", "#e69f00"
 FAINT = "#8b949e"
 
 DET_TICKS = (0.1, 0.5, 2, 5, 10, 20, 40)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pipeline.gap import ITSELF, OTHER, SAME
-from pipeline.report.inline import inline
+from pipeline.report.inline import Layers, inline
 from pipeline.report.results import CLEAN
 from pipeline.report.series import Row
 from pipeline.report.style import FAINT, OTHERS, colours
@@ -53,7 +53,7 @@ def map_chart(points: Sequence[Row]) -> alt.HConcatChart | None:
     return chart.add_params(alt.param(name="shown", value=noisy[0], bind=select))
 
 
-def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> alt.LayerChart:
+def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> Layers:
     """Return the map of one system."""
     clean = {row["utterance"]: row for row in points if row["condition"] == CLEAN}
     rows: list[Row] = []
@@ -70,7 +70,9 @@ def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> alt.LayerChart:
         for row in points
         if row["condition"] != CLEAN
     ]
-    x, y = (_axis(points, axis) for axis in ("x", "y"))
+    bare = alt.Axis(labels=False, ticks=False, grid=False, domainColor=FAINT)
+    x = alt.X("x:Q", scale=_scale(points, "x"), axis=bare, title="principal axis 1")
+    y = alt.Y("y:Q", scale=_scale(points, "y"), axis=bare, title="principal axis 2")
     colour = alt.Color("speaker:N", scale=alt.Scale(scheme="tableau20"), legend=None)
     tooltip = ["speaker:N", "utterance:N"]
     base = alt.Chart(inline(rows)).encode(x=x, y=y, color=colour, tooltip=tooltip)
@@ -91,16 +93,12 @@ def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> alt.LayerChart:
     return alt.layer(*layers).properties(width=side, height=side, title=title)
 
 
-def _axis(points: Sequence[Row], axis: str) -> alt.X | alt.Y:
-    """Return an axis of the map, as long as the other, that holds the points of all conditions."""
+def _scale(points: Sequence[Row], axis: str) -> alt.Scale:
+    """Return the scale of an axis of the map, as long as the other, that holds the points of all conditions."""
     values = {name: [float(row[name]) for row in points] for name in ("x", "y")}
     span = 1.06 * max(max(found) - min(found) for found in values.values()) or 1.0
     middle = (max(values[axis]) + min(values[axis])) / 2
-    scale = alt.Scale(domain=[middle - span / 2, middle + span / 2], nice=False, zero=False)
-    ticks = alt.Axis(labels=False, ticks=False, grid=False, domainColor=FAINT)
-    number = 1 if axis == "x" else 2
-    encode = alt.X if axis == "x" else alt.Y
-    return encode(f"{axis}:Q", scale=scale, axis=ticks, title=f"principal axis {number}")
+    return alt.Scale(domain=[middle - span / 2, middle + span / 2], nice=False, zero=False)
 
 
 def training_chart(training: Sequence[Row]) -> alt.FacetChart | None:
@@ -127,4 +125,5 @@ def training_chart(training: Sequence[Row]) -> alt.FacetChart | None:
         layers.append(dot.mark_point(filled=True, size=70, color=OTHERS[1], opacity=1))
     panel = alt.layer(*layers).properties(width=360, height=200)
     column = alt.Column("loss:N", sort=["training", "held-out speakers"], title=None)
-    return panel.facet(column=column, data=inline(rows)).resolve_scale(y="independent")
+    chart: alt.FacetChart = panel.facet(column=column, data=inline(rows)).resolve_scale(y="independent")
+    return chart
