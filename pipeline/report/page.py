@@ -17,6 +17,9 @@ from pipeline.report.tables import FOOTNOTE, MEAN, counts, header, protocol_line
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
+VEGA = "Vega, Vega-Lite and Vega-Embed; BSD-3-Clause, copyright University of Washington Interactive Data Lab"
+"""What the licence of the scripts on the page asks to be said."""
+
 Facts = list[tuple[str, str]]
 """Names and values."""
 
@@ -87,7 +90,7 @@ def provenance(
         if name in params.encoder:
             definition = params.encoder[name].model_dump(mode="json", exclude_none=True)
             found.append((f"{name}: encoder", list(flat(definition))))
-    found.append(("Software", [("speaker-seed", version("speaker-seed"))]))
+    found.append(("Software", [("speaker-seed", version("speaker-seed")), ("plots", VEGA)]))
     return found
 
 

@@ -82,7 +82,11 @@ def plots_of(table: Table, series: Series) -> list[Plot]:
             training_chart(series.training),
         ),
     ]
-    return [Plot(name, title, caption, chart.to_dict()) for name, title, caption, chart in charts if chart is not None]
+    return [
+        Plot(name, title, caption, {"description": f"{title}. {caption}", **chart.to_dict()})
+        for name, title, caption, chart in charts
+        if chart is not None
+    ]
 
 
 def write_png(path: Place, plot: Plot, ppi: int) -> None:
