@@ -88,7 +88,8 @@ def det_chart(det: Sequence[Row], systems: Sequence[str], names: Sequence[str]) 
     rows = [row for curve in _curves(det).values() for row in _window(curve)]
     if not rows:
         return None
-    axis = alt.Axis(values=[on_probit(tick) for tick in DET_TICKS], labelExpr=det_labels(), labelOverlap=False)
+    ticks = [on_probit(tick) for tick in DET_TICKS]
+    axis = alt.Axis(values=ticks, tickCount=len(ticks), labelExpr=det_labels(), labelOverlap=False)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     curves = (
         alt.Chart()

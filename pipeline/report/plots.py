@@ -66,7 +66,7 @@ def plots_of(table: Table, series: Series) -> list[Plot]:
             "Distance between clean and noisy embeddings",
             "Of an utterance's clean vector and its noisy one: median, middle half, and 5 to 95 %. Compare with the"
             " last rows, distances between clean vectors of different utterances: each system has its own space.",
-            distance_chart(series.distances),
+            distance_chart(series.distances, systems),
         ),
         (
             "map",

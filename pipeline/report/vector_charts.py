@@ -14,8 +14,11 @@ from pipeline.report.style import FAINT, OTHERS, colours
 REFERENCES = {SAME: "clean: same speaker", OTHER: "clean: another speaker"}
 
 
-def distance_chart(distances: Sequence[Row]) -> alt.FacetChart | None:
-    """Return quantiles of the cosine distance between clean and noisy vectors, a panel a system."""
+def distance_chart(distances: Sequence[Row], measured: Sequence[str]) -> alt.FacetChart | None:
+    """Return quantiles of the cosine distance between clean and noisy vectors, a panel a system.
+
+    The systems that were measured have the colours that they have in plots of error rates.
+    """
     rows: list[Row] = [
         row | {"to": row["condition"] if row["pair"] == ITSELF else REFERENCES[str(row["pair"])]}
         for row in distances
@@ -25,7 +28,8 @@ def distance_chart(distances: Sequence[Row]) -> alt.FacetChart | None:
         return None
     systems = list(dict.fromkeys(str(row["system"]) for row in rows))
     order = [name for name in dict.fromkeys(str(row["to"]) for row in rows) if name not in REFERENCES.values()]
-    scale = alt.Scale(domain=systems, range=colours(systems))
+    coloured = list(dict.fromkeys([*measured, *systems]))
+    scale = alt.Scale(domain=coloured, range=colours(coloured))
     base = alt.Chart().encode(
         y=alt.Y("to:N", sort=[*order, *REFERENCES.values()], title=None, axis=alt.Axis(grid=False, domain=False)),
         color=alt.Color("system:N", scale=scale, legend=None),
