@@ -24,8 +24,25 @@ from stages.common import FOLDER, NEW, load_params, params_option
     show_default=True,
     help="Folder with <encoder>/quality.json of training stores, where they were checked.",
 )
+@click.option(
+    "--models",
+    type=NEW,
+    default="models",
+    show_default=True,
+    help="Folder with <encoder>/curve.csv, where the models were trained here.",
+)
 @click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
-@click.option("--out", type=NEW, default="results", show_default=True, help="Folder for metrics.json and report.md.")
+@click.option(
+    "--out",
+    type=NEW,
+    default="results",
+    show_default=True,
+    help="Folder for metrics.json, report.md and report.html.",
+)
+@click.option(
+    "--png/--no-png", default=False, show_default=True, help="Also write the plots to <out>/plots, for papers."
+)
+@click.option("--dpi", type=click.IntRange(36, 1200), default=300, show_default=True, help="Of these.")
 @click.option(
     "--table/--no-table", default=True, show_default=True, help="Print the whole table, or a line an encoder."
 )
@@ -34,29 +51,54 @@ def report(
     results: Path,
     encoders: tuple[str, ...],
     quality: Path,
+    models: Path,
     corpora: Path,
     out: Path,
+    png: bool,
+    dpi: int,
     table: bool,
     params: Path | None,
 ) -> None:
-    """Put the error rates of all encoders into one metrics.json, a Markdown report and a table here."""
+    """Put the error rates of all encoders into one metrics.json, a report, a page with plots, and a table here.
+
+    Plots are drawn of what is there of det.csv, histogram.csv, distances.csv, map.csv and curve.csv.
+    """
     from rich.console import Console
 
     from pipeline.corpora import read_corpus
     from pipeline.quality import read_quality
     from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table, write_json, write_text
+    from pipeline.report.page import page
+    from pipeline.report.plots import HOW_TO, can_plot, plots_of, write_png
+    from pipeline.report.results import RESULTS
+    from pipeline.report.series import read_series
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)
     corpus = read_corpus(corpora, settings.corpus) if corpora.exists() else None
     checked = read_quality(quality, settings.encoders)
-    write_json(out / "metrics.json", metrics)
-    write_text(out / "report.md", markdown_report(metrics, settings, corpus, checked))
+    series = {encoder: read_series(results, models, encoder) for encoder in metrics}
+    written = [out / "metrics.json", out / "report.md"]
+    write_json(written[0], metrics)
+    write_text(written[1], markdown_report(metrics, settings, corpus, checked))
+    if can_plot():
+        plots = {encoder: plots_of(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
+        written.append(out / "report.html")
+        write_text(written[-1], page(metrics, plots, settings, corpus, checked))
+        for encoder, found in plots.items() if png else ():
+            for plot in found:
+                written.append(out / "plots" / f"{encoder}-{plot.name}.png")
+                write_png(written[-1], plot, dpi)
+    else:
+        (out / "report.html").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a log has no width of its own
-    for encoder, conditions in metrics.items():
-        console.print(terminal_table(encoder, conditions) if table else summary_line(encoder, conditions))
+    for encoder, content in metrics.items():
+        shown = terminal_table if table else summary_line
+        console.print(shown(encoder, content))
     if corpus:
         console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
-    console.print(f"Written: {out / 'metrics.json'}, {out / 'report.md'}", soft_wrap=True)
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    if not can_plot():
+        click.echo(f"seed report: {HOW_TO}", err=True)

@@ -20,7 +20,7 @@ def test_each_system_is_seen_along_the_principal_axes_of_its_clean_vectors(tmp_p
         there = {point.utterance: (point.x, point.y) for point in points if point[:2] == (system, "noise0")}
         found = np.array([there[name] for name in IDS])
         np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-5)
-    assert next(iter(cells(points))) == ("raw", "clean", "s0/0", "s0", f"{points[0].x:.4f}", f"{points[0].y:.4f}")
+    assert next(cells(points)) == ("raw", "clean", "s0/0", "s0", f"{points[0].x:.4f}", f"{points[0].y:.4f}")
     assert points == embedding_map(opened, "clean", SPEAKERS, 0)
 
 

@@ -130,6 +130,8 @@ def check_results(folder: Path) -> None:
     assert "synthetic voices" in report
     assert "| mean noisy |" in report
     assert "| view | distance to clean, median | cosine to clean, median |" in report
+    page = (folder / "results/report.html").read_text()
+    assert page.count("data-plot=") == 7  # every plot has its data
     assert (folder / "results/quality/ge2e/quality.png").exists()
     curve = list(csv.DictReader((folder / "models/ge2e/curve.csv").open()))
     assert [row["epoch"] for row in curve] == ["0", "1", "2", "3", "4"]
