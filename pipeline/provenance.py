@@ -59,7 +59,8 @@ def protocol_of(stores: Mapping[str, EmbeddingStore], **settings: Any) -> dict[s
         stores: by role, such as `enrol` and `test`; a result of score files has none.
         settings: JSON values, such as lists (see `of_list`), the seed, operating points; those that are None go.
     """
-    described = {"stores": {role: of_store(store) for role, store in stores.items()}} if stores else {}
+    # A list, which DVC leaves out of its tables of metrics; as a table it would be hundreds of columns there.
+    described = {"stores": [{"role": role, **of_store(store)} for role, store in stores.items()]} if stores else {}
     return {"versions": versions(), **described, **{key: value for key, value in settings.items() if value is not None}}
 
 

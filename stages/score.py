@@ -150,7 +150,7 @@ def _score_systems(
     from pipeline.evaluation import evaluate, every_pair, usable
     from pipeline.listed import lists_in, read_lists, usable_trials
     from pipeline.manifest import read_manifest
-    from pipeline.provenance import of_list, of_store, protocol_of
+    from pipeline.provenance import of_list, protocol_of
     from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
     from pipeline.spaces import open_spaces
     from pipeline.store import EmbeddingStore
@@ -175,10 +175,10 @@ def _score_systems(
         )
     for warning in outcome.warnings:
         click.echo(f"  {warning}", err=True)
+    used = {f"{name}/{which}": store for (which, name), store in stores.items()}
     protocol = protocol_of(
-        {f"{name}/{which}": store for (which, name), store in stores.items()},
-        cohort=of_store(background) if background else None,
-        lists={name: of_list(files[name], listed.form, listed.counts) for name, listed in found.items()} or None,
+        used | ({"cohort": background} if background else {}),
+        lists=[of_list(files[name], listed.form, listed.counts) for name, listed in found.items()] or None,
         conditions=conditions,
         enrolment=CLEAN,
         score=score.model_dump(mode="json"),

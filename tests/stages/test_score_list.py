@@ -95,8 +95,8 @@ def test_figures_say_what_they_were_made_of(capsys: pytest.CaptureFixture[str], 
         "trials": 3,
         "targets": 1,
     }
-    assert protocol["stores"]["enrol"]["store"] == "s.zarr"
-    assert protocol["stores"]["test"]["weights_sha256"] == "0"
+    assert protocol["stores"][0]["store"] == "s.zarr"
+    assert protocol["stores"][1]["weights_sha256"] == "0"
     assert protocol["comparison"] == "pairwise"
     assert "enrolment" not in protocol
     assert str(place) not in json.dumps(protocol)
