@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,11 @@ from stages.lists import NamedList, named_list, tell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.bench import Utterances
     from pipeline.config import Params, Score
+    from pipeline.evaluation import Outcome
     from pipeline.places import Place
+    from pipeline.store import EmbeddingStore
 
 CLEAN = "clean"
 """The condition of the enrolment side."""
@@ -144,14 +147,12 @@ def _score_systems(
     settings: "Params",
     out: "Place",
 ) -> None:
-    from pipeline import embedding_map, gap
     from pipeline.bench import utterances_of
     from pipeline.cohort import read_cohort
     from pipeline.evaluation import evaluate, every_pair, usable
     from pipeline.listed import lists_in, read_lists, usable_trials
     from pipeline.manifest import read_manifest
     from pipeline.provenance import of_list, protocol_of
-    from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
     from pipeline.spaces import open_spaces
     from pipeline.store import EmbeddingStore
 
@@ -159,8 +160,9 @@ def _score_systems(
     spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), models)
     stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
     utterances = utterances_of(next(iter(stores.values())).utterances, read_manifest(manifest), manifest)
-    background = EmbeddingStore.open(cohort) if cohort else None
-    rows = read_manifest(cohort_manifest) if cohort_manifest else []
+    needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
+    background = EmbeddingStore.open(cohort) if cohort and needed else None
+    rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
     others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
     files = lists_in(folder_of_lists) if folder_of_lists else {}
     found, whole = read_lists(files, utterances.ids), usable(spaces)
@@ -185,18 +187,32 @@ def _score_systems(
         seed=settings.seed,
         warnings=outcome.warnings or None,
     )
+    _write_outcome(out, outcome, protocol, stores, utterances, settings)
+    click.echo(f"{out / 'metrics.json'}: written")
+
+
+def _write_outcome(
+    out: "Place",
+    outcome: "Outcome",
+    protocol: "dict[str, Any]",
+    stores: "dict[tuple[str, str], EmbeddingStore]",
+    utterances: "Utterances",
+    settings: "Params",
+) -> None:
+    from pipeline import embedding_map, gap
+    from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
+
     content = {"protocol": protocol, "results": outcome.table}
     write_json(out / "metrics.json", content | ({"mean_noisy": outcome.mean_noisy} if outcome.mean_noisy else {}))
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
-    write_groups(out / "groups.csv", outcome.groups, score.operating_points)
+    write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)
     # What can be seen of the vectors themselves.
     speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
     gaps = gap.distances(stores, CLEAN, speakers, settings.seed)
     write_table(out / "distances.csv", gap.COLUMNS, gap.cells(gaps))
     points = embedding_map.embedding_map(stores, CLEAN, speakers, settings.seed)
     write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.cells(points))
-    click.echo(f"{out / 'metrics.json'}: written")
 
 
 def _score_list(

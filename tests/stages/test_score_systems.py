@@ -1,0 +1,95 @@
+"""`seed score --system`: systems of `score.systems`, with a cohort and a model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import Network, Train
+from pipeline.enhance import enhance
+from pipeline.journal import write_store
+from pipeline.manifest import Utterance, write_manifest
+from pipeline.model import SeedModel, save_model
+from pipeline.store import OK, EmbeddingStore
+from tests.stages.test_cli import run
+
+COMMAND = ["score", "--system", "raw=raw", "--system", "seed=seed", "--manifest", "clean.csv", "--out", "r"]
+COHORT = ["--cohort", "train.zarr", "--cohort-manifest", "train.csv"]
+SYSTEMS = """
+conditions: [clean]
+sets: [train, clean]
+score:
+  bootstrap: 10
+  systems:
+    as: {of: seed, norm: as, top: 10}
+    original: {of: seed, ensemble: 1.0}
+    sum: {of: seed, ensemble: 0.5}
+    joined: {fuse: [raw, as], calibrate: cohort}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stores of six speakers, raw and enhanced, and a cohort of others."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    made_of = {"encoder": "toy", "weights_sha256": "ab", "dim": 8}
+    for name, speakers, views in (("raw/clean", "abcdef", 1), ("train", "ghijkl", 2)):
+        ids = [f"{speaker}/{number}" for speaker in speakers for number in range(4)]
+        values = np.repeat(rng.standard_normal((6, 1, 1, 8)), 4, axis=0) + rng.standard_normal((24, 1, views, 8))
+        write_store(tmp_path / f"{name}.zarr", ids, values.astype(np.float32), np.full(24, OK, np.uint8), made_of)
+        rows = [Utterance(each, f"{each}.wav", each[0], 2.0) for each in ids]
+        write_manifest(tmp_path / f"{Path(name).name}.csv", rows)
+    raw = EmbeddingStore.open(tmp_path / "raw/clean.zarr")
+    model = SeedModel(8, Train(network=Network(predict="sample", precondition="none")))
+    for parameter in model.network.parameters():
+        parameter.data.copy_(0.2 * torch.from_numpy(rng.standard_normal(tuple(parameter.shape))))
+    save_model(tmp_path / "m.safetensors", model, raw.encoder(), {})
+    enhance(raw, tmp_path / "m.safetensors", tmp_path / "seed/clean.zarr", 50)
+    (tmp_path / "p.yaml").write_text(SYSTEMS)
+    return tmp_path
+
+
+def test_every_line_is_a_system_and_the_protocol_tells_of_it(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    code, _, err = run(capsys, *COMMAND, *COHORT, "--model", "m.safetensors", "--params", "p.yaml")
+    assert (code, err) == (0, "")
+    written = json.loads((place / "r/metrics.json").read_text())
+    table = written["results"]["clean"]
+    assert list(table) == ["raw", "seed", "as", "original", "sum", "joined"]
+    # All of the original, none of the enhanced, in the space of a model that only scales.
+    assert table["original"]["eer"] == table["raw"]["eer"] != table["seed"]["eer"]
+    assert "cllr" in table["joined"]
+    stores = {store["role"]: store for store in written["protocol"]["stores"]}
+    assert list(stores) == ["raw/clean", "seed/clean", "cohort"]
+    assert stores["seed/clean"]["enhanced_by_sha256"]
+    assert written["protocol"]["score"]["systems"]["as"]["norm"] == "as"
+    files = ["det.csv", "distances.csv", "groups.csv", "histogram.csv", "map.csv", "metrics.json"]
+    assert sorted(path.name for path in (place / "r").iterdir()) == files
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (COHORT, "seed/clean.zarr: the model that made it is needed"),
+        (["--model", "m.safetensors"], "score.systems.joined: needs a cohort. Give its store with --cohort."),
+        ([*COHORT[:2], "--model", "m.safetensors"], "train.zarr: PLDA, calibration and cohorts of speakers need"),
+        (["--cohort", "seed/clean.zarr", "--model", "m.safetensors"], "holds enhanced embeddings already"),
+    ],
+)
+def test_what_is_missing_is_one_line(
+    capsys: pytest.CaptureFixture[str], place: Path, options: list[str], says: str
+) -> None:
+    code, out, err = run(capsys, *COMMAND, *options, "--params", "p.yaml")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert says in err
+    assert not (place / "r").exists()
+
+
+def test_a_cohort_of_the_trials_is_counted(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    cohort = ["--cohort", "raw/clean.zarr", "--cohort-manifest", "clean.csv", "--model", "m.safetensors"]
+    code, _, err = run(capsys, *COMMAND, *cohort, "--params", "p.yaml")
+    assert code == 0
+    assert "24 utterances and 6 speakers of the cohort are in the trials" in err
+    assert json.loads((place / "r/metrics.json").read_text())["protocol"]["warnings"]
