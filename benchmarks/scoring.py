@@ -1,5 +1,6 @@
 """How fast trials are scored and measured, each against the plain way to do it, in one run.
 
+    python -m benchmarks.scoring           (all of them, and the AS-norm of benchmarks.backends, one after another)
     python -m benchmarks.scoring rates     [--trials 10000000] [--targets 0.05]
     python -m benchmarks.scoring cosine    [--trials 550000] [--utterances 5000]
     python -m benchmarks.scoring pairwise  [--trials 100000] [--crops 10]
@@ -75,9 +76,16 @@ def some_scores(count: int, targets: float) -> tuple[NDArray[np.float32], NDArra
     return scores, target
 
 
-@click.group()
-def main() -> None:
-    """Measure scoring."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measure scoring; without a command: everything, one after another."""
+    if context.invoked_subcommand is None:
+        commands = [("scoring", name) for name in ("rates", "cosine", "pairwise", "bootstrap", "stream")]
+        for module, name in [*commands, ("backends", "norm")]:  # in processes of their own: peaks are a process's
+            print(f"## {name}\n", flush=True)
+            subprocess.run([sys.executable, "-m", f"benchmarks.{module}", name], check=True)
+            print(flush=True)
 
 
 @main.command()

@@ -37,7 +37,7 @@ from stages.common import FOLDER, NEW, load_params, params_option
     type=NEW,
     default="results",
     show_default=True,
-    help="Folder for metrics.json, report.md and report.html.",
+    help="Folder for metrics.json, eer.csv, report.md and report.html.",
 )
 @click.option(
     "--png/--no-png", default=False, show_default=True, help="Also write the plots to <out>/plots, for papers."
@@ -67,10 +67,18 @@ def report(
 
     from pipeline.corpora import read_corpus
     from pipeline.quality import read_quality
-    from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table, write_json, write_text
+    from pipeline.report import (
+        markdown_report,
+        read_metrics,
+        summary_line,
+        terminal_table,
+        write_json,
+        write_table,
+        write_text,
+    )
     from pipeline.report.page import page
     from pipeline.report.plots import HOW_TO, can_plot, plots_of, write_png
-    from pipeline.report.results import RESULTS
+    from pipeline.report.results import EER_COLUMNS, RESULTS, eer_rows
     from pipeline.report.series import read_series
 
     settings = load_params(params, {"encoders": list(encoders) or None})
@@ -80,6 +88,7 @@ def report(
     series = {encoder: read_series(results, models, encoder) for encoder in metrics}
     written = [out / "metrics.json", out / "report.md"]
     write_json(written[0], metrics)
+    write_table(out / "eer.csv", EER_COLUMNS, eer_rows(metrics))
     write_text(written[1], markdown_report(metrics, settings, corpus, checked))
     if can_plot():
         plots = {encoder: plots_of(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}

@@ -1,7 +1,7 @@
 """The figures of a report: read from the files of `seed score`, checked, and summed up."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,17 @@ def costs(table: Table) -> list[str]:
 def relative_change(before: float, after: float) -> float | None:
     """Return (after - before) / before, or None where there is nothing to compare with."""
     return (after - before) / before if before > 0 else None
+
+
+EER_COLUMNS = ("what", "eer")
+
+
+def eer_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield every EER in percent by encoder, row and system, for plots of DVC."""
+    for encoder, content in metrics.items():
+        for row, systems in (content[RESULTS] | {"mean noisy": content.get(MEAN_NOISY, {})}).items():
+            for system, figures in systems.items():
+                yield f"{encoder} {row} {system}", f"{figures['eer']:.4f}"
 
 
 def significant(figures: Mapping[str, Any]) -> bool:
