@@ -1,11 +1,13 @@
-"""Enhance a store of embeddings with a trained model, by one reverse step."""
+"""Enhance a store of embeddings with a trained model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
@@ -16,13 +18,15 @@ REVISION = 1
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 _BATCH = 4096
+ONE_STEP = Sampling()
 
 
 def enhance(
     store: EmbeddingStore,
     model_path: Place,
     out: Place,
-    timestep: int,
+    how: Sampling = ONE_STEP,
+    seed: int = 0,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
@@ -43,30 +47,60 @@ def enhance(
     device = device or torch.device("cpu")
     loaded = load_model(model_path, device)
     check_encoder(loaded, store.attributes, model_path, store.path)
-    if timestep >= len(loaded.model.abar):
+    if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
-            f"timestep {timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower one."
+            f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"
+            " one."
         )
     values = store.read()
     rows = values[store.ok]
-    values[store.ok] = enhanced(loaded.model, rows.reshape(-1, store.dim), timestep, progress).reshape(rows.shape)
+    values[store.ok] = enhanced(loaded.model, rows.reshape(-1, store.dim), how, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
-    attributes |= {"enhanced_by_sha256": loaded.sha256, "timestep": timestep}
+    attributes |= {"enhanced_by_sha256": loaded.sha256, **sampling_attributes(how, seed)}
     write_store(out, store.utterances, values, store.status, attributes)
     return int(rows.size) // store.dim
 
 
+def sampling_attributes(how: Sampling, seed: int) -> dict[str, Any]:
+    """Return what a store of enhanced embeddings says of how they were made; of the plain single step, the timestep."""
+    told: dict[str, Any] = {"timestep": how.timestep}
+    if how != Sampling(how.timestep):
+        told["sampling"] = {"steps": how.steps, "eta": how.eta, "spacing": how.spacing, "noise": how.noise}
+    if how.noise:
+        told["sampling"]["seed"] = seed
+    return told
+
+
+def sampling_of(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
+    """Return how a store's embeddings were enhanced, and the seed of it."""
+    rest = dict(attributes.get("sampling", {}))
+    seed = rest.pop("seed", 0)
+    return Sampling(attributes["timestep"], **rest), seed
+
+
 @torch.inference_mode()
 def enhanced(
-    model: SeedModel, vectors: NDArray[np.float32], timestep: int, progress: Callable[[int], None] | None = None
+    model: SeedModel,
+    vectors: NDArray[np.float32],
+    how: Sampling,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return vectors [N, D] enhanced by one noise-free step, wherever the model lives; NaN stays NaN."""
+    """Return vectors [N, D] enhanced wherever the model lives; NaN stays NaN.
+
+    Noise, where there is any, is drawn vector by vector on the CPU, so that it depends on the seed and on a vector's
+    place alone.
+    """
     device, done = model.mean.device, np.empty_like(vectors)
+    rng = np.random.default_rng(seed)
     for start in range(0, len(vectors), _BATCH):
         part = slice(start, start + _BATCH)
-        done[part] = model(torch.from_numpy(vectors[part]).to(device), timestep).cpu().numpy()
+        inputs = torch.from_numpy(vectors[part]).to(device)
+        drawn = rng.standard_normal((len(inputs), how.noise, 1 + how.steps, model.dim), dtype=np.float32)
+        draws = torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)
+        done[part] = model(inputs, how, [list(noises) for noises in draws]).cpu().numpy()
         if progress:
             progress(len(done[part]))
     return done

@@ -108,7 +108,7 @@ class MemoryFeed:
         fit, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
         del values
         _set(model, *fit_preconditioner(model.settings.network.precondition, fit[:, 0], fit[:, 1:]))
-        return cls(prepared(model, fit), prepared(model, validation), model.settings.batch_size)
+        return cls(prepared(model, fit, True), prepared(model, validation), model.settings.batch_size)
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
         """See `Feed`."""
@@ -194,17 +194,17 @@ class StreamFeed:
                 buffer[filled : filled + len(part)] = part
                 filled += len(part)
                 while filled > self.budget.buffer:
-                    yield prepared(self._model, _draw(buffer, filled, size, rng))
+                    yield prepared(self._model, _draw(buffer, filled, size, rng), True)
                     filled -= size
         while filled:
-            yield prepared(self._model, _draw(buffer, filled, min(size, filled), rng))
+            yield prepared(self._model, _draw(buffer, filled, min(size, filled), rng), True)
             filled -= min(size, filled)
 
     def _first_pass(self, count: int, watch: Watch | None) -> Tensor:
         """Fit the preconditioner, and return `count` prepared validation pairs."""
         model, kind = self._model, self._model.settings.network.precondition
         validation = np.empty((count, *self._store.shape[2:]), dtype=np.float32)
-        moments, filled = Moments(self._store.shape[3]), 0
+        moments, filled = Moments(self._store.shape[3], kind), 0
         shards = self._shards(*((VALIDATE,) if kind == "none" else (FIT, VALIDATE)))
         with closing(ahead(self._read, shards, AHEAD)) as parts:
             used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
@@ -214,7 +214,7 @@ class StreamFeed:
                 filled += len(held)
                 if kind != "none":
                     moments.add(fit[:, 0], fit[:, 1:])
-        _set(model, *moments.preconditioner(kind))
+        _set(model, *moments.preconditioner())
         if model.mean.device.type != "cpu":
             return torch.cat([prepared(model, part) for part in _split(validation)])
         for part in _split(validation):  # in its place
@@ -235,10 +235,10 @@ class StreamFeed:
 
 
 @torch.no_grad()
-def prepared(model: SeedModel, pairs: Pairs) -> Tensor:
-    """Return pairs [P, views, D] as the network sees them, where the model lives."""
+def prepared(model: SeedModel, pairs: Pairs, to_train: bool = False) -> Tensor:
+    """Return pairs [P, views, D] as the network sees them, or is trained on them, where the model lives."""
     flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(model.mean.device)
-    return model.prepare(flat).reshape(pairs.shape)
+    return model.prepare(flat, not to_train or model.settings.scale == "both").reshape(pairs.shape)
 
 
 def _in_flight(store: EmbeddingStore, settings: Train) -> int:

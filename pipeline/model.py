@@ -1,7 +1,7 @@
 """A trained SEED: preconditioner, network and schedule, in one safetensors file with its configuration."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.config import Network, Train
-from pipeline.diffusion.network import Denoiser
-from pipeline.diffusion.sampler import one_step
+from pipeline.diffusion.inference import infer
+from pipeline.diffusion.network import Denoiser, GapDenoiser
+from pipeline.diffusion.sampler import Sampling
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.encoders.checkpoint import load_state
 from pipeline.errors import OutputError, StoreError, WeightsError
@@ -35,24 +36,33 @@ class SeedModel(nn.Module):
         super().__init__()
         self.dim, self.settings = dim, settings
         shape: Network = settings.network
-        self.network = Denoiser(dim, shape.blocks, shape.dropout, shape.predict)
         betas = scaled_linear_betas(settings.timesteps, settings.beta_start, settings.beta_end)
-        self.register_buffer("abar", cumulative_alphas(betas), persistent=False)
+        abar = cumulative_alphas(betas)
+        kind = GapDenoiser if settings.objective == "gap" else Denoiser
+        self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar)
+        self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
 
-    def prepare(self, embeddings: Tensor) -> Tensor:
+    def prepare(self, embeddings: Tensor, scale: bool = True) -> Tensor:
         """Return [B, D] as the network sees them: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
         moved = (embeddings - self.mean) @ self.matrix.T
+        if not scale:
+            return moved
         scaled: Tensor = nn.functional.normalize(moved, dim=1) * self.dim**0.5
         return scaled
 
-    def forward(self, embeddings: Tensor, timestep: int) -> Tensor:
-        """Return enhanced embeddings [B, D] of raw ones by one noise-free reverse step.
+    def forward(self, embeddings: Tensor, how: Sampling, draws: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        """Return enhanced embeddings [B, D] of raw ones; by default in one noise-free reverse step.
 
         With a preconditioner they live in its space: compare enhanced vectors with enhanced vectors.
+
+        Args:
+            embeddings: as the encoder gave them.
+            how: timestep and steps.
+            draws: of noise, see `infer`.
         """
-        return one_step(self.network, self.prepare(embeddings), timestep, self.abar)
+        return infer(self.settings.objective, self.network, self.prepare(embeddings), how, self.abar, draws)
 
 
 @dataclass(frozen=True)

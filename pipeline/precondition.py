@@ -1,4 +1,4 @@
-"""Linear maps in front of the network, in closed form from the training pairs."""
+"""Linear maps in front of the network, in closed form from the training pairs, without labels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,49 +7,77 @@ Matrix = NDArray[np.float64]
 
 SHRINKAGE = 0.3
 """Share of the mean displacement variance added to every direction, so that quiet directions are not blown up."""
-
-
-def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
-    """Return (mean [D], matrix [D, D]) of x -> matrix (x - mean).
-
-    `none` is the identity; `center` takes the clean mean off; `whiten` also makes the displacement by noise equally
-    large in all directions: matrix = L^-1 with L L^T = C + 0.3 tr(C)/D I, C = mean of (y - x0)(y - x0)^T. Directions in
-    which noise moves vectors far are shrunk against those it leaves alone. No labels are needed.
-
-    Args:
-        kind: none, center or whiten.
-        clean: embeddings [N, D].
-        noisy: embeddings [N, K, D] of the same crops under K corruptions.
-    """
-    dim = clean.shape[1]
-    if kind == "none":
-        return np.zeros(dim), np.eye(dim)
-    mean = clean.mean(axis=0, dtype=np.float64)
-    if kind == "center":
-        return mean, np.eye(dim)
-    shift = np.subtract(noisy, clean[:, None], dtype=np.float64).reshape(-1, dim)
-    return mean, _whitening(shift.T @ shift / len(shift))
+NUISANCE = 0.5
+"""Share of the displacement's power that lies in the directions that `project` takes out."""
+RIDGE = 0.1
+"""Share of the mean variance that `ridge` adds to every direction."""
 
 
 class Moments:
-    """The same maps from pairs that come in parts: running sums in float64, so that one pass over them will do."""
+    """Maps x -> matrix (x - mean) from pairs that come in parts: running sums in float64, so that one pass will do.
 
-    def __init__(self, dim: int) -> None:
+    With x the clean embedding, y a noisy one, d = y - x the displacement, and moments taken about the clean mean:
+
+        none      the identity
+        center    the clean mean is taken off
+        whiten    L^-1 with L L^T = C + 0.3 tr(C)/D I, C = mean of d d^T: the displacement becomes equally large in all
+                  directions, so that those in which noise moves vectors far are shrunk against those it leaves alone
+        project   I - U U^T, U the fewest eigenvectors of C that hold half of its trace (nuisance attribute projection;
+                  Solomonoff et al., 2005)
+        ridge     A (B + 0.1 tr(B)/D I)^-1, A = mean of x y^T, B = mean of y y^T, over clean inputs y = x as well:
+                  the regression from noisy to clean
+        wiener    S (S + C)^-1, S = mean of x x^T: the same if the displacement had nothing to do with x
+    """
+
+    def __init__(self, dim: int, kind: str) -> None:
+        """Args: kind: none, center, whiten, project, ridge or wiener."""
+        self.kind = kind
         self.pairs = self.shifts = 0
         self.clean, self.square = np.zeros(dim), np.zeros((dim, dim))
+        self.shift, self.second, self.cross = np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim))
 
     def add(self, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
-        """Take in clean embeddings [N, D] and noisy ones [N, K, D]."""
-        shift = np.subtract(noisy, clean[:, None], dtype=np.float64).reshape(-1, clean.shape[1])
+        """Take in clean embeddings [N, D] and noisy ones [N, K, D] of the same crops."""
+        dim = clean.shape[1]
+        shift = np.subtract(noisy, clean[:, None], dtype=np.float64).reshape(-1, dim)
         self.pairs, self.shifts = self.pairs + len(clean), self.shifts + len(shift)
         self.clean += clean.sum(axis=0, dtype=np.float64)
         self.square += shift.T @ shift
+        if self.kind in ("ridge", "wiener"):
+            exact, moved = clean.astype(np.float64), shift.reshape(noisy.shape).sum(axis=1)
+            self.second += exact.T @ exact
+            self.cross += exact.T @ moved
+            self.shift += moved.sum(axis=0)
 
-    def preconditioner(self, kind: str) -> tuple[Matrix, Matrix]:
-        """Return (mean [D], matrix [D, D]), as `fit_preconditioner` does of all that was added."""
+    def preconditioner(self) -> tuple[Matrix, Matrix]:
+        """Return (mean [D], matrix [D, D]) of all that was added."""
         dim = len(self.clean)
-        mean = np.zeros(dim) if kind == "none" else self.clean / self.pairs
-        return mean, _whitening(self.square / self.shifts) if kind == "whiten" else np.eye(dim)
+        if self.kind == "none":
+            return np.zeros(dim), np.eye(dim)
+        mean = self.clean / self.pairs
+        if self.kind == "center":
+            return mean, np.eye(dim)
+        displacement = self.square / self.shifts
+        if self.kind == "whiten":
+            return mean, _whitening(displacement)
+        if self.kind == "project":
+            return mean, _projection(displacement)
+        spread = self.second / self.pairs - np.outer(mean, mean)
+        if self.kind == "wiener":
+            return mean, _divided(spread, spread + displacement)
+        # Sums over noisy and clean inputs alike: of x y^T, and of y y^T = x x^T + x d^T + d x^T + d d^T.
+        cross = (self.cross - np.outer(mean, self.shift)) / (self.pairs + self.shifts)
+        joint = spread + cross
+        inputs = joint + cross.T + self.square / (self.pairs + self.shifts)
+        inputs += RIDGE * np.trace(inputs) / dim * np.eye(dim)
+        return mean, _divided(joint, inputs)
+
+
+def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
+    """Return (mean [D], matrix [D, D]), see `Moments`, of clean [N, D] and noisy embeddings [N, K, D]."""
+    moments = Moments(clean.shape[1], kind)
+    moments.add(clean, noisy)
+    return moments.preconditioner()
 
 
 def _whitening(covariance: Matrix) -> Matrix:
@@ -57,3 +85,17 @@ def _whitening(covariance: Matrix) -> Matrix:
     dim = len(covariance)
     covariance += SHRINKAGE * np.trace(covariance) / dim * np.eye(dim)
     return np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _projection(covariance: Matrix) -> Matrix:
+    """Return I - U U^T with U the fewest eigenvectors of C that hold half of its trace."""
+    values, axes = np.linalg.eigh(covariance)
+    held = np.cumsum(values[::-1])
+    count = 1 + int(np.searchsorted(held, NUISANCE * held[-1]))
+    nuisance = axes[:, ::-1][:, : min(count, len(values) - 1)]
+    return np.asarray(np.eye(len(values)) - nuisance @ nuisance.T)
+
+
+def _divided(left: Matrix, right: Matrix) -> Matrix:
+    """Return left right^-1."""
+    return np.asarray(np.linalg.solve(right.T, left.T).T, dtype=np.float64)

@@ -25,8 +25,9 @@ MADE_OF = (
     "augment_sha256",
     "enhanced_by_sha256",
     "timestep",
+    "sampling",
 )
-"""Attributes of a store that tell its vectors from those of another; the last two are of enhanced ones."""
+"""Attributes of a store that tell its vectors from those of another; the last three are of enhanced ones."""
 
 
 def versions() -> dict[str, str | None]:

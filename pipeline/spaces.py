@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.enhance import enhanced
+from pipeline.enhance import enhanced, sampling_of
 from pipeline.errors import ConfigError, StoreError
 from pipeline.feed import prepared
 from pipeline.model import ModelFile, check_encoder, load_model
@@ -64,7 +64,9 @@ class Space:
         """Return what raw embeddings [N, crops, D] are in this space."""
         if not self.enhanced:
             return values
-        flat = enhanced(self.made_by().model, values.reshape(-1, values.shape[-1]), self._first.attributes["timestep"])
+        flat = enhanced(
+            self.made_by().model, values.reshape(-1, values.shape[-1]), *sampling_of(self._first.attributes)
+        )
         return flat.reshape(values.shape)
 
     def originals(self, values: Values) -> Values:
@@ -122,7 +124,7 @@ def _check_same_audio(other: Space | None, condition: str, store: EmbeddingStore
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
     """Raise StoreError unless the vectors of two stores live in one space."""
-    for key in ("dim", *SPACE, "enhanced_by_sha256", "timestep"):
+    for key in ("dim", *SPACE, "enhanced_by_sha256", "timestep", "sampling"):
         if enrol.attributes.get(key) != test.attributes.get(key):
             raise StoreError(
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"

@@ -12,11 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.config import Train
-from pipeline.diffusion.objective import seed_loss
-from pipeline.diffusion.sampler import one_step
+from pipeline.diffusion.inference import infer
+from pipeline.diffusion.objective import DISTANCES, LOSSES
+from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import TrainingError
 from pipeline.feed import Feed, open_feed
 from pipeline.model import SeedModel, refuse_enhanced
@@ -126,8 +129,12 @@ def optimise(
     average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
     ema = AveragedModel(network, multi_avg_fn=average)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    per_epoch = math.ceil(feed.pairs / settings.batch_size)
+    rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
+    loss_of, distance = LOSSES[settings.objective], DISTANCES[settings.loss]
+    last = None if settings.noisy_views is None else 1 + settings.noisy_views
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
-    first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
+    first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
     curve, best, best_state = [first], first, copy.deepcopy(ema.module.state_dict())
     if progress:
         progress(first)
@@ -138,13 +145,18 @@ def optimise(
             for batch in watched(batches, len, feed.pairs, epoch, watch):
                 t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
                 noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
-                loss = seed_loss(network, batch[:, 0], batch[:, 1:], t, noise, abar)
+                loss = loss_of(network, batch[:, 0], batch[:, 1:last], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                if settings.clip is not None:
+                    clip_grad_norm_(network.parameters(), settings.clip)
                 optimiser.step()
+                rate.step()
                 ema.update_parameters(network)
                 losses.append(loss.detach())
-        now = Epoch(epoch, float(torch.stack(losses).mean()), validation_loss(model, ema, feed.validation, timestep))
+        now = Epoch(
+            epoch, float(torch.stack(losses).mean()), validation_loss(model, ema.module, feed.validation, timestep)
+        )
         if not math.isfinite(now.train_loss) or not math.isfinite(now.validation_loss):
             raise TrainingError(f"the loss is {now.train_loss} after epoch {epoch}. Lower train.learning_rate.")
         curve.append(now)
@@ -158,13 +170,27 @@ def optimise(
     return Trained(model.eval().requires_grad_(False), curve, best.epoch, held_out)
 
 
+def rate_factor(epoch: float, settings: Train) -> float:
+    """Return what the learning rate is multiplied by after so many epochs: a linear warm-up, then by the schedule.
+
+    `cosine` falls to 0 by `settings.max_epochs` (Loshchilov & Hutter, 2017), without restarts.
+    """
+    if epoch < settings.warmup:
+        return (epoch + 1e-3) / settings.warmup  # no step is lost
+    if settings.schedule == "constant":
+        return 1.0
+    done = (epoch - settings.warmup) / max(settings.max_epochs - settings.warmup, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
 @torch.no_grad()
 def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
     """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding."""
     network.eval()
+    objective, how = model.settings.objective, Sampling(timestep)
     total, count = 0.0, 0
     for part in held.split(256):  # type: ignore[no-untyped-call]
-        enhanced = one_step(network, part.flatten(0, 1), timestep, model.abar)
+        enhanced = infer(objective, network, part.flatten(0, 1), how, model.abar)
         total += float(l1_loss(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0), reduction="sum"))
         count += part.numel()
     return total / count

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def enhance(
     store: "Place", model: "Place", out: "Place", timestep: int | None, device: str, params: Path | None
 ) -> None:
-    """Enhance every embedding of a store by one noise-free reverse step.
+    """Enhance every embedding of a store, by one noise-free reverse step unless `enhance` of the parameters says else.
 
     Enhanced vectors are to be compared with vectors enhanced by the same model.
     """
     from pipeline.device import choose_device
+    from pipeline.diffusion.sampler import Sampling
     from pipeline.enhance import enhance as run
     from pipeline.store import EmbeddingStore
     from stages.previous import forget_saved
@@ -34,5 +35,6 @@ def enhance(
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
     with progress_bar("enhancing", None) as advance:
-        count = run(opened, model, out, settings.enhance.timestep, choose_device(device), advance)
+        how = Sampling(**settings.enhance.model_dump())
+        count = run(opened, model, out, how, settings.seed, choose_device(device), advance)
     click.echo(f"{out}: {count:,} vectors enhanced")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
-from pipeline.precondition import SHRINKAGE, Moments, fit_preconditioner
+from pipeline.precondition import RIDGE, SHRINKAGE, Moments, fit_preconditioner
 
 RNG = np.random.default_rng(0)
 CLEAN = RNG.standard_normal((500, 6)).astype(np.float32) + 3
@@ -34,23 +35,48 @@ def test_noise_that_moves_nothing_still_has_an_answer() -> None:
     assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()
 
 
-@pytest.mark.parametrize("kind", ["none", "center", "whiten"])
+@pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
 def test_in_parts_it_is_the_same(kind: str) -> None:
-    moments = Moments(6)
+    moments = Moments(6, kind)
     for start, stop in ((0, 1), (1, 200), (200, 200), (200, 500)):
         moments.add(CLEAN[start:stop], NOISY[start:stop])
-    for ours, whole in zip(moments.preconditioner(kind), fit_preconditioner(kind, CLEAN, NOISY), strict=True):
+    for ours, whole in zip(moments.preconditioner(), fit_preconditioner(kind, CLEAN, NOISY), strict=True):
         np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_a_displacement_by_known_steps_has_the_known_answer() -> None:
     clean = np.full((64, 4), 8, dtype=np.float32)
     steps = np.diag([1, 2, 4, 8]).astype(np.float32)  # C = diag(1, 4, 16, 64) / 4, as each view moves one direction
-    moments = Moments(4)
+    moments = Moments(4, "whiten")
     for part in np.split(clean, 8):
         moments.add(part, part[:, None] + steps)
-    mean, matrix = moments.preconditioner("whiten")
+    mean, matrix = moments.preconditioner()
     np.testing.assert_allclose(mean, 8, rtol=1e-9)
     second = np.array([1, 4, 16, 64]) / 4
     expected = np.diag((second + SHRINKAGE * second.mean()) ** -0.5)
     np.testing.assert_allclose(matrix, expected, rtol=1e-9, atol=1e-15)
+
+
+def test_projection_takes_out_the_directions_that_noise_moves_most() -> None:
+    _, matrix = fit_preconditioner("project", CLEAN, NOISY)
+    np.testing.assert_allclose(matrix @ matrix, matrix, atol=1e-9)
+    assert np.trace(matrix) == pytest.approx(5)  # one direction holds more than half of the power
+    assert np.linalg.norm(matrix @ np.eye(6)[0]) < 0.1
+    assert np.linalg.norm(matrix @ np.eye(6)[5]) > 0.9
+
+
+def test_ridge_is_that_of_scikit_learn() -> None:
+    mean, matrix = fit_preconditioner("ridge", CLEAN, NOISY)
+    inputs = np.concatenate([CLEAN[:, None], NOISY], axis=1).reshape(-1, 6).astype(np.float64) - mean
+    targets = np.repeat(CLEAN.astype(np.float64) - mean, 4, axis=0)
+    alpha = RIDGE * np.square(inputs).sum() / 6
+    expected = Ridge(alpha=alpha, fit_intercept=False).fit(inputs, targets).coef_
+    np.testing.assert_allclose(matrix, expected, atol=1e-6)
+
+
+def test_wiener_is_the_best_linear_map_where_noise_is_independent() -> None:
+    rng = np.random.default_rng(1)
+    clean = (rng.standard_normal((20_000, 3)) * np.array([3.0, 1.0, 0.3])).astype(np.float32)
+    noisy = clean[:, None] + rng.standard_normal((20_000, 1, 3)).astype(np.float32)
+    _, matrix = fit_preconditioner("wiener", clean, noisy)
+    np.testing.assert_allclose(matrix, np.diag([9 / 10, 1 / 2, 0.09 / 1.09]), atol=0.02)

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.config import Network, Train
+from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhance
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
 from pipeline.journal import write_store
@@ -66,7 +67,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(tmp_path: Path) -> No
     trained = train(store, wild, 0, 50, speakers)
     assert len(trained.curve) - 1 == trained.best_epoch + 4
     x = torch.from_numpy(store.read()[:4, 0, 1])
-    assert torch.isfinite(trained.model(x, 50)).all()
+    assert torch.isfinite(trained.model(x, Sampling())).all()
 
 
 def test_no_epochs_leave_the_preconditioner_alone(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_no_epochs_leave_the_preconditioner_alone(tmp_path: Path) -> None:
     trained = train(store, QUICK.model_copy(update={"max_epochs": 0}), 0, 50, speakers)
     x = torch.from_numpy(store.read()[:4, 0, 1])
     prepared = torch.nn.functional.normalize((x - trained.model.mean) @ trained.model.matrix.T, dim=1)
-    torch.testing.assert_close(torch.nn.functional.normalize(trained.model(x, 50), dim=1), prepared)
+    torch.testing.assert_close(torch.nn.functional.normalize(trained.model(x, Sampling()), dim=1), prepared)
 
 
 def test_hold_out_takes_whole_speakers_where_they_are_known() -> None:
@@ -108,45 +109,45 @@ def model_path(tmp_path: Path) -> Path:
 
 def test_enhancing_maps_every_vector_by_the_model_and_keeps_failed_rows(tmp_path: Path, model_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr", failed=3)
-    count = enhance(store, model_path, tmp_path / "e.zarr", timestep=50)
+    count = enhance(store, model_path, tmp_path / "e.zarr")
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
     assert count == 79 * 2 * 4
     assert enhanced.status.tolist() == store.status.tolist()
     assert np.isnan(enhanced.read()[3]).all()
     model = load_model(model_path).model
-    expected = model(torch.from_numpy(store.read()[7, 1]), 50).numpy()
+    expected = model(torch.from_numpy(store.read()[7, 1]), Sampling()).numpy()
     np.testing.assert_allclose(enhanced.read()[7, 1], expected, atol=1e-5)
     assert enhanced.attributes["timestep"] == 50
-    enhance(store, model_path, tmp_path / "again" / "e.zarr", timestep=50)
+    enhance(store, model_path, tmp_path / "again" / "e.zarr")
     assert tree_bytes(tmp_path / "e.zarr") == tree_bytes(tmp_path / "again" / "e.zarr")
 
 
 def test_length_of_the_input_does_not_matter(model_path: Path) -> None:
     model = load_model(model_path).model
     x = torch.randn(3, DIM)
-    torch.testing.assert_close(model(x, 50), model(7 * x, 50), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(x, Sampling()), model(7 * x, Sampling()), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_refuses_embeddings_of_another_encoder(tmp_path: Path, model_path: Path) -> None:
     values, status = np.ones((2, 1, 1, DIM), np.float32), np.full(2, OK, np.uint8)
     write_store(tmp_path / "s.zarr", ["a", "b"], values, status, ENCODER | {"weights_sha256": "cd"})
     with pytest.raises(StoreError, match=r"weights_sha256 is 'cd', but .* trained on 'ab'"):
-        enhance(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr", 50)
+        enhance(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr")
     assert not (tmp_path / "e.zarr").exists()
 
 
 def test_enhanced_embeddings_are_not_enhanced_or_trained_on(tmp_path: Path, model_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr")
-    enhance(store, model_path, tmp_path / "e.zarr", 50)
+    enhance(store, model_path, tmp_path / "e.zarr")
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
-        enhance(enhanced, model_path, tmp_path / "ee.zarr", 50)
+        enhance(enhanced, model_path, tmp_path / "ee.zarr")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
         train(enhanced, QUICK, 0, 50)
     with pytest.raises(OutputError, match="is the store to enhance"):
-        enhance(store, model_path, tmp_path / "s.zarr", 50)
+        enhance(store, model_path, tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="timestep 1000"):
-        enhance(store, model_path, tmp_path / "ee.zarr", 1000)
+        enhance(store, model_path, tmp_path / "ee.zarr", Sampling(1000))
 
 
 def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: Path) -> None:

@@ -1,6 +1,7 @@
 """SEED's denoising network: residual blocks on a vector that are told the time."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +36,27 @@ class Denoiser(nn.Module):
     """f(x_t, t): predict the clean embedding from a diffused one.
 
     With `predict="sample"` the output is the prediction; with "correction" it is added to the input, so that a network
-    that has learnt nothing leaves vectors alone.
+    that has learnt nothing leaves vectors alone; with "epsilon" it is the noise in the input (DDPM, eq. 11), and with
+    "v" the velocity (Salimans & Ho, 2022, eq. 9), from which the prediction follows:
+
+        epsilon: (x_t - sqrt(1 - abar_t) out) / sqrt(abar_t)        v: sqrt(abar_t) x_t - sqrt(1 - abar_t) out
     """
 
-    def __init__(self, dim: int, blocks: int = 3, dropout: float = 0.1, predict: str = "correction") -> None:
+    abar: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        blocks: int = 3,
+        dropout: float = 0.1,
+        predict: str = "correction",
+        abar: Tensor | None = None,
+    ) -> None:
+        """Args: abar: cumulative products of 1 - beta [T]; needed to predict epsilon or v."""
         super().__init__()
         width = 2 * dim
         self.predict = predict
+        self.register_buffer("abar", torch.empty(0) if abar is None else abar, persistent=False)
         self.time_channels = width
         self.time_embed = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.input_proj = nn.Linear(dim, width)
@@ -50,12 +65,40 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return predicted clean embeddings [B, D] for diffused ones [B, D] at integer timesteps [B]."""
-        time = self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype))
+        return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype)))
+
+    def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:
         h = self.input_proj(x)
         for block in self.res_blocks:
             h = block(h, time)
         out: Tensor = self.out(h)
-        return x + out if self.predict == "correction" else out
+        if self.predict == "correction":
+            return x + out
+        if self.predict == "sample":
+            return out
+        signal, noise = self.abar[t].sqrt()[:, None], (1 - self.abar[t]).sqrt()[:, None]
+        return (x - noise * out) / signal if self.predict == "epsilon" else signal * x - noise * out
+
+
+class GapDenoiser(Denoiser):
+    """A network that is also told how corrupted its input was before diffusion, and can estimate that."""
+
+    def __init__(self, dim: int, *shape: Any, **options: Any) -> None:
+        super().__init__(dim, *shape, **options)
+        self.gap = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1), nn.Softplus())
+        self.gap_embed = nn.Sequential(nn.Linear(self.time_channels, dim), nn.SiLU(), _zeroed(nn.Linear(dim, dim)))
+
+    def estimate(self, x: Tensor) -> Tensor:
+        """Return about |x - x0| / sqrt(D) [B] for embeddings [B, D] that are not diffused."""
+        gap: Tensor = self.gap(x).squeeze(1)
+        return gap
+
+    def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None) -> Tensor:
+        """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
+        gap = self.estimate(x) if gap is None else gap
+        time = self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype))
+        told = self.gap_embed(timestep_embedding(1000 * gap, self.time_channels).to(x.dtype))
+        return self._predicted(x, t, time + told)
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:

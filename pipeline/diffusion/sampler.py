@@ -1,5 +1,9 @@
 """The way back: DDIM steps, and SEED's single one."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +33,67 @@ def ddim_step(
     return x_s
 
 
-def one_step(network: Network, x: Tensor, timestep: int, abar: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Enhance embeddings [B, D] by one reverse step from `timestep` to the predicted sample (SEED, section 2.3).
+@dataclass(frozen=True)
+class Sampling:
+    """How to go back to the clean embedding."""
 
-    Without `noise` [B, D] the forward step is noise-free, x_t = sqrt(abar_t) x, and the result a function of x alone.
+    timestep: int = 50
+    """Where the way begins."""
+    steps: int = 1
+    eta: float = 0.0
+    """0 is DDIM, 1 has DDPM's variance."""
+    spacing: str = "trailing"
+    """Of the steps, as in diffusers: leading, trailing or linspace."""
+    noise: int = 0
+    """Draws of noise, whose results are averaged; 0 goes the way without any."""
+
+
+def step_times(timestep: int, steps: int, spacing: str) -> list[int]:
+    """Return the timesteps of `steps` steps from `timestep` down, spaced as diffusers spaces those of T = timestep + 1.
+
+    `trailing` begins at `timestep`, `leading` ends at 0, `linspace` does both; a single step is taken at `timestep`.
+    (Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2024, table 2.)
     """
-    t = torch.full((len(x),), timestep, dtype=torch.long, device=x.device)
-    x_t = abar[timestep].sqrt() * x
-    if noise is not None:
-        x_t = x_t + (1 - abar[timestep]).sqrt() * noise
-    return ddim_step(x_t, network(x_t, t), abar[timestep], torch.ones_like(abar[timestep]))
+    count = timestep + 1
+    if steps == 1:
+        return [timestep]
+    if spacing == "linspace":
+        return [int(t) for t in np.linspace(0, timestep, steps).round()[::-1]]
+    if spacing == "leading":
+        return [int(t) for t in (np.arange(steps) * (count // steps)).round()[::-1]]
+    return [int(t) for t in np.round(np.arange(count, 0, -count / steps)) - 1]
+
+
+def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
+    """Enhance embeddings [B, D]: diffuse them to the first of `step_times`, and go back by as many DDIM steps.
+
+    As in diffusers, every step goes down by the same number of timesteps; below 0 is the clean end.
+
+    Args:
+        network: f, from [N, D] and timesteps [N] to predicted clean embeddings [N, D].
+        x: embeddings, noisy or clean [B, D].
+        how: the steps.
+        abar: cumulative products of 1 - beta [T].
+        noises: standard normal draws [B, D], the first for the way forward, one for every step where eta > 0; without
+            any, the way forward is noise-free.
+    """
+    times, ratio = step_times(how.timestep, how.steps, how.spacing), (how.timestep + 1) // how.steps
+    here = abar[times[0]]
+    x_t = here.sqrt() * x
+    if noises:
+        x_t = x_t + (1 - here).sqrt() * noises[0]
+    for number, time in enumerate(times):
+        x0 = network(x_t, torch.full((len(x),), time, dtype=torch.long, device=x.device))
+        below = abar[time - ratio] if time >= ratio and how.steps > 1 else torch.ones_like(here)
+        noise = noises[1 + number] if how.eta > 0 else None
+        x_t = ddim_step(x_t, x0, abar[time], below, how.eta, noise)
+    return x_t
+
+
+def along_bridge(network: Network, x: Tensor, steps: int, timesteps: int) -> Tensor:
+    """Follow the path from noisy [B, D] to clean by Euler steps: z <- z + (f(z, s T) - z) / (steps left)."""
+    z = x
+    for number in range(steps):
+        t = torch.full((len(x),), number * timesteps // steps, dtype=torch.long, device=x.device)
+        z = z + (network(z, t) - z) / (steps - number)
+    return z

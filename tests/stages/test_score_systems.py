@@ -47,7 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for parameter in model.network.parameters():
         parameter.data.copy_(0.2 * torch.from_numpy(rng.standard_normal(tuple(parameter.shape))))
     save_model(tmp_path / "m.safetensors", model, raw.encoder(), {})
-    enhance(raw, tmp_path / "m.safetensors", tmp_path / "seed/clean.zarr", 50)
+    enhance(raw, tmp_path / "m.safetensors", tmp_path / "seed/clean.zarr")
     (tmp_path / "p.yaml").write_text(SYSTEMS)
     return tmp_path
 
