@@ -1,0 +1,159 @@
+"""What training costs: our loop against a bare one, a whole run, and the same steps with the encoder in the loop.
+
+    python -m benchmarks.training          (all of them, one after another)
+    python -m benchmarks.training loop     [--dim 256] [--steps 150] [--repeats 5]
+    python -m benchmarks.training whole    [--pairs 4000] [--dim 256]
+    python -m benchmarks.training online   [--encoder ge2e --encoder campplus] [--crops 32]
+
+`loop` runs the same network, batches and optimiser in a plain loop of torch, without the moving average, the losses
+that are kept, or progress, in turn with ours; what counts is the median of the ratios. `whole` is a training with
+default parameters on generated pairs, from the store to the model. `online` reads, corrupts and encodes what a
+step would need if nothing were cached, a clean and three corrupted crops of every pair, on a slice, and works out the
+steps of `whole` from it.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from time import perf_counter
+
+import click
+import numpy as np
+import torch
+
+from benchmarks.extraction import crops_of, generate
+from pipeline.cluster import Spec
+from pipeline.config import Params, Train
+from pipeline.diffusion.network import Denoiser
+from pipeline.diffusion.objective import seed_loss
+from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
+from pipeline.journal import write_store
+from pipeline.model import SeedModel
+from pipeline.store import OK, EmbeddingStore
+from pipeline.train import optimise, train
+
+VIEWS, EPOCHS = 4, 60
+
+
+class Fixed:
+    """One epoch of so many batches, drawn from pairs in memory."""
+
+    def __init__(self, pairs: torch.Tensor, steps: int, batch: int) -> None:
+        self.pairs, self.validation, self.validated = steps * batch, pairs[:32], ""
+        self._pairs, self._steps, self._batch = pairs, steps, batch
+
+    def epoch(self, rng: np.random.Generator) -> Generator[torch.Tensor, None, None]:
+        for _ in range(self._steps):
+            yield self._pairs[torch.from_numpy(rng.integers(len(self._pairs), size=self._batch))]
+
+
+def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
+    """Return the seconds of `steps` steps of our loop, without those before the first and after the last."""
+    times: list[float] = []
+    model = SeedModel(pairs.shape[2], settings)
+    watch = lambda pace: times.append(perf_counter()) if pace.epoch else None  # noqa: E731
+    once = settings.model_copy(update={"max_epochs": 1})
+    feed = Fixed(pairs, steps + 1, settings.batch_size)
+    optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch)
+    return times[steps] - times[0]
+
+
+def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
+    """Return the seconds of `steps` steps of a plain loop."""
+    dim, batch = pairs.shape[2], settings.batch_size
+    network = Denoiser(dim, settings.network.blocks, settings.network.dropout, settings.network.predict).train()
+    abar = cumulative_alphas(scaled_linear_betas(settings.timesteps))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    started = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            started = perf_counter()
+        chosen = pairs[torch.randint(len(pairs), (batch,))]
+        t, noise = torch.randint(settings.timesteps, (batch,)), torch.randn(batch, dim)
+        loss = seed_loss(network, chosen[:, 0], chosen[:, 1:], t, noise, abar)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return perf_counter() - started
+
+
+@click.group(invoke_without_command=True)
+@click.option("--threads", default=2, show_default=True, help="Threads of torch.")
+@click.pass_context
+def main(context: click.Context, threads: int) -> None:
+    """Measure training."""
+    torch.set_num_threads(threads)
+    if context.invoked_subcommand is None:
+        for command in ("loop", "whole", "online"):
+            arguments = ["--threads", str(threads), command]
+            subprocess.run([sys.executable, "-m", "benchmarks.training", *arguments], check=True)
+            print(flush=True)
+
+
+@main.command()
+@click.option("--dim", default=256, show_default=True)
+@click.option("--steps", default=150, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+def loop(dim: int, steps: int, repeats: int) -> None:
+    """Our loop against a bare one."""
+    pairs, settings = torch.randn(4000, VIEWS, dim), Train()
+    taken = [(bare(pairs, steps, settings), ours(pairs, steps, settings)) for _ in range(repeats)]
+    rates = [steps / statistics.median(side) for side in zip(*taken, strict=True)]
+    ratio = statistics.median(plain / own for plain, own in taken)
+    print(f"batches of {settings.batch_size} pairs of {VIEWS} views, D = {dim}")
+    print(f"steps/s: bare {rates[0]:.2f}, ours {rates[1]:.2f}; ratio {ratio:.3f}")
+    print(f"at least 0.95: {'yes' if ratio >= 0.95 else 'NO'}")
+
+
+@main.command()
+@click.option("--pairs", default=4000, show_default=True)
+@click.option("--dim", default=256, show_default=True)
+def whole(pairs: int, dim: int) -> None:
+    """A whole training with default parameters."""
+    rng, draws = np.random.default_rng(0), 4
+    rows = pairs // draws
+    values = np.repeat(rng.standard_normal((rows, 1, 1, dim), dtype=np.float32), draws, axis=1)
+    values = values + 0.5 * rng.standard_normal((rows, draws, VIEWS, dim), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path, names = Path(folder, "s.zarr"), [f"{row % 125}/{row}" for row in range(rows)]
+        write_store(path, names, values, np.full(rows, OK, np.uint8), {"encoder": "toy", "dim": dim})
+        started = perf_counter()
+        settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # to the end, however the losses fall
+        run = train(EmbeddingStore.open(path), settings, 0, 50, {name: name.split("/")[0] for name in names})
+        taken = perf_counter() - started
+    print(f"{pairs:,} pairs, D = {dim}, {len(run.curve) - 1} epochs: {taken:.0f} s")
+    print(f"under 120 s: {'yes' if taken < 120 else 'NO'}")
+
+
+@main.command()
+@click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
+@click.option("--crops", default=32, show_default=True, help="Utterances of the slice.")
+@click.option("--pairs", default=4000, show_default=True, help="Of the training that is worked out.")
+def online(encoders: tuple[str, ...], crops: int, pairs: int) -> None:
+    """What it would cost to encode anew at every step, as published, against one extraction of four draws."""
+    params = Params()
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder), crops)
+        for name in encoders:
+            lists = Path(folder, "manifest.csv"), Path(folder, "augment.csv"), Path(folder)
+            job = Spec(*lists, "train", name, None, params.model_dump_json()).load()
+            started = perf_counter()
+            made = crops_of(job, crops)
+            for views in made:
+                job.encoder(views)
+            each = (perf_counter() - started) / sum(map(len, made))
+            settings = params.train
+            step = ours(torch.randn(1000, VIEWS, job.encoder.dim), 20, settings) / 20
+            steps = EPOCHS * pairs / settings.batch_size * step / 3600
+            anew, once = (count * VIEWS * each / 3600 for count in (EPOCHS * pairs, pairs))
+            print(f"{name}: {1 / each:.0f} crops/s read, corrupted and encoded; {EPOCHS} epochs of {pairs:,} pairs")
+            print(f"  h: steps {steps:.3f}, encoding at every step {anew:.2f}, encoding once {once:.3f}")
+            alone, whole = (anew + steps) / steps, (anew + steps) / (once + steps)
+            print(f"  online to cached: {alone:.0f} times a training, {whole:.0f} with its extraction", flush=True)
+
+
+if __name__ == "__main__":
+    main()
