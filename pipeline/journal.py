@@ -93,6 +93,7 @@ class StoreWriter(ShardWriter):
         attributes: Mapping[str, Any],
         shard: int,
         of_audio: bool = False,
+        chunk: int | None = None,
     ) -> None:
         """Open or create the journal.
 
@@ -103,6 +104,7 @@ class StoreWriter(ShardWriter):
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
             of_audio: whether the store is to hold traces and fingerprints.
+            chunk: rows that are read at once; CHUNK_ROWS where not given, and these divide a shard.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -114,11 +116,12 @@ class StoreWriter(ShardWriter):
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-        for name in utterances:
-            key.update(json.dumps(name).encode())
+        for start in range(0, len(utterances), 65536):  # as text that says where one ends, without what joins them
+            key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
+        self.chunk = chunk or (CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard)
         if not exists(store / ENTRY):
             self._create(store, utterances, shape, attributes, of_audio)
         super().__init__(store)
@@ -183,11 +186,10 @@ class StoreWriter(ShardWriter):
     ) -> None:
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
         count, shard = self.rows, self.shard
-        inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
         group.create_array(
             "embeddings",
             shape=(count, *shape),
-            chunks=(inner, *shape),
+            chunks=(self.chunk, *shape),
             shards=(shard, *shape),
             dtype="float32",
             fill_value=float("nan"),
