@@ -88,7 +88,8 @@ def import_(
     with progress_bar("importing", None) as advance:
         done = import_store(first, others, out, encoder, draws, skip, weights_sha256, advance)
     for finding in done.findings.found:
-        click.echo(f"  {finding.text}: left out", err=True)
+        become = "marked as failed" if finding.kind in ("nan", "dimensions") else "left out"
+        click.echo(f"  {finding.text}: {become}", err=True)
     for path in done.rounded:
         click.echo(f"  {path}: float64 was rounded to float32", err=True)
     click.echo(
