@@ -93,7 +93,7 @@ class StoreWriter(ShardWriter):
         attributes: Mapping[str, Any],
         shard: int,
         of_audio: bool = False,
-        chunk: int | None = None,
+        whole: bool = False,
     ) -> None:
         """Open or create the journal.
 
@@ -104,7 +104,7 @@ class StoreWriter(ShardWriter):
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
             of_audio: whether the store is to hold traces and fingerprints.
-            chunk: rows that are read at once; CHUNK_ROWS where not given, and these divide a shard.
+            whole: whether shards are only read whole, which makes them faster to write.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -116,12 +116,12 @@ class StoreWriter(ShardWriter):
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-        for start in range(0, len(utterances), 65536):  # as text that says where one ends, without what joins them
+        for start in range(0, len(utterances), 65536):  # the text of each, one after another
             key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
-        self.chunk = chunk or (CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard)
+        self._whole = whole
         if not exists(store / ENTRY):
             self._create(store, utterances, shape, attributes, of_audio)
         super().__init__(store)
@@ -186,11 +186,12 @@ class StoreWriter(ShardWriter):
     ) -> None:
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
         count, shard = self.rows, self.shard
+        inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
         group.create_array(
             "embeddings",
             shape=(count, *shape),
-            chunks=(self.chunk, *shape),
-            shards=(shard, *shape),
+            chunks=(shard if self._whole else inner, *shape),
+            shards=None if self._whole else (shard, *shape),
             dtype="float32",
             fill_value=float("nan"),
             compressors=_CHECKED,  # and no compression, from which embeddings gain about a tenth

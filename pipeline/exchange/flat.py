@@ -1,6 +1,6 @@
 """Vectors that lie in a file one after another, read in any order without keeping the file in memory."""
 
-import mmap
+import os
 import tempfile
 import weakref
 from collections.abc import Iterable
@@ -39,14 +39,13 @@ class Flat:
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return any rows [len(rows), dim]."""
-        # What was mapped is given back at the end: the file is never in memory.
-        with self._open() as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            if hasattr(mmap, "MADV_RANDOM"):
-                mapped.madvise(mmap.MADV_RANDOM)  # a row at a time: neighbours would only take memory
-            whole = np.frombuffer(mapped, self._dtype, self.count * self.dim, self._offset)
-            found: NDArray[Any] = whole.reshape(self.count, self.dim)[rows]
-            del whole  # a view would keep the file mapped
-            return found
+        size = self.dim * self._dtype.itemsize
+        with self._open() as file:
+            number = file.fileno()
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_RANDOM)  # neighbours are not wanted
+            found = b"".join([os.pread(number, size, self._offset + row * size) for row in rows.tolist()])
+        return np.frombuffer(found, self._dtype).reshape(-1, self.dim)
 
     def mapped(self) -> NDArray[Any]:
         """Return all rows [count, dim] as an array whose memory is the file."""

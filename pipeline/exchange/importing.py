@@ -82,7 +82,7 @@ def import_store(
         "recipe": {"draws": draws, "views": [{"name": name} for name in views]},
     }
     failed = 0
-    with closing(StoreWriter(out, matched.utterances, shape, attributes, shard, chunk=shard)) as writer:
+    with closing(StoreWriter(out, matched.utterances, shape, attributes, shard, whole=True)) as writer:
         try:
             intake = _Intake(list(views.values()), matched, out.parent if isinstance(out, Path) else None)
             # What an earlier run has written is written again: the files may be others by now.

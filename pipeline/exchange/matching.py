@@ -1,8 +1,8 @@
 """Which row of each file an utterance's vectors are, by id; ids are held in memory, vectors are not."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,27 +68,16 @@ def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
     clean = sources[0]
     index: dict[str, int] = {}
 
-    def number(name: str) -> int:
-        return index.setdefault(name, len(index))
-
-    rows = [_rows(clean, number)]
+    rows = [_numbered(clean, index)]
     if "" in index:
         raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
-    unknown: list[str] = []
-
-    def find(name: str) -> int:
-        row = index.get(name, -1)
-        if row < 0 and len(unknown) < EXAMPLES:
-            unknown.append(name)
-        return row
-
     names = list(index)
     where = [_slotted(rows.pop(), clean, names, draws, findings)]
     for source in sources[1:]:
-        found = _rows(source, find)
+        unknown: list[str] = []
+        found = _found(source, index, unknown)
         outside = int((found < 0).sum())
         findings.add(UNMATCHED, outside, f"vectors of {source.path} have ids that {clean.path} has not", unknown)
-        unknown.clear()
         where.append(_slotted(found, source, names, draws, findings))
     whole = np.ones(len(names), dtype=bool)
     for source, places in zip(sources, where, strict=True):
@@ -106,10 +95,28 @@ def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
     return Matched([names[row] for row in np.flatnonzero(whole)], [places[whole] for places in where])
 
 
-def _rows(source: Source, number: Callable[[str], int]) -> Rows:
-    """Return the number of each id of a file."""
-    parts = [np.fromiter(map(number, names), dtype=np.int64, count=len(names)) for names in source.ids()]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+def _numbered(source: Source, index: dict[str, int]) -> Rows:
+    """Return the number of each id of a file, and put new ones into the index."""
+    parts = []
+    for names in source.ids():
+        first = len(index)
+        new = dict(zip(names, range(first, first + len(names)), strict=True))
+        if len(new) == len(names) and index.keys().isdisjoint(new):  # as ids should be, and several times as fast
+            index |= new
+            parts.append(np.arange(first, first + len(names)))
+        else:
+            parts.append(np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64))
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _found(source: Source, index: dict[str, int], unknown: list[str]) -> Rows:
+    """Return the number of each id of a file, -1 where the index has none, and note the first such ids."""
+    parts = []
+    for names in source.ids():
+        rows = np.fromiter(map(index.get, names, repeat(-1)), dtype=np.int64, count=len(names))
+        unknown += [names[row] for row in np.flatnonzero(rows < 0)[: EXAMPLES - len(unknown)]]
+        parts.append(rows)
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
 def _slotted(found: Rows, source: Source, names: Sequence[str], draws: int, findings: Findings) -> Rows:

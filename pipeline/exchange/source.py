@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,7 @@ def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | 
 
 def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
     """Yield names some at a time."""
-    part: list[str] = []
-    for name in names:
-        part.append(name)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
+    while part := list(islice(names, size)):
         yield part
 
 

@@ -75,9 +75,9 @@ def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
     found = 0
     try:
         with ids.open(encoding="utf-8-sig", newline=None) as file:
-            for names in in_lists(line.removesuffix("\n") for line in file):
-                found += len(names)
-                yield names
+            for lines in in_lists(file):
+                found += len(lines)
+                yield [line.removesuffix("\n") for line in lines]
     except UnicodeDecodeError as error:
         raise ExchangeError(f"{ids}: not a text in UTF-8 ({error}). Save it as UTF-8.") from error
     if found != count:
