@@ -22,7 +22,7 @@ import numpy as np
 DIM, BLOCK = 192, 8192
 MB, GB = 10**6, 10**9
 FULL = 10_000_000
-BOUND = (0.4, 450)
+BOUND = (0.4, 250)
 """GB that the peak of an import may be, and bytes for each id on top."""
 
 IMPORT = """

@@ -26,6 +26,9 @@ STORE = "store.zarr"
 PUBLISHING = "publishing"
 """An object beside the journals of a remote store, there while the store itself is replaced, object by object."""
 
+_IDS = 2**18
+"""Ids that are written at once: millions would take several times their memory."""
+
 _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
 
@@ -200,8 +203,10 @@ class StoreWriter(ShardWriter):
         group.create_array(
             "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
         )
-        names = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
-        names[:] = np.array(ids, dtype=object)
+        step = min(max(count, 1), _IDS)
+        names = group.create_array("utterances", shape=(count,), chunks=(step,), dtype=str, compressors=_CHECKED)
+        for start in range(0, count, step):
+            names[start : start + step] = np.array(ids[start : start + step], dtype=object)
         if of_audio:
             create_traces(group, (count, *shape[:2]), shard)
             group.create_array(

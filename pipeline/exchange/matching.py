@@ -121,13 +121,16 @@ def _found(source: Source, index: dict[str, int], unknown: list[str]) -> Rows:
 
 def _slotted(found: Rows, source: Source, names: Sequence[str], draws: int, findings: Findings) -> Rows:
     """Return rows of a file [utterance, draw], -1 where there are none, of each row's utterance `found` (-1: none)."""
+    where = np.full((len(names), draws), -1, dtype=np.int64)
+    if draws == 1 and (found[1:] > found[:-1]).all():  # the same order, which needs no sorting
+        where[found[found >= 0], 0] = np.flatnonzero(found >= 0)
+        return where
     order = np.argsort(found, kind="stable")
     of = found[order]
     known = int(np.searchsorted(of, 0))
     order, of = order[known:], of[known:]
     turn = np.arange(len(of)) - np.searchsorted(of, of)  # how often the id was there before
     kept = turn < draws
-    where = np.full((len(names), draws), -1, dtype=np.int64)
     where[of[kept], turn[kept]] = order[kept]
     again = np.sort(order[~kept])
     what = f"vectors of {source.path} repeat an id" + (f" more than {draws} times" if draws > 1 else "")
