@@ -37,6 +37,10 @@ class StoreError(SeedError, ValueError):
     """An embedding store is missing, corrupt, unfinished, or of another kind than asked for."""
 
 
+class ExchangeError(SeedError, ValueError):
+    """A file of embeddings is malformed, or of a form that cannot be read; or its rows do not fit."""
+
+
 class QualityError(SeedError, ValueError):
     """A store's figures exceed the thresholds `quality` of the parameter file."""
 

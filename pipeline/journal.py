@@ -26,6 +26,9 @@ STORE = "store.zarr"
 PUBLISHING = "publishing"
 """An object beside the journals of a remote store, there while the store itself is replaced, object by object."""
 
+_IDS = 2**18
+"""Ids that are written at once: millions would take several times their memory."""
+
 _CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
 
@@ -93,6 +96,7 @@ class StoreWriter(ShardWriter):
         attributes: Mapping[str, Any],
         shard: int,
         of_audio: bool = False,
+        whole: bool = False,
     ) -> None:
         """Open or create the journal.
 
@@ -103,6 +107,7 @@ class StoreWriter(ShardWriter):
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
             of_audio: whether the store is to hold traces and fingerprints.
+            whole: whether shards are only read whole, which makes them faster to write.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -114,11 +119,12 @@ class StoreWriter(ShardWriter):
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-        for name in utterances:
-            key.update(json.dumps(name).encode())
+        for start in range(0, len(utterances), 65536):  # the text of each, one after another
+            key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
+        self._whole = whole
         if not exists(store / ENTRY):
             self._create(store, utterances, shape, attributes, of_audio)
         super().__init__(store)
@@ -187,8 +193,8 @@ class StoreWriter(ShardWriter):
         group.create_array(
             "embeddings",
             shape=(count, *shape),
-            chunks=(inner, *shape),
-            shards=(shard, *shape),
+            chunks=(shard if self._whole else inner, *shape),
+            shards=None if self._whole else (shard, *shape),
             dtype="float32",
             fill_value=float("nan"),
             compressors=_CHECKED,  # and no compression, from which embeddings gain about a tenth
@@ -197,8 +203,10 @@ class StoreWriter(ShardWriter):
         group.create_array(
             "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
         )
-        names = group.create_array("utterances", shape=(count,), chunks=(count,), dtype=str, compressors=_CHECKED)
-        names[:] = np.array(ids, dtype=object)
+        step = min(max(count, 1), _IDS)
+        names = group.create_array("utterances", shape=(count,), chunks=(step,), dtype=str, compressors=_CHECKED)
+        for start in range(0, count, step):
+            names[start : start + step] = np.array(ids[start : start + step], dtype=object)
         if of_audio:
             create_traces(group, (count, *shape[:2]), shard)
             group.create_array(

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import keyword
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ COMMANDS = {
     "fetch": "Bring a corpus here: generate, download or link it.",
     "manifest": "List the utterances of a corpus, and what may be mixed into them.",
     "extract": "Encode clean and corrupted utterances into an embedding store.",
+    "import": "Make a store of embeddings from elsewhere.",
     "augment": "Re-create a corrupted view of an utterance as a WAV.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
     "enhance": "Enhance a store of embeddings with a trained model.",
@@ -34,6 +36,7 @@ COMMANDS = {
     "compare": "Compare two systems by their scores of the same trials.",
     "report": "Put the error rates of all encoders into one table.",
     "store": "Check an embedding store.",
+    "export": "Write a store's vectors to a file for other tools.",
     "clean": "Remove what stopped extractions have left.",
     "encoder": "List the speaker encoders, or check one.",
 }
@@ -50,7 +53,8 @@ class Stages(click.Group):
         """Import `stages.<name>` and return its command."""
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"stages.{name}"), name)
+        own = f"{name}_" if keyword.iskeyword(name) else name
+        command: click.Command = getattr(importlib.import_module(f"stages.{own}"), own)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

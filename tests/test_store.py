@@ -161,3 +161,19 @@ def test_remains_of_a_journal_do_not_stop_a_new_one(tmp_path: Path) -> None:
         (writer.folder / "store.zarr" / "zarr.json").unlink()
     with closing(StoreWriter(target, IDS, (2, 4, 8), {"dim": 8}, shard=4)) as writer:
         assert not writer.status().any()
+
+
+def test_many_ids_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.journal._IDS", 3)
+    assert EmbeddingStore.open(made(tmp_path / "s.zarr")).utterances == tuple(IDS)
+
+
+def test_shards_that_are_only_read_whole_hold_the_same(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "s.zarr", IDS, (2, 4, 8), {"dim": 8}, shard=4, whole=True)
+    for rows in writer.shards():
+        writer.write(rows, VALUES[rows.start : rows.stop], STATUS[rows.start : rows.stop])
+    writer.finish()
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    assert store.shards() == [range(0, 4), range(4, 8), range(8, 10)]
+    np.testing.assert_array_equal(store.read(), VALUES)
+    np.testing.assert_array_equal(store.read_rows(range(3, 9)), VALUES[3:9])

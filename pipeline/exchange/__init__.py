@@ -1,0 +1,1 @@
+"""Embeddings from elsewhere and to elsewhere: one module a format, and what matches, checks and stores them."""

@@ -1,0 +1,133 @@
+"""HDF5: vectors [N, dim] and ids [N], or one dataset for each id, as hyperion writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError, one_line
+from pipeline.exchange.source import Block, Source, Vectors, check_floating, keyed, rows_of
+from pipeline.exchange.tabular import chosen, counted, ids_beside
+from pipeline.files import replacing
+
+COMPRESSED = "data_format"
+"""Attribute of a dataset that hyperion has compressed."""
+
+
+def open_source(path: Path, form: str, ids: Path | None) -> Source:
+    """Open an HDF5 file; see `formats.open_file`."""
+    try:
+        with h5py.File(path) as file:
+            # A few entries tell the forms apart; a file with a dataset for each id may have millions.
+            items = {name: file[name] for _, name in zip(range(8), file, strict=False)}
+            datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+            tables = [name for name, item in datasets.items() if item.ndim == 2 and item.dtype.kind == "f"]
+            texts = [name for name, item in datasets.items() if item.ndim == 1 and _is_text(item)]
+            if form == "hyperion" or (not texts and ids is None and not _has_ids(path, tables)):
+                return keyed(path, lambda: _names(path), lambda: _vectors(path))
+            table = chosen(path, "datasets of vectors", tables, "embeddings")
+            text = None if ids or not texts else chosen(path, "datasets of ids", texts, "ids")
+            count, dim = datasets[table].shape
+            dtype = datasets[table].dtype
+            if text and len(datasets[text]) != count:
+                raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
+    except OSError as error:
+        raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
+    check_floating(path, dtype, dim)
+
+    def names() -> Iterator[list[str]]:
+        if text is None:
+            yield from counted(path, ids_beside(path, ids), count)
+            return
+        with h5py.File(path) as file:
+            for start in range(0, count, 65536):
+                yield [_text(name) for name in file[text][start : start + 65536]]
+
+    def blocks() -> Iterator[Block]:
+        with h5py.File(path) as file:
+            for start in range(0, count, rows_of(dim)):
+                try:
+                    yield Block(file[table][start : start + rows_of(dim)])
+                except OSError as error:
+                    raise _damaged(path, error) from error
+
+    return Source(str(path), dim, dtype, names, blocks)
+
+
+def write(path: Path, form: str, vectors: Vectors) -> None:
+    """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
+
+    Raises:
+        ExchangeError: an id is no name of a dataset.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        if form == "hyperion":
+            for names, block in vectors.blocks():
+                for name, vector in zip(names, block, strict=True):
+                    _check_key(path, name)
+                    try:
+                        file.create_dataset(name, data=vector)
+                    except (ValueError, OSError, RuntimeError) as error:
+                        raise ExchangeError(
+                            f"{path}: id {name!r} cannot be the name of a dataset ({one_line(error)}). Write hdf5."
+                        ) from error
+            return
+        count, start = len(vectors.ids), 0
+        values = file.create_dataset("embeddings", (count, vectors.dim), "f4")
+        texts = file.create_dataset("ids", (count,), h5py.string_dtype())
+        for names, block in vectors.blocks():
+            values[start : start + len(block)] = block
+            texts[start : start + len(block)] = np.array(names, dtype=object)
+            start += len(block)
+
+
+def _has_ids(path: Path, tables: list[str]) -> bool:
+    return len(tables) == 1 and any(path.with_suffix(suffix).is_file() for suffix in (".ids", ".txt"))
+
+
+def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield the datasets below a group by their path: an id with slashes makes groups."""
+    for name in group:
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item, f"{prefix}{name}/")
+        elif isinstance(item, h5py.Dataset):
+            yield f"{prefix}{name}", item
+
+
+def _names(path: Path) -> Iterator[str]:
+    with h5py.File(path) as file:
+        for name, _ in _datasets(file):
+            yield name
+
+
+def _vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    with h5py.File(path) as file:
+        for name, dataset in _datasets(file):
+            if COMPRESSED in dataset.attrs:
+                raise ExchangeError(f"{path}: {name} is compressed as Kaldi's matrices are. Write it uncompressed.")
+            try:
+                yield name, dataset[()]
+            except OSError as error:
+                raise _damaged(path, error) from error
+
+
+def _is_text(dataset: h5py.Dataset) -> bool:
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8") if isinstance(name, bytes) else name
+
+
+def _check_key(path: Path, name: str) -> None:
+    parts = name.split("/")
+    if "" in parts or "." in parts or "\0" in name:
+        raise ExchangeError(f"{path}: id {name!r} cannot be the name of a dataset. Write the format hdf5 instead.")
+
+
+def _damaged(path: Path, error: Exception) -> ExchangeError:
+    return ExchangeError(f"{path}: damaged ({one_line(error)}). Copy or make it again.")

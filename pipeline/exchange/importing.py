@@ -1,0 +1,196 @@
+"""Files of embeddings made into a store, shard by shard."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.ahead import ahead
+from pipeline.errors import ExchangeError
+from pipeline.exchange.flat import Flat
+from pipeline.exchange.matching import DIMENSIONS, EXAMPLES, NAN, Findings, Matched, Rows, match
+from pipeline.exchange.source import Source, rows_of
+from pipeline.journal import StoreWriter
+from pipeline.places import Place, remove_folder
+from pipeline.store import FAILED, OK
+
+CLEAN = "clean"
+"""Name of the first view."""
+
+Part = tuple[range, NDArray[np.float32], NDArray[np.uint8]]
+"""Rows of the store, their embeddings [rows, draw, view, dim], and status [rows]."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an import came to."""
+
+    utterances: int
+    failed: int
+    rounded: Sequence[str]
+    """Files whose float64 was rounded to float32."""
+    findings: Findings
+
+
+def import_store(
+    clean: Source,
+    noisy: Mapping[str, Source],
+    out: Place,
+    encoder: str,
+    draws: int = 1,
+    skip: frozenset[str] = frozenset(),
+    weights_sha256: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Summary:
+    """Write a store [utterance, draw, view, dim] of files that are matched by id, in the order of the clean one.
+
+    Args:
+        clean: view 0; of evaluation data, all there is.
+        noisy: the other views by name.
+        out: the store's place.
+        encoder: what made the vectors: stores are comparable if they are of one encoder of that name (and weights).
+        draws: vectors of an id, such as crops of one utterance.
+        skip: of `matching.KINDS`, what is put up with: utterances that are not in every file, and repeated ids, are
+            left out; utterances with NaN, infinite numbers or another dimension are marked as failed.
+        weights_sha256: of the encoder's weights, where known.
+        progress: told of utterances written.
+
+    Raises:
+        ExchangeError: files are malformed, rows are not as they should be, or none is left.
+        OutputError: something else than a store is at `out`.
+    """
+    views = {CLEAN: clean, **noisy}
+    for name, source in noisy.items():
+        if source.dim != clean.dim:
+            raise ExchangeError(
+                f"{source.path}: {name} has vectors of {source.dim} numbers, but {clean.path} of {clean.dim}. Give"
+                " files of one encoder."
+            )
+    findings = Findings(skip)
+    matched = match(list(views.values()), draws, findings)
+    shape, shard = (draws, len(views), clean.dim), rows_of(clean.dim * draws * len(views))
+    attributes = {
+        "encoder": encoder,
+        "family": f"imported:{encoder}",  # a part of what makes vectors comparable
+        "weights_sha256": weights_sha256,
+        "front_end": None,
+        "dim": clean.dim,
+        "recipe": {"draws": draws, "views": [{"name": name} for name in views]},
+    }
+    failed = 0
+    with closing(StoreWriter(out, matched.utterances, shape, attributes, shard, whole=True)) as writer:
+        try:
+            intake = _Intake(list(views.values()), matched, out.parent if isinstance(out, Path) else None)
+            # What an earlier run has written is written again: the files may be others by now.
+            with closing(ahead(intake.read, writer.shards(), 1)) as parts:
+                for rows, values, status in parts:
+                    writer.write(rows, values, status)
+                    failed += int((status == FAILED).sum())
+                    if progress:
+                        progress(len(rows))
+            intake.report(findings)
+            findings.check()
+            if failed == len(matched.utterances):
+                raise ExchangeError(
+                    f"{clean.path}: no utterance is left, all have failed. Check what made the vectors."
+                )
+        except ExchangeError:
+            stale = writer.stale()
+            remove_folder(writer.folder if stale else writer.folder.parent)
+            raise
+        writer.finish()
+    rounded = [source.path for source in views.values() if source.dtype.itemsize > 4]
+    return Summary(len(matched.utterances), failed, rounded, findings)
+
+
+class _Intake:
+    """Reads the views of utterances, shard after shard, and notes what is wrong with them."""
+
+    def __init__(self, sources: Sequence[Source], matched: Matched, folder: Path | None) -> None:
+        self._matched, self._sources, self._dim = matched, sources, sources[0].dim
+        self._odd = [dict[int, str]() for _ in sources]
+        self._views = [_view(*each, folder) for each in zip(sources, matched.where, self._odd, strict=True)]
+        self._nan, self._examples = [0] * len(sources), [list[str]() for _ in sources]
+
+    def read(self, rows: range) -> Part:
+        """Return neighbouring utterances; those with NaN or infinite numbers are failed."""
+        draws = self._matched.where[0].shape[1]
+        values = np.empty((len(rows), draws, len(self._views), self._dim), np.float32)
+        status = np.full(len(rows), OK, np.uint8)
+        for number, (view, places) in enumerate(zip(self._views, self._matched.where, strict=True)):
+            wanted = places[rows.start : rows.stop].reshape(-1)
+            with np.errstate(over="ignore"):  # becomes infinite, which fails the row
+                values[:, :, number] = view(wanted).reshape(len(rows), draws, self._dim)
+            part = values[:, :, number]
+            if not np.isfinite(part).all():
+                bad = np.flatnonzero(~np.isfinite(part.reshape(-1, self._dim)).all(axis=1))
+                status[bad // draws] = FAILED
+                for row in bad:
+                    if int(wanted[row]) not in self._odd[number]:
+                        self._nan[number] += 1
+                        if len(self._examples[number]) < EXAMPLES:
+                            self._examples[number].append(self._matched.utterances[rows.start + row // draws])
+        values[status == FAILED] = np.nan
+        return rows, values, status
+
+    def report(self, findings: Findings) -> None:
+        """Add what was found."""
+        for source, odd, nan, examples in zip(self._sources, self._odd, self._nan, self._examples, strict=True):
+            findings.add(NAN, nan, f"vectors of {source.path} hold NaN or infinite numbers", examples)
+            what = f"vectors of {source.path} are not of {source.dim} numbers"
+            findings.add(DIMENSIONS, len(odd), what, odd.values())
+
+
+def _view(source: Source, where: Rows, odd: dict[int, str], folder: Path | None) -> Callable[[Rows], NDArray[Any]]:
+    """Return what gives rows of a file, asked for in the order of `where`; `odd` is told of rows without vectors.
+
+    A file in that order is read once from its start. Another is read at random, if its form allows that, or else copied
+    to a temporary file of float32 first.
+    """
+    places = where.reshape(-1)
+    if (places[1:] > places[:-1]).all():
+        return _InOrder(source, odd)
+    if source.flat is not None:
+        return source.flat.gather
+    return Flat.of(_blocks(source, odd), source.dim, folder).gather
+
+
+def _blocks(source: Source, odd: dict[int, str]) -> Iterator[NDArray[np.float32]]:
+    start = 0
+    for block in source.blocks():
+        odd |= {start + row: what for row, what in block.odd.items()}
+        start += len(block.values)
+        with np.errstate(over="ignore"):
+            values = block.values.astype(np.float32, copy=False)
+        yield values
+
+
+class _InOrder:
+    """Rows of a file that are asked for in ascending order."""
+
+    def __init__(self, source: Source, odd: dict[int, str]) -> None:
+        self._source, self._blocks = source, _blocks(source, odd)
+        self._block, self._start = np.empty((0, source.dim), np.float32), 0
+
+    def __call__(self, wanted: Rows) -> NDArray[np.float32]:
+        parts, done = [], 0
+        while done < len(wanted):
+            stop = self._start + len(self._block)
+            if wanted[done] >= stop:
+                block = next(self._blocks, None)
+                if block is None:
+                    raise ExchangeError(
+                        f"{self._source.path}: ends after {stop:,} vectors, before its ids. Copy it again."
+                    )
+                self._block, self._start = block, stop
+                continue
+            end = int(np.searchsorted(wanted, stop))
+            rows = wanted[done:end] - self._start
+            neighbours = rows[-1] - rows[0] == len(rows) - 1
+            parts.append(self._block[rows[0] : rows[-1] + 1] if neighbours else self._block[rows])
+            done = end
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,129 @@
+"""Kaldi: archives of vectors (`.ark`), and lists of where in archives they are (`.scp`)."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, Any
+
+import kaldiio.matio
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError, one_line
+from pipeline.exchange.source import Source, Vectors, keyed
+from pipeline.files import replacing
+
+_BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
+"""Heads of binary vectors, and bytes of a number."""
+_READ = (*_BINARY, b"\0BFM ", b"\0BDM ")
+"""Heads that are read; others may be pickles, which run code, or sound."""
+
+
+def open_source(path: Path, form: str, ids: Path | None) -> Source:
+    """Open an `.ark` or `.scp` file; see `formats.open_file`."""
+    if form == "scp":
+        return keyed(path, lambda: (name for name, *_ in _lines(path)), lambda: _listed(path))
+    return keyed(path, lambda: _names(path), lambda: _archived(path))
+
+
+def write(path: Path, form: str, vectors: Vectors) -> None:
+    """Write a binary archive of float32 vectors and, beside it, its `.scp`; either name will do.
+
+    Raises:
+        ExchangeError: an id holds white space.
+    """
+    ark, scp = path.with_suffix(".ark"), path.with_suffix(".scp")
+    with ExitStack() as stack:
+        listed = stack.enter_context(replacing(scp))
+        archive = stack.enter_context(replacing(ark))  # which is in its place before the list
+        with archive.open("wb") as file, listed.open("w", encoding="utf-8", newline="\n") as lines:
+            head = b"\0BFV \x04" + struct.pack("<i", vectors.dim)
+            for names, block in vectors.blocks():
+                for name, vector in zip(names, block.astype("<f4", copy=False), strict=True):
+                    if name.split() != [name]:
+                        raise ExchangeError(f"{path}: id {name!r} has white space, which ends an id in Kaldi's files.")
+                    file.write(name.encode() + b" ")
+                    lines.write(f"{name} {ark}:{file.tell()}\n")
+                    file.write(head + vector.tobytes())
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Yield the ids of an archive, skipping the vectors."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while (name := _token(file, path)) is not None:
+            head = _head(file, path, name)
+            if head in _BINARY:
+                _, _, length = struct.unpack("<5sci", file.read(10).ljust(10, b"\0"))
+                file.seek(length * _BINARY[head], 1)
+                if length < 0 or file.tell() > size:
+                    raise ExchangeError(f"{path}: truncated in {name}. Copy or make it again.")
+            else:
+                _value(file, path, name)
+            yield name
+
+
+def _archived(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    with path.open("rb") as file:
+        while (name := _token(file, path)) is not None:
+            yield name, _value(file, path, name)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
+    """Yield id, archive and offset of each line of a list."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                name, _, where = line.strip().partition(" ")
+                archive, _, offset = where.strip().rpartition(":")
+                if "|" in where:
+                    raise ExchangeError(
+                        f"{path}:{number}: is a command, which is not run. Copy the vectors to an archive."
+                    )
+                if not archive or not offset.isdecimal():
+                    raise ExchangeError(f"{path}:{number}: not a line `id archive.ark:offset`. Make the list again.")
+                yield name, Path(archive), int(offset)
+    except UnicodeDecodeError as error:
+        raise ExchangeError(f"{path}: not a text in UTF-8 ({error}). Copy or make it again.") from error
+
+
+def _listed(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    current, file = None, None
+    with ExitStack() as stack:
+        for name, archive, offset in _lines(path):
+            if archive != current or file is None:
+                stack.close()
+                beside = path.parent / archive  # paths are of the working folder, in Kaldi; often they have moved
+                found = archive if archive.is_file() else beside if beside.is_file() else path.parent / archive.name
+                if not found.is_file():
+                    raise ExchangeError(f"{path}: {name} is in {archive}, which is not there. Correct the list.")
+                current, file = archive, stack.enter_context(closing(found.open("rb")))
+            file.seek(offset)
+            yield name, _value(file, archive, name)
+
+
+def _token(file: IO[bytes], path: Path) -> str | None:
+    try:
+        token: str | None = kaldiio.matio.read_token(file)
+    except UnicodeDecodeError as error:
+        raise ExchangeError(f"{path}: not an archive of Kaldi ({one_line(error)}). Copy or make it again.") from error
+    return token.strip() if token else None
+
+
+def _head(file: IO[bytes], path: Path, name: str) -> bytes:
+    """Return the first bytes of a value, without moving on; ExchangeError if it is not to be read."""
+    head = file.read(5)
+    file.seek(-len(head), 1)
+    if head not in _READ and not head.lstrip().startswith(b"["):
+        raise ExchangeError(f"{path}: {name[:40]!r} is no vector of floating point numbers (it begins with {head!r}).")
+    return head
+
+
+def _value(file: IO[bytes], path: Path, name: str) -> NDArray[Any]:
+    text = _head(file, path, name) not in _READ
+    try:
+        vector = np.asarray(kaldiio.matio.read_kaldi(file))
+        return vector.astype(np.float32) if text else vector  # numbers without a point are read as integers
+    except Exception as error:  # kaldiio raises and asserts whatever its parsers run into
+        raise ExchangeError(f"{path}: {name} cannot be read ({one_line(error)}). Copy or make it again.") from error

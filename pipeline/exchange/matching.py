@@ -1,0 +1,138 @@
+"""Which row of each file an utterance's vectors are, by id; ids are held in memory, vectors are not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError
+from pipeline.exchange.source import Source
+
+UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
+"""What may be wrong with rows, and may be put up with."""
+
+EXAMPLES = 3
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with rows."""
+
+    kind: str
+    text: str
+    """What, where, how many and the first of them."""
+
+
+@dataclass
+class Findings:
+    """What was found, and what of it is put up with."""
+
+    skip: frozenset[str] = frozenset()
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: str, count: int, what: str, examples: Iterable[str]) -> None:
+        """Note `count` rows of a kind, if there are any; `what` goes on from their number."""
+        if count:
+            first = ", ".join(islice(examples, EXAMPLES))
+            self.found.append(Finding(kind, f"{count:,} {what}, first: {first}{', …' if count > EXAMPLES else ''}"))
+
+    def check(self) -> None:
+        """Raise ExchangeError if anything was found that is not put up with."""
+        stop = [finding for finding in self.found if finding.kind not in self.skip]
+        if stop:
+            kinds = ",".join(sorted({*self.skip, *(finding.kind for finding in stop)}))
+            texts = "; ".join(finding.text for finding in stop)
+            raise ExchangeError(f"{texts}. Mend the files, or leave such rows out with --skip {kinds}.")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Utterances and where their vectors are."""
+
+    utterances: Sequence[str]
+    where: list[Rows]
+    """Of each file: rows [utterance, draw]."""
+
+
+def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
+    """Find each utterance of the first file in all others; its `draws` vectors have its id as often, in turn.
+
+    Raises:
+        ExchangeError: rows are unmatched or ids repeated, unless that is put up with: then utterances that are not
+            complete are left out, and of an id's vectors the first are taken.
+    """
+    clean = sources[0]
+    index: dict[str, int] = {}
+
+    rows = [_numbered(clean, index)]
+    if "" in index:
+        raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
+    names = list(index)
+    where = [_slotted(rows.pop(), clean, names, draws, findings)]
+    for source in sources[1:]:
+        unknown: list[str] = []
+        found = _found(source, index, unknown)
+        outside = int((found < 0).sum())
+        findings.add(UNMATCHED, outside, f"vectors of {source.path} have ids that {clean.path} has not", unknown)
+        where.append(_slotted(found, source, names, draws, findings))
+    whole = np.ones(len(names), dtype=bool)
+    for source, places in zip(sources, where, strict=True):
+        here = (places >= 0).all(axis=1)
+        what = "have no vector in" if draws == 1 else f"have fewer than {draws} vectors in"
+        missing = np.flatnonzero(~here)
+        findings.add(UNMATCHED, len(missing), f"ids {what} {source.path}", (names[row] for row in missing))
+        whole &= here
+    findings.check()
+    index.clear()
+    if not whole.any():
+        raise ExchangeError(f"{clean.path}: no id has a vector in every file. Check that ids are written alike.")
+    if whole.all():
+        return Matched(names, where)
+    return Matched([names[row] for row in np.flatnonzero(whole)], [places[whole] for places in where])
+
+
+def _numbered(source: Source, index: dict[str, int]) -> Rows:
+    """Return the number of each id of a file, and put new ones into the index."""
+    parts = []
+    for names in source.ids():
+        first = len(index)
+        new = dict(zip(names, range(first, first + len(names)), strict=True))
+        if len(new) == len(names) and index.keys().isdisjoint(new):  # as ids should be, and several times as fast
+            index |= new
+            parts.append(np.arange(first, first + len(names)))
+        else:
+            parts.append(np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64))
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _found(source: Source, index: dict[str, int], unknown: list[str]) -> Rows:
+    """Return the number of each id of a file, -1 where the index has none, and note the first such ids."""
+    parts = []
+    for names in source.ids():
+        rows = np.fromiter(map(index.get, names, repeat(-1)), dtype=np.int64, count=len(names))
+        unknown += [names[row] for row in np.flatnonzero(rows < 0)[: EXAMPLES - len(unknown)]]
+        parts.append(rows)
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _slotted(found: Rows, source: Source, names: Sequence[str], draws: int, findings: Findings) -> Rows:
+    """Return rows of a file [utterance, draw], -1 where there are none, of each row's utterance `found` (-1: none)."""
+    where = np.full((len(names), draws), -1, dtype=np.int64)
+    if draws == 1 and (found[1:] > found[:-1]).all():  # the same order, which needs no sorting
+        where[found[found >= 0], 0] = np.flatnonzero(found >= 0)
+        return where
+    order = np.argsort(found, kind="stable")
+    of = found[order]
+    known = int(np.searchsorted(of, 0))
+    order, of = order[known:], of[known:]
+    turn = np.arange(len(of)) - np.searchsorted(of, of)  # how often the id was there before
+    kept = turn < draws
+    where[of[kept], turn[kept]] = order[kept]
+    again = np.sort(order[~kept])
+    what = f"vectors of {source.path} repeat an id" + (f" more than {draws} times" if draws > 1 else "")
+    findings.add(DUPLICATES, len(again), what, dict.fromkeys(names[found[row]] for row in again[:1000]))
+    return where

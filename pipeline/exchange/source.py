@@ -1,0 +1,145 @@
+"""What a file of embeddings gives: ids, and blocks of vectors in the same order, so that memory is bounded."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError
+from pipeline.exchange.flat import Flat
+
+BLOCK_BYTES = 2**23
+"""About what a block of vectors takes as float32."""
+
+Values = NDArray[np.floating[Any]]
+"""Vectors [rows, dim]."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a file."""
+
+    values: Values
+    odd: Mapping[int, str] = field(default_factory=dict)
+    """Which of the rows are no vectors of `dim` numbers, and what they are; NaN in `values`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of embeddings, or several that are read one after another."""
+
+    path: str
+    """For messages."""
+    dim: int
+    dtype: np.dtype[Any]
+    """Of the numbers in the file."""
+    ids: Callable[[], Iterator[list[str]]]
+    """Yields all ids in row order, some at a time, however that is best read."""
+    blocks: Callable[[], Iterator[Block]]
+    """Yields all vectors in row order."""
+    flat: Flat | None = None
+    """The vectors, where they lie in the file as they are and can be read in any order."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What is written to a file of embeddings."""
+
+    ids: Sequence[str]
+    dim: int
+    blocks: Callable[[], Iterator[tuple[Sequence[str], NDArray[np.float32]]]]
+    """Yields ids [n] and vectors [n, dim], all in row order."""
+
+
+def rows_of(dim: int) -> int:
+    """Return how many vectors make a block."""
+    return max(1, BLOCK_BYTES // (4 * dim))
+
+
+def check_floating(path: object, dtype: np.dtype[Any], dim: int) -> None:
+    """Raise ExchangeError unless vectors of so many numbers of that type are embeddings."""
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise ExchangeError(f"{path}: holds numbers of type {dtype}; embeddings are float16, float32 or float64.")
+    if dim == 0:
+        raise ExchangeError(f"{path}: holds vectors of no numbers. Check what it was made with.")
+
+
+def keyed(
+    path: Path, names: Callable[[], Iterator[str]], vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]]
+) -> Source:
+    """Return the source of a file that holds each vector by itself, under its id.
+
+    Raises:
+        ExchangeError: there is none, or the first is no vector.
+    """
+    first = next(vectors(), None)
+    if first is None:
+        raise ExchangeError(f"{path}: holds no vectors. Check what it was made with.")
+    vector = _squeezed(first[1])
+    if vector.ndim != 1:
+        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. Give embeddings.")
+    check_floating(path, vector.dtype, len(vector))
+    dim = len(vector)
+    return Source(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
+
+
+def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[Block]:
+    """Yield blocks of vectors that come one by one, with their ids; None is a row without one."""
+    size, count = rows_of(dim), 0
+    values, odd = np.empty((size, dim), np.float32), dict[int, str]()
+    for name, given in vectors:
+        vector = _squeezed(np.empty(0, np.float32) if given is None else given)
+        if vector.shape == (dim,) and vector.dtype.kind != "f":
+            check_floating(f"{path}: {name}", vector.dtype, dim)
+        if vector.shape == (dim,):
+            with np.errstate(over="ignore"):  # becomes infinite, which is reported
+                values[count] = vector
+        else:
+            values[count] = np.nan
+            odd[count] = f"{name} of {'x'.join(map(str, vector.shape))}"
+        count += 1
+        if count == size:
+            yield Block(values, odd)
+            values, odd, count = np.empty((size, dim), np.float32), {}, 0
+    if count:
+        yield Block(values[:count], odd)
+
+
+def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
+    """Yield names some at a time."""
+    while part := list(islice(names, size)):
+        yield part
+
+
+def joined(sources: Sequence[Source], path: str) -> Source:
+    """Return several files as one, in turn.
+
+    Raises:
+        ExchangeError: their vectors are of different lengths.
+    """
+    if len(sources) == 1:
+        return sources[0]
+    first = sources[0]
+    for other in sources[1:]:
+        if other.dim != first.dim:
+            raise ExchangeError(
+                f"{other.path}: vectors of {other.dim} numbers, but {first.path} has {first.dim}. Give files of one"
+                " encoder."
+            )
+    return Source(
+        path,
+        first.dim,
+        max((source.dtype for source in sources), key=lambda dtype: dtype.itemsize),
+        lambda: (names for source in sources for names in source.ids()),
+        lambda: (block for source in sources for block in source.blocks()),
+    )
+
+
+def _squeezed(vector: NDArray[Any]) -> NDArray[Any]:
+    """Return a matrix of one row as a vector."""
+    vector = np.asarray(vector)
+    return vector[0] if vector.ndim == 2 and len(vector) == 1 else vector

@@ -1,0 +1,98 @@
+"""What forms with a table of vectors and a list of ids have in common: which is which, and ids in text files."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TextIO
+
+from pipeline.errors import ExchangeError
+from pipeline.exchange.source import in_lists
+
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+def chosen(path: Path, what: str, names: Sequence[str], preferred: str) -> str:
+    """Return the only name, or the preferred one.
+
+    Raises:
+        ExchangeError: there is none, or there are several.
+    """
+    if preferred in names:
+        return preferred
+    if len(names) == 1:
+        return names[0]
+    found = f"{len(names)} {what} ({', '.join(names[:3])})" if names else f"no {what}"
+    raise ExchangeError(f"{path}: holds {found}. Name the one that is meant {preferred!r}.")
+
+
+def numbered(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the columns that are numbers of a vector, in its order: numbered from 0 or 1, after one common prefix.
+
+    Raises:
+        ExchangeError: there are none, several such groups, or a number is left out or there twice.
+    """
+    groups: dict[str, dict[int, str]] = {}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            group = groups.setdefault(match[1], {})
+            if int(match[2]) in group:
+                raise ExchangeError(f"{path}: column {name!r} is there twice. Remove one.")
+            group[int(match[2])] = name
+    prefix = chosen(path, "groups of numbered columns", [f"{name}0…" for name in groups], "e0…")[:-2]
+    group = groups[prefix]
+    order = sorted(group)
+    if order[0] > 1 or order != list(range(order[0], order[0] + len(order))):
+        gap = next((low + 1 for low, high in pairwise(order) if high > low + 1), 0)
+        raise ExchangeError(f"{path}: column {prefix}{gap} is not there, of those up to {group[order[-1]]}.")
+    return [group[number] for number in order]
+
+
+def ids_beside(path: Path, ids: Path | None) -> Path:
+    """Return the text file of a file's ids: the one given, or that beside it.
+
+    Raises:
+        ExchangeError: there is none.
+    """
+    if ids is not None:
+        return ids
+    for suffix in (".ids", ".txt"):
+        if path.with_suffix(suffix).is_file():
+            return path.with_suffix(suffix)
+    raise ExchangeError(
+        f"{path}: holds no ids, and neither {path.stem}.ids nor {path.stem}.txt is beside it. Write one id a line"
+        " there, or name the file with --ids."
+    )
+
+
+def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
+    """Yield the lines of a text file of ids, which are `count`.
+
+    Raises:
+        ExchangeError: they are more or fewer, or no text in UTF-8.
+    """
+    assert ids is not None
+    found = 0
+    try:
+        with ids.open(encoding="utf-8-sig", newline=None) as file:
+            for lines in in_lists(file):
+                found += len(lines)
+                yield [line.removesuffix("\n") for line in lines]
+    except UnicodeDecodeError as error:
+        raise ExchangeError(f"{ids}: not a text in UTF-8 ({error}). Save it as UTF-8.") from error
+    if found != count:
+        raise ExchangeError(
+            f"{ids}: {found:,} ids for the {count:,} vectors of {path}. Write one a line, in row order."
+        )
+
+
+def id_lines(path: Path, names: Sequence[str], file: TextIO) -> None:
+    """Write ids as lines.
+
+    Raises:
+        ExchangeError: an id holds a line break.
+    """
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise ExchangeError(f"{path}: id {name!r} has a line break, which a list of ids cannot hold. Take .npz.")
+        file.write(f"{name}\n")
