@@ -35,6 +35,11 @@ class Space:
         return next(iter(self.stores.values()))
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The utterances of all stores."""
+        return self._first.utterances
+
+    @property
     def enhanced(self) -> bool:
         """Whether a model made the vectors, rather than an encoder."""
         return bool(self._first.attributes.get("enhanced_by_sha256"))

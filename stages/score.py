@@ -159,7 +159,7 @@ def _score_systems(
     conditions, score = settings.conditions, settings.score
     spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), models)
     stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
-    utterances = utterances_of(next(iter(stores.values())).utterances, read_manifest(manifest), manifest)
+    utterances = utterances_of(next(iter(spaces.values())).ids, read_manifest(manifest), manifest)
     needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
