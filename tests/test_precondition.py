@@ -80,3 +80,10 @@ def test_wiener_is_the_best_linear_map_where_noise_is_independent() -> None:
     noisy = clean[:, None] + rng.standard_normal((20_000, 1, 3)).astype(np.float32)
     _, matrix = fit_preconditioner("wiener", clean, noisy)
     np.testing.assert_allclose(matrix, np.diag([9 / 10, 1 / 2, 0.09 / 1.09]), atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
+def test_dimensions_that_are_always_zero_are_put_up_with(kind: str) -> None:
+    clean, noisy = CLEAN.copy(), NOISY.copy()
+    clean[:, 2], noisy[:, :, 2] = 0, 0
+    assert np.isfinite(fit_preconditioner(kind, clean, noisy)[1]).all()
