@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.backends.norm import cosines
 from pipeline.pairwise import pairwise_scores
 from pipeline.trials import Trials
 
@@ -40,11 +41,6 @@ def mean_units(units: Vectors) -> Vectors:
     mean: Vectors = units.mean(axis=1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     return mean
-
-
-def cosines(enrol: Vectors, test: Vectors) -> Vectors:
-    """Return the cosines [N, P] of unit vectors [N, D] and [P, D]."""
-    return enrol @ test.T
 
 
 def distances(enrol: Vectors, test: Vectors) -> Vectors:
