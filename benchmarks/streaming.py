@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Train
 from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed, prepared
 from pipeline.journal import StoreWriter
 from pipeline.manifest import read_manifest
@@ -34,6 +33,7 @@ from pipeline.model import SeedModel
 from pipeline.pace import Pace
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import hold_out, optimise, train, validation_loss
+from pipeline.train_settings import Train
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.extraction import crops_of, generate
 from pipeline.cluster import Spec
-from pipeline.config import Params, Train
+from pipeline.config import Params
 from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.objective import seed_loss
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
@@ -34,6 +34,7 @@ from pipeline.journal import write_store
 from pipeline.model import SeedModel
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import optimise, train
+from pipeline.train_settings import Train
 
 VIEWS, EPOCHS = 4, 60
 

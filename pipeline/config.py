@@ -11,6 +11,7 @@ from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.systems import CohortUse, Column, System
+from pipeline.train_settings import Enhance, Train, misfit
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -73,67 +74,6 @@ class Extract(Frozen):
     short_audio: Literal["wrap", "fail"] = "wrap"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
-
-
-class Network(Frozen):
-    """The denoising network and what it is given."""
-
-    predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
-    precondition: Literal["none", "center", "whiten", "project", "ridge", "wiener"] = "whiten"
-    blocks: int = Field(3, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class Train(Frozen):
-    """Stage two: fit SEED on cached pairs."""
-
-    network: Network = Network()
-    objective: Literal["seed", "gap", "dae", "vmf-pl", "bridge"] = "seed"
-    loss: Literal["l1", "l2", "huber"] = "l1"
-    scale: Literal["both", "sampling"] = "both"
-    noisy_views: int | None = Field(None, ge=1)
-    timesteps: int = Field(1000, ge=2, le=100_000)
-    beta_start: float = Field(1e-4, gt=0, lt=1)
-    beta_end: float = Field(0.02, gt=0, lt=1)
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(5e-5, ge=0)
-    clip: float | None = Field(None, gt=0)
-    warmup: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    ema: float = Field(0.99, ge=0, lt=1)
-    max_epochs: int = Field(60, ge=0)
-    patience: int = Field(20, ge=1)
-    validation: float = Field(0.1, gt=0, lt=1)
-    memory: float = Field(8.0, gt=0)
-    threads: int = Field(2, ge=1)
-    device: str = "auto"
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> "Train":
-        if self.objective in ("dae", "vmf-pl", "bridge") and self.network.predict in ("epsilon", "v"):
-            raise ValueError(f"objective {self.objective} has no noise to predict; set network.predict to sample")
-        if self.warmup > self.max_epochs:
-            raise ValueError("warmup must end before max_epochs does")
-        return self
-
-
-class Enhance(Frozen):
-    """The way back from timestep t."""
-
-    timestep: int = Field(50, ge=0)
-    steps: int = Field(1, ge=1)
-    eta: float = Field(0.0, ge=0, le=1)
-    spacing: Literal["leading", "trailing", "linspace"] = "trailing"
-    noise: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> "Enhance":
-        if self.steps > self.timestep + 1:
-            raise ValueError(f"{self.steps} steps do not fit below timestep {self.timestep}")
-        if self.eta > 0 and self.noise == 0:
-            raise ValueError("eta needs noise: 1 draw or more")
-        return self
 
 
 class Score(Frozen):
@@ -211,10 +151,13 @@ class Params(Frozen):
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:
             raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
-        if self.train.max_epochs == 0 and self.train.network.predict in ("sample", "v"):
+        if self.train.max_epochs == 0 and self.train.network.predict == "sample":
             raise ValueError("train.max_epochs 0 needs network.predict: correction; an untrained sample is zero")
         if self.enhance.timestep >= self.train.timesteps:
             raise ValueError("enhance.timestep must be below train.timesteps")
+        wrong = misfit(self.train.objective, self.enhance.steps, self.enhance.noise)
+        if wrong:
+            raise ValueError(f"enhance: {wrong}")
         return self
 
     def definition(self, name: str, weights: str | None = None) -> EncoderDefinition:

@@ -13,11 +13,14 @@ from pipeline.journal import write_store
 from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
+from pipeline.train_settings import misfit
 
 REVISION = 1
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 _BATCH = 4096
+_NOISES = 8
+"""Of one vector, how many are drawn before batches become smaller."""
 ONE_STEP = Sampling()
 
 
@@ -36,6 +39,7 @@ def enhance(
 
     Raises:
         WeightsError: the model cannot be read.
+        ConfigError: the model cannot enhance in this way.
         StoreError: the store is damaged, of another encoder than the model's, or enhanced already; or the model gives
             NaN.
         OutputError: `out` is the store itself, or something that is no store.
@@ -52,6 +56,9 @@ def enhance(
             f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"
             " one."
         )
+    wrong = misfit(loaded.model.settings.objective, how.steps, how.noise)
+    if wrong:
+        raise ConfigError(f"enhance: {wrong}, as {model_path} was trained on it.")
     values = store.read()
     rows = values[store.ok]
     values[store.ok] = enhanced(loaded.model, rows.reshape(-1, store.dim), how, seed, progress).reshape(rows.shape)
@@ -94,11 +101,12 @@ def enhanced(
     place alone.
     """
     device, done = model.mean.device, np.empty_like(vectors)
-    rng = np.random.default_rng(seed)
-    for start in range(0, len(vectors), _BATCH):
-        part = slice(start, start + _BATCH)
+    rng, noises = np.random.default_rng(seed), how.noise * (1 + how.steps if how.eta > 0 else 1)
+    size = _BATCH if noises <= _NOISES else max(1, _BATCH * _NOISES // noises)  # noise is the most of the memory
+    for start in range(0, len(vectors), size):
+        part = slice(start, start + size)
         inputs = torch.from_numpy(vectors[part]).to(device)
-        drawn = rng.standard_normal((len(inputs), how.noise, 1 + how.steps, model.dim), dtype=np.float32)
+        drawn = rng.standard_normal((len(inputs), how.noise, noises // max(1, how.noise), model.dim), dtype=np.float32)
         draws = torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)
         done[part] = model(inputs, how, [list(noises) for noises in draws]).cpu().numpy()
         if progress:

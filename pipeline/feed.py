@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.ahead import ahead
-from pipeline.config import Train
 from pipeline.errors import ConfigError
 from pipeline.model import SeedModel
 from pipeline.pace import Watch, watched
 from pipeline.precondition import Moments, fit_preconditioner
 from pipeline.store import OK, EmbeddingStore
+from pipeline.train_settings import Train
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]."""

@@ -10,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.config import Network, Train
 from pipeline.diffusion.inference import infer
 from pipeline.diffusion.network import Denoiser, GapDenoiser
 from pipeline.diffusion.sampler import Sampling
@@ -20,6 +19,7 @@ from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
 from pipeline.store import SPACE, EmbeddingStore
+from pipeline.train_settings import Network, Train
 from pipeline.validation import validated
 
 FORMAT = "seed-1"

@@ -11,8 +11,6 @@ NUISANCE = 0.5
 """Share of the displacement's power that lies in the directions that `project` takes out."""
 RIDGE = 0.1
 """Share of the mean variance that `ridge` adds to every direction."""
-SOFT = 1e-6
-"""The same of `wiener`, for dimensions that are always 0, as encoders that end in a ReLU have."""
 
 
 class Moments:
@@ -28,7 +26,8 @@ class Moments:
                   Solomonoff et al., 2005)
         ridge     A (B + 0.1 tr(B)/D I)^-1, A = mean of x y^T, B = mean of y y^T, over clean inputs y = x as well:
                   the regression from noisy to clean
-        wiener    S (S + C)^-1, softened, S = mean of x x^T: the same if the displacement had nothing to do with x
+        wiener    S (S + C)^+, S = mean of x x^T: the same if the displacement had nothing to do with x; a
+                  pseudo-inverse, for an encoder that ends in a ReLU has dimensions that are always zero
     """
 
     def __init__(self, dim: int, kind: str) -> None:
@@ -66,12 +65,14 @@ class Moments:
             return mean, _projection(displacement)
         spread = self.second / self.pairs - np.outer(mean, mean)
         if self.kind == "wiener":
-            return mean, _divided(spread, spread + displacement, SOFT)
+            inverse = np.linalg.pinv(spread + displacement, rcond=1e-10, hermitian=True)
+            return mean, np.asarray(spread @ inverse, dtype=np.float64)
         # Sums over noisy and clean inputs alike: of x y^T, and of y y^T = x x^T + x d^T + d x^T + d d^T.
         cross = (self.cross - np.outer(mean, self.shift)) / (self.pairs + self.shifts)
         joint = spread + cross
         inputs = joint + cross.T + self.square / (self.pairs + self.shifts)
-        return mean, _divided(joint, inputs, RIDGE)
+        inputs += RIDGE * np.trace(inputs) / dim * np.eye(dim)
+        return mean, np.asarray(np.linalg.solve(inputs.T, joint.T).T, dtype=np.float64)
 
 
 def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
@@ -95,10 +96,3 @@ def _projection(covariance: Matrix) -> Matrix:
     count = 1 + int(np.searchsorted(held, NUISANCE * held[-1]))
     nuisance = axes[:, ::-1][:, : min(count, len(values) - 1)]
     return np.asarray(np.eye(len(values)) - nuisance @ nuisance.T)
-
-
-def _divided(left: Matrix, right: Matrix, softening: float) -> Matrix:
-    """Return left (right + softening tr(right)/D I)^-1."""
-    dim = len(right)
-    right = right + softening * np.trace(right) / dim * np.eye(dim)
-    return np.asarray(np.linalg.solve(right.T, left.T).T, dtype=np.float64)

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.config import Train
 from pipeline.diffusion.inference import infer
 from pipeline.diffusion.objective import DISTANCES, LOSSES
 from pipeline.diffusion.sampler import Sampling
@@ -25,6 +24,7 @@ from pipeline.feed import Feed, open_feed
 from pipeline.model import SeedModel, refuse_enhanced
 from pipeline.pace import Watch, watched
 from pipeline.store import OK, EmbeddingStore
+from pipeline.train_settings import Train
 
 REVISION = 1
 """Raise it when the same store and parameters give another model: models are then trained anew."""
@@ -38,6 +38,8 @@ class Epoch:
     train_loss: float
     validation_loss: float
     """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included."""
+    gradient_norm: float = math.nan
+    """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Trained:
     best_epoch: int
     held_out: str
     """What was held out for validation, and how much of it was used if not all."""
+    stopped: str = ""
+    """Why training ended before its time, the best weights until then being kept; empty if it did not."""
 
 
 def train(
@@ -80,7 +84,8 @@ def train(
     Raises:
         ConfigError: `settings.memory` is too small even to stream the store.
         StoreError: the store is damaged, or holds enhanced embeddings.
-        TrainingError: fewer than two utterances, no noisy views, or a loss that is not finite.
+        TrainingError: fewer than two utterances, too few noisy views, or a loss that is not finite before anything was
+            learnt.
     """
     refuse_enhanced(store)
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
@@ -88,6 +93,10 @@ def train(
         raise TrainingError(
             f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
+        )
+    if (settings.noisy_views or 1) > views - 1:
+        raise TrainingError(
+            f"{store.path}: has {views - 1} noisy views, but train.noisy_views is {settings.noisy_views}. Lower it."
         )
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -124,7 +133,10 @@ def optimise(
     progress: Callable[[Epoch], None] | None,
     watch: Watch | None,
 ) -> Trained:
-    """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling."""
+    """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
+
+    A loss or gradient that is not finite ends training before its step is taken: the best weights so far are kept.
+    """
     network, abar = model.network, model.abar
     average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
     ema = AveragedModel(network, multi_avg_fn=average)
@@ -135,12 +147,12 @@ def optimise(
     last = None if settings.noisy_views is None else 1 + settings.noisy_views
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
-    curve, best, best_state = [first], first, copy.deepcopy(ema.module.state_dict())
+    curve, best, best_state, stopped = [first], first, copy.deepcopy(ema.module.state_dict()), ""
     if progress:
         progress(first)
     for epoch in range(1, settings.max_epochs + 1):
         network.train()
-        losses = []
+        losses, norms = [], []
         with closing(feed.epoch(rng)) as batches:
             for batch in watched(batches, len, feed.pairs, epoch, watch):
                 t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
@@ -148,17 +160,22 @@ def optimise(
                 loss = loss_of(network, batch[:, 0], batch[:, 1:last], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                if settings.clip is not None:
-                    clip_grad_norm_(network.parameters(), settings.clip)
+                norm = clip_grad_norm_(network.parameters(), settings.clip or math.inf)
+                losses.append(loss.detach())
+                norms.append(norm)
+                if not torch.isfinite(losses[-1] + norm):
+                    break
                 optimiser.step()
                 rate.step()
                 ema.update_parameters(network)
-                losses.append(loss.detach())
-        now = Epoch(
-            epoch, float(torch.stack(losses).mean()), validation_loss(model, ema.module, feed.validation, timestep)
-        )
-        if not math.isfinite(now.train_loss) or not math.isfinite(now.validation_loss):
-            raise TrainingError(f"the loss is {now.train_loss} after epoch {epoch}. Lower train.learning_rate.")
+        held = validation_loss(model, ema.module, feed.validation, timestep)
+        now = Epoch(epoch, float(torch.stack(losses).mean()), held, float(torch.stack(norms).mean()))
+        if not all(map(math.isfinite, (now.train_loss, now.validation_loss, now.gradient_norm))):
+            stopped = (
+                f"in epoch {epoch} the loss is {now.train_loss:g}, the gradient's norm {now.gradient_norm:g}, and the"
+                f" validation loss {held:g}"
+            )
+            break
         curve.append(now)
         if progress:
             progress(now)
@@ -166,8 +183,10 @@ def optimise(
             best, best_state = now, copy.deepcopy(ema.module.state_dict())
         elif epoch - best.epoch >= settings.patience:
             break
+    if stopped and best.epoch == 0:
+        raise TrainingError(f"{stopped}, and nothing was learnt before. Lower train.learning_rate, or set train.clip.")
     network.load_state_dict(best_state)
-    return Trained(model.eval().requires_grad_(False), curve, best.epoch, held_out)
+    return Trained(model.eval().requires_grad_(False), curve, best.epoch, held_out, stopped)
 
 
 def rate_factor(epoch: float, settings: Train) -> float:

@@ -41,6 +41,7 @@ def train(
         raise click.UsageError("--out is a file named ….safetensors, and --curve another file")
 
     import csv
+    import math
 
     import torch
 
@@ -74,15 +75,22 @@ def train(
         trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show, pace)
     best = trained.curve[trained.best_epoch]
     summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
+    if trained.stopped:
+        summary["stopped"] = trained.stopped
     save_model(out, trained.model, opened.encoder(), summary)
     with replacing(curve) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("epoch", "train_loss", "validation_loss"))
+        writer.writerow(("epoch", "train_loss", "validation_loss", "gradient_norm"))
         for row in trained.curve:
-            writer.writerow(
-                (row.epoch, "" if row.epoch == 0 else f"{row.train_loss:.6f}", f"{row.validation_loss:.6f}")
-            )
+            cells = (row.train_loss, row.validation_loss, row.gradient_norm)
+            writer.writerow((row.epoch, *("" if math.isnan(value) else f"{value:.6f}" for value in cells)))
     click.echo(
         f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
         f" (untrained {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
     )
+    if trained.stopped:
+        click.echo(
+            f"  stopped: {trained.stopped}; the weights of epoch {best.epoch} are kept. Lower train.learning_rate, or"
+            " set train.clip.",
+            err=True,
+        )

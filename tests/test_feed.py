@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Network, Train
 from pipeline.errors import ConfigError, StoreError
 from pipeline.feed import GB, IN_MEMORY, MemoryFeed, StreamFeed, needed, open_feed
 from pipeline.journal import StoreWriter
@@ -21,6 +20,7 @@ from pipeline.pace import Pace
 from pipeline.precondition import fit_preconditioner
 from pipeline.store import FAILED, OK, EmbeddingStore
 from pipeline.train import Epoch, train
+from pipeline.train_settings import Network, Train
 from tests.test_train import ENCODER, QUICK, make_store
 
 PLAIN = Network(precondition="none")

@@ -17,7 +17,7 @@ from s3fs import S3FileSystem
 from pipeline.augment.recipe import condition_recipe
 from pipeline.augment.sources import SourcePool
 from pipeline.cluster import Spec, connected, remote
-from pipeline.config import Params, Train
+from pipeline.config import Params
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import ConfigError, OutputError, PlaceError, StoreError
 from pipeline.extract import Summary, extract, failures_path, store_attributes, threads
@@ -31,6 +31,7 @@ from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import train
+from pipeline.train_settings import Train
 from stages.cli import main
 from tests.conftest import WriteVoice, tree_bytes
 from tests.s3_server import S3Server

@@ -82,8 +82,12 @@ def test_wiener_is_the_best_linear_map_where_noise_is_independent() -> None:
     np.testing.assert_allclose(matrix, np.diag([9 / 10, 1 / 2, 0.09 / 1.09]), atol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
-def test_dimensions_that_are_always_zero_are_put_up_with(kind: str) -> None:
-    clean, noisy = CLEAN.copy(), NOISY.copy()
-    clean[:, 2], noisy[:, :, 2] = 0, 0
-    assert np.isfinite(fit_preconditioner(kind, clean, noisy)[1]).all()
+@pytest.mark.parametrize("kind", ["whiten", "project", "ridge", "wiener"])
+def test_a_dimension_that_is_always_zero_does_no_harm(kind: str) -> None:
+    clean, noisy = (np.insert(values, 2, 0, axis=-1) for values in (CLEAN, NOISY))
+    _, matrix = fit_preconditioner(kind, clean, noisy)
+    assert np.isfinite(matrix).all()
+    kept = np.delete(np.arange(7), 2)
+    if kind == "wiener":  # has no share of the mean variance to add, which would be another with 7 dimensions
+        np.testing.assert_allclose(matrix[np.ix_(kept, kept)], fit_preconditioner(kind, CLEAN, NOISY)[1], atol=1e-6)
+        np.testing.assert_allclose(matrix[2], 0, atol=1e-9)

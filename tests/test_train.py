@@ -1,5 +1,8 @@
+import csv
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,14 +10,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.config import Network, Train
+from pipeline.diffusion.objective import LOSSES, Loss, seed_loss
 from pipeline.diffusion.sampler import Sampling
-from pipeline.enhance import enhance
+from pipeline.enhance import enhance, enhanced
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
+from pipeline.feed import open_feed
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import hold_out, train
+from pipeline.train import hold_out, rate_factor, train
+from pipeline.train_settings import Network, Train
+from stages.cli import main
 from tests.conftest import tree_bytes
 
 DIM = 16
@@ -76,6 +82,155 @@ def test_no_epochs_leave_the_preconditioner_alone(tmp_path: Path) -> None:
     x = torch.from_numpy(store.read()[:4, 0, 1])
     prepared = torch.nn.functional.normalize((x - trained.model.mean) @ trained.model.matrix.T, dim=1)
     torch.testing.assert_close(torch.nn.functional.normalize(trained.model(x, Sampling()), dim=1), prepared)
+
+
+@pytest.mark.parametrize("objective", ["gap", "dae", "bridge", "vmf-pl"])
+def test_every_objective_lowers_the_loss_on_speakers_it_has_not_seen(tmp_path: Path, objective: str) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    network = Network(predict="sample" if objective == "vmf-pl" else "correction")
+    settings = QUICK.model_copy(update={"objective": objective, "network": network})
+    trained = train(store, settings, 0, 50, speakers)
+    assert trained.curve[trained.best_epoch].validation_loss < 0.9 * trained.curve[0].validation_loss
+    save_model(tmp_path / "m.safetensors", trained.model, ENCODER, {})
+    how = Sampling(50, 4 if objective in ("gap", "bridge") else 1)
+    enhance(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+    x = torch.from_numpy(store.read()[7, 1])
+    expected = trained.model(x, how).numpy()
+    np.testing.assert_allclose(EmbeddingStore.open(tmp_path / "e.zarr").read()[7, 1], expected, atol=1e-5)
+
+
+def test_a_model_enhances_only_in_ways_that_it_was_trained_for(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "s.zarr")
+    for objective, how, says in (
+        ("dae", Sampling(50, 3), "objective dae takes one pass"),
+        ("bridge", Sampling(50, noise=1), "objective bridge is trained without Gaussian noise"),
+    ):
+        model = SeedModel(DIM, QUICK.model_copy(update={"objective": objective}))
+        save_model(tmp_path / "m.safetensors", model, ENCODER, {})
+        with pytest.raises(ConfigError, match=says):
+            enhance(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+
+
+def fails_after(steps: int) -> Loss:
+    """The paper's objective, whose value is NaN after so many steps."""
+    calls = iter(range(10**6))
+
+    def loss(network: Any, *rest: Any) -> torch.Tensor:
+        return seed_loss(network, *rest) * (1.0 if next(calls) < steps else math.nan)
+
+    return loss
+
+
+def test_a_loss_that_is_no_number_ends_training_with_the_last_good_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    good = train(store, QUICK.model_copy(update={"max_epochs": 6}), 0, 50, speakers)
+    assert good.best_epoch == 6
+    assert not good.stopped
+    steps = math.ceil(72 * 2 / QUICK.batch_size)
+    monkeypatch.setitem(LOSSES, "seed", fails_after(6 * steps + 2))
+    cut = train(store, QUICK, 0, 50, speakers)
+    assert cut.stopped.startswith("in epoch 7 the loss is nan")
+    assert cut.curve[1:] == good.curve[1:]
+    for name, value in cut.model.state_dict().items():
+        assert torch.equal(value, good.model.state_dict()[name])
+    monkeypatch.setitem(LOSSES, "seed", fails_after(2))
+    with pytest.raises(TrainingError, match=r"epoch 1 the loss is nan.*nothing was learnt"):
+        train(store, QUICK, 0, 50, speakers)
+
+
+def test_seed_train_says_that_it_was_stopped_and_writes_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(tmp_path / "s.zarr")
+    (tmp_path / "p.yaml").write_text("train: {batch_size: 32, learning_rate: 2e-3, ema: 0.9, threads: 1}\n")
+    monkeypatch.setitem(LOSSES, "seed", fails_after(40))
+    out = tmp_path / "m.safetensors"
+    told = ["train", "--store", str(tmp_path / "s.zarr"), "--out", str(out), "--params", str(tmp_path / "p.yaml")]
+    main(told)
+    said = capsys.readouterr().err
+    assert "stopped: in epoch 9 the loss is nan" in said
+    assert "are kept. Lower train.learning_rate, or set train.clip." in said
+    assert load_model(out).model.settings.objective == "seed"
+    rows = list(csv.DictReader((tmp_path / "m.curve.csv").open()))
+    assert rows[0]["gradient_norm"] == rows[0]["train_loss"] == ""
+    assert all(float(row["gradient_norm"]) > 0 for row in rows[1:])
+    assert len(rows) == 9
+
+
+def test_clipping_beyond_any_gradient_changes_nothing_and_below_does(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    curves = []
+    for clip in (None, 1e9, 1e-9):
+        trained = train(store, QUICK.model_copy(update={"max_epochs": 2, "clip": clip}), 0, 50, speakers)
+        curves.append([epoch.validation_loss for epoch in trained.curve])
+    assert curves[0] == curves[1]
+    assert curves[0] != curves[2]
+
+
+def test_without_averaging_the_weights_are_the_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    gaps: list[float] = []
+
+    def spy(model: SeedModel, network: torch.nn.Module, *rest: Any) -> float:
+        pairs = zip(network.parameters(), model.network.parameters(), strict=True)
+        gaps.append(max(float((ours - last).detach().abs().max()) for ours, last in pairs))
+        return 1.0
+
+    monkeypatch.setattr("pipeline.train.validation_loss", spy)
+    for ema in (0.0, 0.9):
+        train(store, QUICK.model_copy(update={"max_epochs": 2, "ema": ema}), 0, 50, speakers)
+    assert gaps[:4] == [0, 0, 0, 0]  # the third is of the next run's start
+    assert min(gaps[4:]) > 0
+
+
+def test_only_so_many_noisy_views_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    seen = set()
+
+    def spy(network: Any, x0: torch.Tensor, views: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.add(views.shape[1])
+        return seed_loss(network, x0, views, *rest)
+
+    monkeypatch.setitem(LOSSES, "seed", spy)
+    for count in (1, 3):
+        train(store, QUICK.model_copy(update={"max_epochs": 1, "noisy_views": count}), 0, 50, speakers)
+    assert seen == {1, 3}
+    with pytest.raises(TrainingError, match=r"has 3 noisy views, but train.noisy_views is 4"):
+        train(store, QUICK.model_copy(update={"noisy_views": 4}), 0, 50, speakers)
+
+
+def test_the_learning_rate_rises_and_falls_by_its_formula() -> None:
+    settings = Train(max_epochs=10, warmup=2, schedule="cosine")
+    assert rate_factor(0, settings) == pytest.approx(0, abs=1e-3)
+    assert rate_factor(1, settings) == pytest.approx(0.5, abs=1e-3)
+    for epoch in (2, 4, 6, 10, 11):
+        expected = (1 + np.cos(np.pi * min((epoch - 2) / 8, 1))) / 2
+        assert rate_factor(epoch, settings) == pytest.approx(expected, abs=1e-12)
+    assert {rate_factor(epoch, Train()) for epoch in (0, 1, 30, 60)} == {1.0}
+
+
+def test_the_authors_scale_trains_on_vectors_as_they_are_and_validates_on_scaled_ones(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "s.zarr")
+    settings = QUICK.model_copy(update={"scale": "sampling", "network": Network(precondition="none")})
+    held = np.arange(80) >= 72
+    feed = open_feed(store, held, SeedModel(DIM, settings), np.random.default_rng(0))
+    seen = np.concatenate([batch.numpy() for batch in feed.epoch(np.random.default_rng(0))])
+    raw = store.read()[:72].reshape(-1, 4, DIM)
+    np.testing.assert_allclose(np.sort(seen.ravel()), np.sort(raw.ravel()), rtol=1e-6)
+    np.testing.assert_allclose(feed.validation.norm(dim=-1), DIM**0.5, rtol=1e-5)
+
+
+def test_noise_depends_on_the_seed_and_a_vectors_place_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(model_path).model
+    x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
+    for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
+        monkeypatch.setattr("pipeline.enhance._BATCH", 4096)
+        whole = enhanced(model, x, how, seed=1)
+        monkeypatch.setattr("pipeline.enhance._BATCH", 7)
+        np.testing.assert_allclose(enhanced(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
+        assert np.abs(enhanced(model, x, how, seed=2) - whole).max() > 1e-3
 
 
 def test_hold_out_takes_whole_speakers_where_they_are_known() -> None:

@@ -1,6 +1,6 @@
 """From an embedding to its enhanced one, as each objective means it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,26 +10,61 @@ from pipeline.diffusion.network import GapDenoiser
 from pipeline.diffusion.objective import Network
 from pipeline.diffusion.sampler import Sampling, along_bridge, ddim
 
+Draws = Sequence[Sequence[Tensor]]
+"""Of noise: for each draw, the noises [B, D] that `ddim` takes."""
+Inference = Callable[[nn.Module, Tensor, Sampling, Tensor, Draws], Tensor]
+"""From the network, prepared embeddings [B, D], the steps, abar [T] and draws to enhanced embeddings [B, D]."""
 
-def infer(
-    objective: str, network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Sequence[Sequence[Tensor]] = ()
-) -> Tensor:
+
+def by_ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+    """Go forward to `how.timestep` and back by DDIM; results of several draws are averaged."""
+    if not draws:
+        return ddim(network, x, how, abar)
+    return torch.stack([ddim(network, x, how, abar, noises) for noises in draws]).mean(dim=0)
+
+
+def told_the_gap(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+    """The same with a network that is told its own estimate of how far x is from clean, at every step."""
+    assert isinstance(network, GapDenoiser)  # the configuration says so
+    return by_ddim(partial(network, gap=network.estimate(x)), x, how, abar, draws)
+
+
+def in_one_pass(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+    """Return f(x, 0), however many steps are asked for."""
+    out: Tensor = network(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    return out
+
+
+def on_the_sphere(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+    """Return f(x, 0) at length sqrt(D), as its loss looks at directions only."""
+    out: Tensor = nn.functional.normalize(in_one_pass(network, x, how, abar), dim=1) * x.shape[1] ** 0.5
+    return out
+
+
+def over_the_bridge(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+    """Follow the path from noisy to clean in `how.steps` Euler steps."""
+    return along_bridge(network, x, how.steps, len(abar))
+
+
+INFERENCES: Mapping[str, Inference] = {
+    "seed": by_ddim,
+    "gap": told_the_gap,
+    "dae": in_one_pass,
+    "vmf-pl": on_the_sphere,
+    "bridge": over_the_bridge,
+}
+"""By the names of `train.objective`."""
+
+
+def infer(objective: str, network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Return enhanced embeddings [B, D] of prepared ones [B, D].
 
     Args:
-        objective: that the network was trained on, see `objective.LOSSES`.
+        objective: that the network was trained on.
         network: in evaluation mode.
         x: embeddings.
-        how: timestep and steps; `dae` and `vmf-pl` take one pass of the network whatever it says, `bridge` its steps.
+        how: timestep and steps.
         abar: cumulative products of 1 - beta [T].
-        draws: the noises of each draw, see `ddim`; results are averaged.
+        draws: of noise; without any, the way is noise-free.
     """
-    if objective in ("dae", "vmf-pl"):
-        out: Tensor = network(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
-        return out
-    if objective == "bridge":
-        return along_bridge(network, x, how.steps, len(abar))
-    predict: Network = partial(network, gap=network.estimate(x)) if isinstance(network, GapDenoiser) else network
-    if not draws:
-        return ddim(predict, x, how, abar)
-    return torch.stack([ddim(predict, x, how, abar, noises) for noises in draws]).mean(dim=0)
+    return INFERENCES[objective](network, x, how, abar, draws)

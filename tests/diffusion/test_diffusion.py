@@ -105,8 +105,8 @@ def test_the_loss_is_the_mean_l1_over_clean_and_noisy_inputs() -> None:
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 10, 50])
 @pytest.mark.parametrize("eta", [0.0, 0.5])
-def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float) -> None:
-    timestep = 50
+@pytest.mark.parametrize("timestep", [50, 999])
+def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float, timestep: int) -> None:
     scheduler = DDIMScheduler(
         num_train_timesteps=timestep + 1,
         trained_betas=scaled_linear_betas(1000)[: timestep + 1].float().numpy(),

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Network, Train
 from pipeline.enhance import enhance
 from pipeline.journal import write_store
 from pipeline.manifest import Utterance, write_manifest
 from pipeline.model import SeedModel, save_model
 from pipeline.store import OK, EmbeddingStore
+from pipeline.train_settings import Network, Train
 from tests.stages.test_cli import run
 
 COMMAND = ["score", "--system", "raw=raw", "--system", "seed=seed", "--manifest", "clean.csv", "--out", "r"]
