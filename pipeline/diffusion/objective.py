@@ -73,9 +73,13 @@ def dae_loss(
 def vmf_pl_loss(
     network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
-    """Mean over v of log(|f(v, 0) - x0|^2 + 1e-6), both at unit length: few large errors weigh less."""
+    """Mean over v of log(|f(v, 0) - x0|^2 + 1e-6), both at unit length: few large errors weigh less.
+
+    A prediction shorter than 1 is left as it is: that of an untrained `sample` is zero, where the direction's gradient
+    would be so large that AdamW hardly moved those weights again.
+    """
     inputs, clean = _inputs(x0, views)
-    gap = normalize(network(inputs, _at_zero(inputs)), dim=1) - normalize(clean, dim=1)
+    gap = normalize(network(inputs, _at_zero(inputs)), dim=1, eps=1.0) - normalize(clean, dim=1)
     return (gap.square().sum(dim=1) + 1e-6).log().mean()
 
 

@@ -139,6 +139,17 @@ def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float, ti
     torch.testing.assert_close(ours, x_t, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_there_are_as_many_steps_as_asked_for_and_all_lead_down(spacing: str) -> None:
+    for timestep in (*range(60), 99, 999):
+        for steps in range(1, timestep + 2):
+            times = step_times(timestep, steps, spacing)
+            assert len(times) == steps, (timestep, steps)
+            assert timestep >= times[0], (timestep, steps)
+            assert times[-1] >= 0, (timestep, steps)
+            assert times == sorted(set(times), reverse=True), (timestep, steps)
+
+
 @pytest.mark.parametrize("predict", ["epsilon", "v"])
 def test_a_network_that_predicts_noise_or_velocity_says_what_is_clean(predict: str) -> None:
     x0, noise, t = randn(6, 16), randn(6, 16, seed=1), torch.tensor([0, 1, 50, 500, 900, 999])
@@ -197,6 +208,17 @@ def test_vmf_pl_is_its_formula() -> None:
     expected = ((units[0] - units[1]).square().sum(dim=2) + 1e-6).log().mean()
     found = LOSSES["vmf-pl"](lambda x, t: 3 * x, x0, views, t, x0, ABAR, DISTANCES["l1"])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("objective", list(LOSSES))
+@pytest.mark.parametrize("predict", ["sample", "correction"])
+def test_the_first_gradient_is_of_an_ordinary_size(objective: str, predict: str) -> None:
+    torch.manual_seed(0)
+    network = (GapDenoiser if objective == "gap" else Denoiser)(32, predict=predict, abar=ABAR)
+    x0, views, t = randn(64, 32), randn(64, 3, 32, seed=1), torch.arange(0, 960, 15)
+    LOSSES[objective](network, x0, views, t, randn(64, 32, seed=2), ABAR, DISTANCES["l1"]).backward()
+    gradients = [parameter.grad.norm() for parameter in network.parameters() if parameter.grad is not None]
+    assert 1e-3 < torch.stack(gradients).norm() < 100
 
 
 def test_a_bridge_of_a_perfect_network_ends_where_it_says_however_many_steps() -> None:
