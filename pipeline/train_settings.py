@@ -1,8 +1,8 @@
 """What is told to training and to enhancement: the blocks `train` and `enhance` of `params.yaml`."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.validation import Frozen
 
@@ -10,6 +10,18 @@ DIFFUSED = ("seed", "gap")
 """Objectives whose network sees Gaussian noise."""
 ONE_PASS = ("dae", "vmf-pl")
 """Objectives whose network sees an embedding once, at no time in particular."""
+
+
+def _views(wanted: Any) -> Any:
+    number = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 1
+    names = isinstance(wanted, list) and wanted and all(isinstance(name, str) for name in wanted)
+    if not (wanted is None or number or names):
+        raise ValueError("must be null, a number from 1 up, or a list of names of views")
+    return wanted
+
+
+NoisyViews = Annotated[int | list[str] | None, BeforeValidator(_views)]
+"""So many corrupted views, the first of a store; or those of these names; or all."""
 
 
 class Network(Frozen):
@@ -28,7 +40,7 @@ class Train(Frozen):
     objective: Literal["seed", "gap", "dae", "vmf-pl", "bridge"] = "seed"
     loss: Literal["l1", "l2", "huber"] = "l1"
     scale: Literal["both", "sampling"] = "both"
-    noisy_views: int | None = Field(None, ge=1)
+    noisy_views: NoisyViews = None
     timesteps: int = Field(1000, ge=2, le=100_000)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
