@@ -8,6 +8,8 @@ from pipeline.validation import Frozen
 
 DIFFUSED = ("seed", "gap")
 """Objectives whose network sees Gaussian noise."""
+MOVING = (*DIFFUSED, "bridge")
+"""Objectives whose network sees a point of a path, which has a velocity."""
 ONE_PASS = ("dae", "vmf-pl")
 """Objectives whose network sees an embedding once, at no time in particular."""
 
@@ -60,8 +62,10 @@ class Train(Frozen):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Train":
-        if self.objective not in DIFFUSED and self.network.predict in ("epsilon", "v"):
+        if self.objective not in DIFFUSED and self.network.predict == "epsilon":
             raise ValueError(f"objective {self.objective} has no noise to predict; set network.predict to sample")
+        if self.objective not in MOVING and self.network.predict == "v":
+            raise ValueError(f"objective {self.objective} has no velocity to predict; set network.predict to sample")
         if self.objective == "vmf-pl" and self.loss != "l1":
             raise ValueError("objective vmf-pl is a loss of its own; leave loss at l1")
         if self.objective == "gap" and self.scale == "sampling":

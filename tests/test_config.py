@@ -75,7 +75,7 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
         ("score: {operating_points: [{p_target: 0.1, c_fa: .inf}]}\n", "score.operating_points.0.c_fa: "),
         ("enhance: {timestep: 1000}\n", "enhance.timestep must be below"),
         ("train: {max_epochs: 0, network: {predict: sample}}\n", "untrained sample"),
-        ("train: {objective: dae, network: {predict: v}}\n", "train: objective dae has no noise to predict"),
+        ("train: {objective: dae, network: {predict: v}}\n", "train: objective dae has no velocity to predict"),
         ("train: {objective: bridge, network: {predict: epsilon}}\n", "objective bridge has no noise to predict"),
         ("train: {objective: vmf-pl, loss: l2}\n", "objective vmf-pl is a loss of its own"),
         ("train: {objective: gap, scale: sampling}\n", "set scale to both"),

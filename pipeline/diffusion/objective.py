@@ -89,6 +89,7 @@ def bridge_loss(
     """A path from noisy to clean in place of one from Gaussian noise (flow matching; Lipman et al., 2023).
 
     z_s = (1 - s) v + s x0 with s = t / T; the network predicts where the path ends: mean over v of |f(z_s, t) - x0|.
+    Of a velocity u, which says that by z_s + (1 - s) u, this is the mean of (1 - s) |u - (x0 - v)|.
     """
     inputs, clean = _inputs(x0, views)
     t_each = t.repeat_interleave(views.shape[1] + 1)
