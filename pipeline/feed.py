@@ -1,7 +1,7 @@
 """Feeds of training pairs: from memory where a store fits into it, else streamed from its shards in a shuffled order.
 
-A pair is one crop of an utterance under all views [views, D], the clean one first; prepared pairs are as the network
-sees them.
+A pair is one crop of an utterance under the views that are used [views, D], the clean one first; prepared pairs are as
+the network sees them.
 """
 
 import math
@@ -22,6 +22,7 @@ from pipeline.pace import Watch, watched
 from pipeline.precondition import Moments, fit_preconditioner
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Train
+from pipeline.views import chosen_views
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]."""
@@ -86,6 +87,7 @@ def open_feed(
     Raises:
         StoreError: the store is damaged.
         ConfigError: `train.memory` is too small to stream the store.
+        TrainingError: it does not have the noisy views that are asked for.
     """
     if IN_MEMORY * 4 * math.prod(store.shape) <= model.settings.memory * GB:
         return MemoryFeed.of(store, held, model)
@@ -104,7 +106,7 @@ class MemoryFeed:
     @classmethod
     def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel) -> "MemoryFeed":
         """Read a store, and fit the model's preconditioner."""
-        values = store.read()
+        values = store.read()[:, :, chosen_views(store, model.settings.noisy_views)]
         fit, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
         del values
         _set(model, *fit_preconditioner(model.settings.network.precondition, fit[:, 0], fit[:, 1:]))
@@ -168,6 +170,8 @@ class StreamFeed:
     ) -> None:
         """Pass over the store once: fit the preconditioner, and keep the validation pairs."""
         self._store, self._model, draws = store, model, store.shape[1]
+        self._views = chosen_views(store, model.settings.noisy_views)
+        self._shape = (len(np.arange(store.shape[2])[self._views]), store.dim)
         self._role = np.full(store.shape[0], NONE, dtype=np.uint8)  # a byte an utterance: there can be millions
         self._role[store.status == OK] = np.uint8(FIT) + held  # VALIDATE, if held
         self.pairs, self.validated = int(np.count_nonzero(~held)) * draws, ""
@@ -186,7 +190,7 @@ class StreamFeed:
         size, shards = self._model.settings.batch_size, self._shards(FIT)
         if self._buffer is None:  # kept for the next epoch, once it is there
             most = self.budget.buffer + max(map(len, shards)) * self._store.shape[1]
-            self._buffer = np.empty((most, *self._store.shape[2:]), dtype=np.float32)
+            self._buffer = np.empty((most, *self._shape), dtype=np.float32)
         buffer, filled = self._buffer, 0
         order = [shards[index] for index in rng.permutation(len(shards))]
         with closing(ahead(lambda rows: self._read(rows)[0], order, AHEAD)) as parts:
@@ -203,7 +207,7 @@ class StreamFeed:
     def _first_pass(self, count: int, watch: Watch | None) -> Tensor:
         """Fit the preconditioner, and return `count` prepared validation pairs."""
         model, kind = self._model, self._model.settings.network.precondition
-        validation = np.empty((count, *self._store.shape[2:]), dtype=np.float32)
+        validation = np.empty((count, *self._shape), dtype=np.float32)
         moments, filled = Moments(self._store.shape[3], kind), 0
         shards = self._shards(*((VALIDATE,) if kind == "none" else (FIT, VALIDATE)))
         with closing(ahead(self._read, shards, AHEAD)) as parts:
@@ -228,7 +232,7 @@ class StreamFeed:
 
     def _read(self, rows: range) -> tuple[Pairs, Pairs]:
         """Return the training and the validation pairs of some rows."""
-        values, role = self._store.read_rows(rows), self._role[rows.start : rows.stop]
+        values, role = self._store.read_rows(rows)[:, :, self._views], self._role[rows.start : rows.stop]
         if (role == FIT).all():
             return _pairs(values), _pairs(values[:0])
         return _pairs(values[role == FIT]), _pairs(values[role == VALIDATE])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.diffusion.inference import infer
-from pipeline.diffusion.network import Denoiser, GapDenoiser
+from pipeline.diffusion.network import NETWORKS, Denoiser
 from pipeline.diffusion.sampler import Sampling
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.encoders.checkpoint import load_state
@@ -38,7 +38,7 @@ class SeedModel(nn.Module):
         shape: Network = settings.network
         betas = scaled_linear_betas(settings.timesteps, settings.beta_start, settings.beta_end)
         abar = cumulative_alphas(betas)
-        kind = GapDenoiser if settings.objective == "gap" else Denoiser
+        kind = NETWORKS.get(settings.objective, Denoiser)
         self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar)
         self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))

@@ -26,7 +26,7 @@ from pipeline.pace import Watch, watched
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Train
 
-REVISION = 1
+REVISION = 2
 """Raise it when the same store and parameters give another model: models are then trained anew."""
 
 
@@ -84,8 +84,8 @@ def train(
     Raises:
         ConfigError: `settings.memory` is too small even to stream the store.
         StoreError: the store is damaged, or holds enhanced embeddings.
-        TrainingError: fewer than two utterances, too few noisy views, or a loss that is not finite before anything was
-            learnt.
+        TrainingError: fewer than two utterances, not the noisy views that are asked for, or a loss that is not finite
+            before anything was learnt.
     """
     refuse_enhanced(store)
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
@@ -93,10 +93,6 @@ def train(
         raise TrainingError(
             f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
-        )
-    if (settings.noisy_views or 1) > views - 1:
-        raise TrainingError(
-            f"{store.path}: has {views - 1} noisy views, but train.noisy_views is {settings.noisy_views}. Lower it."
         )
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -144,7 +140,6 @@ def optimise(
     per_epoch = math.ceil(feed.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
     loss_of, distance = LOSSES[settings.objective], DISTANCES[settings.loss]
-    last = None if settings.noisy_views is None else 1 + settings.noisy_views
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
     curve, best, best_state, stopped = [first], first, copy.deepcopy(ema.module.state_dict()), ""
@@ -157,7 +152,7 @@ def optimise(
             for batch in watched(batches, len, feed.pairs, epoch, watch):
                 t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
                 noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
-                loss = loss_of(network, batch[:, 0], batch[:, 1:last], t, noise, abar, distance)
+                loss = loss_of(network, batch[:, 0], batch[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = clip_grad_norm_(network.parameters(), settings.clip or math.inf)

@@ -1,15 +1,29 @@
 """What is told to training and to enhancement: the blocks `train` and `enhance` of `params.yaml`."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.validation import Frozen
 
 DIFFUSED = ("seed", "gap")
 """Objectives whose network sees Gaussian noise."""
+MOVING = (*DIFFUSED, "bridge")
+"""Objectives whose network sees a point of a path, which has a velocity."""
 ONE_PASS = ("dae", "vmf-pl")
 """Objectives whose network sees an embedding once, at no time in particular."""
+
+
+def _views(wanted: Any) -> Any:
+    number = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 1
+    names = isinstance(wanted, list) and wanted and all(isinstance(name, str) for name in wanted)
+    if not (wanted is None or number or names):
+        raise ValueError("must be null, a number from 1 up, or a list of names of views")
+    return wanted
+
+
+NoisyViews = Annotated[int | list[str] | None, BeforeValidator(_views)]
+"""So many corrupted views, the first of a store; or those of these names; or all."""
 
 
 class Network(Frozen):
@@ -28,7 +42,7 @@ class Train(Frozen):
     objective: Literal["seed", "gap", "dae", "vmf-pl", "bridge"] = "seed"
     loss: Literal["l1", "l2", "huber"] = "l1"
     scale: Literal["both", "sampling"] = "both"
-    noisy_views: int | None = Field(None, ge=1)
+    noisy_views: NoisyViews = None
     timesteps: int = Field(1000, ge=2, le=100_000)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
@@ -48,8 +62,10 @@ class Train(Frozen):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Train":
-        if self.objective not in DIFFUSED and self.network.predict in ("epsilon", "v"):
+        if self.objective not in DIFFUSED and self.network.predict == "epsilon":
             raise ValueError(f"objective {self.objective} has no noise to predict; set network.predict to sample")
+        if self.objective not in MOVING and self.network.predict == "v":
+            raise ValueError(f"objective {self.objective} has no velocity to predict; set network.predict to sample")
         if self.objective == "vmf-pl" and self.loss != "l1":
             raise ValueError("objective vmf-pl is a loss of its own; leave loss at l1")
         if self.objective == "gap" and self.scale == "sampling":

@@ -1,6 +1,7 @@
 """SEED's denoising network: residual blocks on a vector that are told the time."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -74,10 +75,23 @@ class Denoiser(nn.Module):
         out: Tensor = self.out(h)
         if self.predict == "correction":
             return x + out
-        if self.predict == "sample":
-            return out
+        return out if self.predict == "sample" else self._clean(x, t, out)
+
+    def _clean(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
+        """Return the clean embedding that a predicted noise or velocity means."""
         signal, noise = self.abar[t].sqrt()[:, None], (1 - self.abar[t]).sqrt()[:, None]
         return (x - noise * out) / signal if self.predict == "epsilon" else signal * x - noise * out
+
+
+class BridgeDenoiser(Denoiser):
+    """f(z, t): predict the clean end of a path from noisy to clean, z = (1 - s) v + s x0 with s = t / T.
+
+    With `predict="v"` the output is the path's velocity u = x0 - v (flow matching; Lipman et al., 2023, eq. 23), from
+    which the end follows: z + (1 - s) u.
+    """
+
+    def _clean(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
+        return x + (1 - t / len(self.abar))[:, None] * out
 
 
 class GapDenoiser(Denoiser):
@@ -99,6 +113,10 @@ class GapDenoiser(Denoiser):
         time = self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype))
         told = self.gap_embed(timestep_embedding(1000 * gap, self.time_channels).to(x.dtype))
         return self._predicted(x, t, time + told)
+
+
+NETWORKS: Mapping[str, type[Denoiser]] = {"gap": GapDenoiser, "bridge": BridgeDenoiser}
+"""By the names of `train.objective`, where they need another than `Denoiser`."""
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:

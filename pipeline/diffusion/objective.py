@@ -73,9 +73,13 @@ def dae_loss(
 def vmf_pl_loss(
     network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
-    """Mean over v of log(|f(v, 0) - x0|^2 + 1e-6), both at unit length: few large errors weigh less."""
+    """Mean over v of log(|f(v, 0) - x0|^2 + 1e-6), both at unit length: few large errors weigh less.
+
+    A prediction shorter than 1 is left as it is: that of an untrained `sample` is zero, where the direction's gradient
+    would be so large that AdamW hardly moved those weights again.
+    """
     inputs, clean = _inputs(x0, views)
-    gap = normalize(network(inputs, _at_zero(inputs)), dim=1) - normalize(clean, dim=1)
+    gap = normalize(network(inputs, _at_zero(inputs)), dim=1, eps=1.0) - normalize(clean, dim=1)
     return (gap.square().sum(dim=1) + 1e-6).log().mean()
 
 
@@ -85,6 +89,7 @@ def bridge_loss(
     """A path from noisy to clean in place of one from Gaussian noise (flow matching; Lipman et al., 2023).
 
     z_s = (1 - s) v + s x0 with s = t / T; the network predicts where the path ends: mean over v of |f(z_s, t) - x0|.
+    Of a velocity u, which says that by z_s + (1 - s) u, this is the mean of (1 - s) |u - (x0 - v)|.
     """
     inputs, clean = _inputs(x0, views)
     t_each = t.repeat_interleave(views.shape[1] + 1)

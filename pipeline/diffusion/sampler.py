@@ -61,7 +61,8 @@ def step_times(timestep: int, steps: int, spacing: str) -> list[int]:
         return [int(t) for t in np.linspace(0, timestep, steps).round()[::-1]]
     if spacing == "leading":
         return [int(t) for t in (np.arange(steps) * (count // steps)).round()[::-1]]
-    return [int(t) for t in np.round(np.arange(count, 0, -count / steps)) - 1]
+    down = np.arange(count, 0, -count / steps)[:steps]  # rounding can leave a step more, at -1
+    return [int(t) for t in np.round(down) - 1]
 
 
 def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pipeline.diffusion.inference import infer
-from pipeline.diffusion.network import Denoiser, GapDenoiser, timestep_embedding
+from pipeline.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, timestep_embedding
 from pipeline.diffusion.objective import DISTANCES, LOSSES, seed_loss
 from pipeline.diffusion.sampler import Sampling, along_bridge, ddim, ddim_step, step_times
 from pipeline.diffusion.schedule import cumulative_alphas, forward_diffuse, scaled_linear_betas
@@ -139,6 +139,17 @@ def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float, ti
     torch.testing.assert_close(ours, x_t, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_there_are_as_many_steps_as_asked_for_and_all_lead_down(spacing: str) -> None:
+    for timestep in (*range(60), 99, 999):
+        for steps in range(1, timestep + 2):
+            times = step_times(timestep, steps, spacing)
+            assert len(times) == steps, (timestep, steps)
+            assert timestep >= times[0], (timestep, steps)
+            assert times[-1] >= 0, (timestep, steps)
+            assert times == sorted(set(times), reverse=True), (timestep, steps)
+
+
 @pytest.mark.parametrize("predict", ["epsilon", "v"])
 def test_a_network_that_predicts_noise_or_velocity_says_what_is_clean(predict: str) -> None:
     x0, noise, t = randn(6, 16), randn(6, 16, seed=1), torch.tensor([0, 1, 50, 500, 900, 999])
@@ -199,6 +210,17 @@ def test_vmf_pl_is_its_formula() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("objective", list(LOSSES))
+@pytest.mark.parametrize("predict", ["sample", "correction"])
+def test_the_first_gradient_is_of_an_ordinary_size(objective: str, predict: str) -> None:
+    torch.manual_seed(0)
+    network = (GapDenoiser if objective == "gap" else Denoiser)(32, predict=predict, abar=ABAR)
+    x0, views, t = randn(64, 32), randn(64, 3, 32, seed=1), torch.arange(0, 960, 15)
+    LOSSES[objective](network, x0, views, t, randn(64, 32, seed=2), ABAR, DISTANCES["l1"]).backward()
+    gradients = [parameter.grad.norm() for parameter in network.parameters() if parameter.grad is not None]
+    assert 1e-3 < torch.stack(gradients).norm() < 100
+
+
 def test_a_bridge_of_a_perfect_network_ends_where_it_says_however_many_steps() -> None:
     x0, x = randn(4, 8), randn(4, 8, seed=1)
     for steps in (1, 3, 10):
@@ -211,6 +233,31 @@ def test_a_bridge_of_a_perfect_network_ends_where_it_says_however_many_steps() -
 
     torch.testing.assert_close(along_bridge(half, x, 4, 1000), torch.zeros_like(x))
     assert seen == [0, 250, 500, 750]
+
+
+def test_a_bridge_by_its_velocity_takes_eulers_steps() -> None:
+    x, steps = randn(4, 8), 5
+    network = BridgeDenoiser(8, predict="v", abar=ABAR).eval()
+    torch.nn.init.normal_(network.out[2].weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    raw = BridgeDenoiser(8, predict="sample", abar=ABAR).eval()  # the same weights' output as it is
+    raw.load_state_dict(network.state_dict())
+    z = x.double().numpy()
+    with torch.no_grad():
+        for number in range(steps):
+            u = raw(torch.from_numpy(z).float(), torch.full((4,), number * 1000 // steps))
+            z = z + u.double().numpy() / steps
+        ours = along_bridge(network, x, steps, 1000)
+    np.testing.assert_allclose(ours.numpy(), z, rtol=1e-5, atol=1e-5)
+    assert np.abs(z - x.numpy()).max() > 0.1
+
+
+def test_the_loss_of_a_velocity_is_the_distance_to_the_true_one_weighted() -> None:
+    x0, views, t = randn(4, 8), randn(4, 3, 8, seed=1), torch.tensor([0, 10, 500, 999])
+    network = BridgeDenoiser(8, predict="v", abar=ABAR).eval()  # untrained, u = 0
+    true = (x0[:, None] - torch.cat([x0[:, None], views], dim=1)).double().numpy()
+    expected = ((1 - t.numpy() / 1000)[:, None, None] * np.abs(true)).mean()
+    found = LOSSES["bridge"](network, x0, views, t, x0, ABAR, DISTANCES["l1"])
+    assert float(found.detach()) == pytest.approx(expected, 1e-5)
 
 
 def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
