@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import TrainingError
+
 Matrix = NDArray[np.float64]
 
 SHRINKAGE = 0.3
@@ -51,7 +53,11 @@ class Moments:
             self.shift += moved.sum(axis=0)
 
     def preconditioner(self) -> tuple[Matrix, Matrix]:
-        """Return (mean [D], matrix [D, D]) of all that was added."""
+        """Return (mean [D], matrix [D, D]) of all that was added.
+
+        Raises:
+            TrainingError: noise moves nothing, and the map is one against its displacement.
+        """
         dim = len(self.clean)
         if self.kind == "none":
             return np.zeros(dim), np.eye(dim)
@@ -59,6 +65,11 @@ class Moments:
         if self.kind == "center":
             return mean, np.eye(dim)
         displacement = self.square / self.shifts
+        if self.kind in ("whiten", "project") and not displacement.any():
+            raise TrainingError(
+                f"precondition {self.kind}: all noisy embeddings are equal to the clean ones. Look at the store with"
+                " `seed store check`, and extract it anew."
+            )
         if self.kind == "whiten":
             return mean, _whitening(displacement)
         if self.kind == "project":

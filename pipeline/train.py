@@ -84,8 +84,8 @@ def train(
     Raises:
         ConfigError: `settings.memory` is too small even to stream the store.
         StoreError: the store is damaged, or holds enhanced embeddings.
-        TrainingError: fewer than two utterances, not the noisy views that are asked for, or a loss that is not finite
-            before anything was learnt.
+        TrainingError: fewer than two utterances, not the noisy views that are asked for, noisy views like the clean
+            one, or a loss that is not finite before anything was learnt.
     """
     refuse_enhanced(store)
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]

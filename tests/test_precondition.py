@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from pipeline.errors import TrainingError
 from pipeline.precondition import RIDGE, SHRINKAGE, Moments, fit_preconditioner
 
 RNG = np.random.default_rng(0)
@@ -30,7 +31,17 @@ def test_whitening_makes_the_shrunk_displacement_covariance_the_identity() -> No
     assert spread.max() / spread.min() < 5 / 0.01  # evened out, not blown up
 
 
-def test_noise_that_moves_nothing_still_has_an_answer() -> None:
+@pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
+def test_noise_that_is_none_at_all_is_an_error_where_the_map_is_against_it(kind: str) -> None:
+    same = np.repeat(CLEAN[:, None], 2, axis=1)
+    if kind in ("whiten", "project"):
+        with pytest.raises(TrainingError, match=f"precondition {kind}: all noisy embeddings are equal to the clean"):
+            fit_preconditioner(kind, CLEAN, same)
+    else:
+        assert np.isfinite(fit_preconditioner(kind, CLEAN, same)[1]).all()
+
+
+def test_noise_that_hardly_moves_anything_still_has_an_answer() -> None:
     noisy = CLEAN[:, None] + np.float32(1e-3) * RNG.standard_normal((500, 1, 6)).astype(np.float32)
     assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()
 
