@@ -11,7 +11,7 @@ from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.systems import CohortUse, Column, System
-from pipeline.train_settings import Enhance, Train, misfit
+from pipeline.train_settings import DIFFUSED, Enhance, Train, misfit
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -155,6 +155,9 @@ class Params(Frozen):
             raise ValueError("train.max_epochs 0 needs network.predict: correction; an untrained sample is zero")
         if self.enhance.timestep >= self.train.timesteps:
             raise ValueError("enhance.timestep must be below train.timesteps")
+        highest = self.train.max_timestep
+        if self.train.objective in DIFFUSED and highest is not None and self.enhance.timestep > highest:
+            raise ValueError("enhance.timestep must not be above train.max_timestep, as nothing is learnt there")
         wrong = misfit(self.train.objective, self.enhance.steps, self.enhance.noise)
         if wrong:
             raise ValueError(f"enhance: {wrong}")

@@ -1,6 +1,7 @@
 """Enhance a store of embeddings with a trained model."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.diffusion.sampler import Sampling
+from pipeline.domain import confidence
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
@@ -15,42 +17,66 @@ from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import misfit
 
-REVISION = 2
+REVISION = 3
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 _BATCH = 4096
 _NOISES = 8
 """Of one vector, how many are drawn before batches become smaller."""
-ONE_STEP = Sampling()
+AS_TRAINED = Sampling(strength=None)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What enhancement has done."""
+
+    vectors: int
+    strength: float
+    """How far from raw to enhanced embeddings it went."""
+    atypicality: float
+    """Median over the domain, see `SeedModel.atypicality`."""
 
 
 def enhance(
     store: EmbeddingStore,
     model_path: Place,
     out: Place,
-    how: Sampling = ONE_STEP,
+    how: Sampling = AS_TRAINED,
     seed: int = 0,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
-) -> int:
-    """Write the enhanced copy of a store, row for row, and return the number of vectors enhanced.
+    domain: EmbeddingStore | None = None,
+) -> Done:
+    """Write the enhanced copy of a store, row for row.
 
-    Failed rows stay failed. The new store's attributes are the old one's and the model's checksum.
+    Failed rows stay failed. The new store's attributes are the old one's and the model's checksum. Without a strength
+    in `how`, it goes as far as training found best, and less or not at all where the speech is not of the kind that the
+    model was trained on, see `pipeline.domain`. Stores that will be compared with each other need the same `domain`.
+
+    Args:
+        store: of raw embeddings.
+        model_path: of the model.
+        out: where to write.
+        how: steps and strength.
+        seed: of noise.
+        device: where to enhance; the CPU if not given.
+        progress: called with the number of vectors done.
+        domain: raw embeddings of the kind of speech, best clean; `store` if not given.
 
     Raises:
         WeightsError: the model cannot be read.
         ConfigError: the model cannot enhance in this way.
-        StoreError: the store is damaged, of another encoder than the model's, or enhanced already; or the model gives
+        StoreError: a store is damaged, of another encoder than the model's, or enhanced already; or the model gives
             NaN.
         OutputError: `out` is the store itself, or something that is no store.
         PlaceError: a remote place does not answer, or refuses.
     """
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
-    refuse_enhanced(store)
-    device = device or torch.device("cpu")
-    loaded = load_model(model_path, device)
-    check_encoder(loaded, store.attributes, model_path, store.path)
+    loaded = load_model(model_path, device or torch.device("cpu"))
+    for each in (store, domain or store):
+        refuse_enhanced(each)
+        check_encoder(loaded, each.attributes, model_path, each.path)
     if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
             f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"
@@ -61,20 +87,25 @@ def enhance(
         raise ConfigError(f"enhance: {wrong}, as {model_path} was trained on it.")
     values = store.read()
     rows = values[store.ok]
-    values[store.ok] = enhanced(loaded.model, rows.reshape(-1, store.dim), how, seed, progress).reshape(rows.shape)
+    flat = rows.reshape(-1, store.dim)
+    familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
+    trust, atypicality = confidence(loaded.model, familiar)
+    if how.strength is None:
+        how = replace(how, strength=round(float(loaded.model.strength) * trust, 6))
+    values[store.ok] = enhanced(loaded.model, flat, how, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     attributes |= {"enhanced_by_sha256": loaded.sha256, **sampling_attributes(how, seed)}
     write_store(out, store.utterances, values, store.status, attributes)
-    return int(rows.size) // store.dim
+    return Done(len(flat), float(how.strength or 0.0), atypicality)
 
 
 def sampling_attributes(how: Sampling, seed: int) -> dict[str, Any]:
     """Return what a store of enhanced embeddings says of how they were made; of the plain single step, the timestep."""
     told: dict[str, Any] = {"timestep": how.timestep}
     if how != Sampling(how.timestep):
-        told["sampling"] = {"steps": how.steps, "eta": how.eta, "spacing": how.spacing, "noise": how.noise}
+        told["sampling"] = {name: value for name, value in asdict(how).items() if name != "timestep"}
     if how.noise:
         told["sampling"]["seed"] = seed
     return told

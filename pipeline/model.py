@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.diffusion.inference import infer
+from pipeline.diffusion.inference import between, infer
 from pipeline.diffusion.network import NETWORKS, Denoiser
 from pipeline.diffusion.sampler import Sampling
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
@@ -22,7 +22,7 @@ from pipeline.store import SPACE, EmbeddingStore
 from pipeline.train_settings import Network, Train
 from pipeline.validation import validated
 
-FORMAT = "seed-1"
+FORMAT = "seed-2"
 
 
 class SeedModel(nn.Module):
@@ -31,6 +31,10 @@ class SeedModel(nn.Module):
     abar: Tensor
     mean: Tensor
     matrix: Tensor
+    strength: Tensor
+    """How far from raw to enhanced embeddings it goes unless it is told, a scalar."""
+    domain_mean: Tensor
+    domain_matrix: Tensor
 
     def __init__(self, dim: int, settings: Train) -> None:
         super().__init__()
@@ -39,10 +43,14 @@ class SeedModel(nn.Module):
         betas = scaled_linear_betas(settings.timesteps, settings.beta_start, settings.beta_end)
         abar = cumulative_alphas(betas)
         kind = NETWORKS.get(settings.objective, Denoiser)
-        self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar)
+        self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar, shape.width)
         self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
+        # Found once the network is trained, see `pipeline.operating`.
+        self.register_buffer("strength", torch.ones(()))
+        self.register_buffer("domain_mean", torch.zeros(dim))
+        self.register_buffer("domain_matrix", torch.zeros(dim, dim))
 
     def prepare(self, embeddings: Tensor, scale: bool = True) -> Tensor:
         """Return [B, D] as the network sees them: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
@@ -55,14 +63,25 @@ class SeedModel(nn.Module):
     def forward(self, embeddings: Tensor, how: Sampling, draws: Sequence[Sequence[Tensor]] = ()) -> Tensor:
         """Return enhanced embeddings [B, D] of raw ones; by default in one noise-free reverse step.
 
-        With a preconditioner they live in its space: compare enhanced vectors with enhanced vectors.
+        They are to be compared with each other, not with raw ones. All of the way (`how.strength` 1) they live in the
+        preconditioner's space.
 
         Args:
             embeddings: as the encoder gave them.
             how: timestep and steps.
             draws: of noise, see `infer`.
         """
-        return infer(self.settings.objective, self.network, self.prepare(embeddings), how, self.abar, draws)
+        strength = float(self.strength) if how.strength is None else how.strength
+        enhanced = infer(self.settings.objective, self.network, self.prepare(embeddings), how, self.abar, draws)
+        return between(embeddings, enhanced, strength)
+
+    def atypicality(self, embeddings: Tensor) -> Tensor:
+        """Return how far raw embeddings [B, D] are from those of training [B]; 1 is usual for speakers like those.
+
+        The squared Mahalanobis distance of directions, in medians of the held-out speakers.
+        """
+        directions = nn.functional.normalize(embeddings, dim=1)
+        return ((directions - self.domain_mean) @ self.domain_matrix.T).square().sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,10 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     load_state(model, state, str(path))
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
+    if not 0 <= float(model.strength) <= 1:
+        raise WeightsError(
+            f"{path}: its strength is {float(model.strength):g}, not from 0 to 1. Train the model again."
+        )
     return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder, sha256)
 
 

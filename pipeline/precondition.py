@@ -22,8 +22,9 @@ class Moments:
 
         none      the identity
         center    the clean mean is taken off
-        whiten    L^-1 with L L^T = C + 0.3 tr(C)/D I, C = mean of d d^T: the displacement becomes equally large in all
-                  directions, so that those in which noise moves vectors far are shrunk against those it leaves alone
+        whiten    (C + 0.3 tr(C)/D I)^-1/2, C = mean of d d^T: the displacement becomes equally large in all directions,
+                  so that those in which noise moves vectors far are shrunk against those it leaves alone; the
+                  symmetric root is the one that turns vectors least, so that they can be mixed with raw ones
         project   I - U U^T, U the fewest eigenvectors of C that hold half of its trace (nuisance attribute projection;
                   Solomonoff et al., 2005)
         ridge     A (B + 0.1 tr(B)/D I)^-1, A = mean of x y^T, B = mean of y y^T, over clean inputs y = x as well:
@@ -94,10 +95,10 @@ def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.
 
 
 def _whitening(covariance: Matrix) -> Matrix:
-    """Return L^-1 with L L^T = C + 0.3 tr(C)/D I."""
+    """Return (C + 0.3 tr(C)/D I)^-1/2."""
     dim = len(covariance)
-    covariance += SHRINKAGE * np.trace(covariance) / dim * np.eye(dim)
-    return np.linalg.inv(np.linalg.cholesky(covariance))
+    values, axes = np.linalg.eigh(covariance + SHRINKAGE * np.trace(covariance) / dim * np.eye(dim))
+    return np.asarray((axes / np.sqrt(values)) @ axes.T)
 
 
 def _projection(covariance: Matrix) -> Matrix:

@@ -75,8 +75,12 @@ class Space:
         return flat.reshape(values.shape)
 
     def originals(self, values: Values) -> Values:
-        """Return raw embeddings [N, crops, D] as the model sees them, which is where it leaves enhanced ones."""
-        return prepared(self.made_by().model, values).cpu().numpy()
+        """Return raw embeddings [N, crops, D] where enhanced ones can be added to them.
+
+        That is as the model sees them, which is where it leaves enhanced ones, unless those are mixed with raw ones.
+        """
+        mixed = sampling_of(self._first.attributes)[0].strength != 1
+        return values if mixed else prepared(self.made_by().model, values).cpu().numpy()
 
 
 def open_spaces(

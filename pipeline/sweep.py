@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -15,25 +15,28 @@ import torch
 from pydantic import Field
 
 from pipeline.bench import utterances_of
-from pipeline.comparison import cosine_scores, mean_units, unit_crops
 from pipeline.config import Params
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhance, enhanced
 from pipeline.errors import ConfigError
 from pipeline.evaluation import evaluate, every_pair, usable
+from pipeline.journal import write_store
 from pipeline.manifest import Utterance
-from pipeline.metrics import eer, roc_of
 from pipeline.model import SeedModel, save_model
+from pipeline.operating import crop_eers
 from pipeline.places import Place
 from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
-from pipeline.train import hold_out, train
-from pipeline.trials import all_pairs
+from pipeline.train import Trained, hold_out, train
 from pipeline.validation import Frozen, load_yaml, validated
 
 Changes = dict[str, Any]
 """Parameters that differ from those of the parameter file, by dotted names."""
+Models = dict[str, tuple[Trained, float]]
+"""Models that were trained, and the seconds it took, by what went in."""
+KEPT = 8
+"""Of them, how many."""
 CLEAN = "clean"
 
 
@@ -45,6 +48,16 @@ class Grid(Frozen):
     """Every combination of these values."""
     runs: list[dict[str, Any]] = Field([])
     """And these, one by one."""
+
+
+class Part(Frozen):
+    """Some of the training store: `data.speakers` and `data.draws` in a grid."""
+
+    speakers: int | None = Field(None, ge=2)
+    draws: int | None = Field(None, ge=1)
+
+
+OF_DATA = "data."
 
 
 @dataclass(frozen=True)
@@ -116,15 +129,24 @@ def run_all(
     Raises:
         ConfigError: see `changed`; all of them are looked at before the first run.
     """
-    planned = [(changes, seed, changed(params, {**changes, "seed": seed})) for changes in grid for seed in seeds]
+    planned = []
+    for changes in grid:
+        part = validated(
+            Part,
+            {name.removeprefix(OF_DATA): value for name, value in changes.items() if name.startswith(OF_DATA)},
+            OF_DATA,
+        )
+        others = {name: value for name, value in changes.items() if not name.startswith(OF_DATA)}
+        planned += [(changes, seed, changed(params, {**others, "seed": seed}), part) for seed in seeds]
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for changes, seed, settings in planned:
-        path = folder / f"{_key(settings, data)}.json"
+    rows, models = [], Models()
+    for changes, seed, settings, part in planned:
+        store = part_of(data, part, seed, folder.parent / "parts")
+        path = folder / f"{_key(settings, data, part)}.json"
         if path.exists():
             row = json.loads(path.read_text(encoding="utf-8"))
         else:
-            row = run(settings, data)
+            row = run(settings, replace(data, store=store), models)
             write_json(path, row)
         rows.append({"parameters": changes, "seed": seed} | row)
         if progress:
@@ -132,31 +154,45 @@ def run_all(
     return rows
 
 
-def run(params: Params, data: Data) -> dict[str, Any]:
+def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, Any]:
     """Train with some parameters, enhance all conditions and measure them against the raw ones.
+
+    `trained` keeps the last models, so that what differs in enhancement only is trained once.
 
     `held_out_…` are EERs among the held-out training speakers, clean views as enrolment: what may be chosen by. The
     others are of the test set, and may not.
     """
     how = Sampling(**params.enhance.model_dump())
     torch.set_num_threads(params.train.threads)
-    started = perf_counter()
-    trained = train(data.store, params.train, params.seed, how.timestep, data.speakers)
+    models = {} if trained is None else trained
+    key = json.dumps([params.seed, params.train.model_dump(mode="json"), how.timestep, str(data.store.path)])
+    if key not in models:
+        while len(models) >= KEPT:
+            del models[next(iter(models))]
+        started = perf_counter()
+        models[key] = (
+            train(data.store, params.train, params.seed, how.timestep, data.speakers),
+            perf_counter() - started,
+        )
+    found, seconds = models[key]
     row: dict[str, Any] = {
-        "train_seconds": perf_counter() - started,
-        "validation_loss": trained.curve[trained.best_epoch].validation_loss,
-        "epoch": trained.best_epoch,
-        **_held_out(trained.model, params, data, how),
+        "train_seconds": seconds,
+        "validation_loss": found.curve[found.best_epoch].validation_loss,
+        "epoch": found.best_epoch,
+        "strength": float(found.model.strength),
+        **_held_out(found.model, params, data, how),
     }
     with TemporaryDirectory() as name:
         folder = Path(name)
-        save_model(folder / "m.safetensors", trained.model, data.store.encoder(), {})
+        save_model(folder / "m.safetensors", found.model, data.store.encoder(), {})
         count, taken = 0, 0.0
+        domain = EmbeddingStore.open(data.conditions / f"{CLEAN}.zarr")
         for condition in params.conditions:
             opened = EmbeddingStore.open(data.conditions / f"{condition}.zarr")
             started = perf_counter()
             made = folder / "seed" / f"{condition}.zarr"
-            count += enhance(opened, folder / "m.safetensors", made, how, params.seed)
+            done = enhance(opened, folder / "m.safetensors", made, how, params.seed, domain=domain)
+            count += done.vectors
             taken += perf_counter() - started
         row["enhance_us"] = 1e6 * taken / count
         spaces = open_spaces({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
@@ -169,25 +205,39 @@ def run(params: Params, data: Data) -> dict[str, Any]:
 
 
 def _held_out(model: SeedModel, params: Params, data: Data, how: Sampling) -> dict[str, float]:
-    """Return the EERs in percent among held-out training speakers, all draws of an utterance averaged."""
+    """Return the EERs in percent among held-out training speakers, see `crop_eers`."""
     ids = [data.store.utterances[row] for row in data.store.ok]
     held, _ = hold_out(ids, data.speakers, params.train.validation, np.random.default_rng(params.seed))
     rows = np.flatnonzero(held)
     known = [data.speakers.get(ids[row]) for row in rows]
-    if None in known or len(set(known)) < 2:
-        return {}
     values = data.store.read()[data.store.ok[rows]]
     flat = enhanced(model, values.reshape(-1, values.shape[3]), how, params.seed)
-    sides = [mean_units(unit_crops(view)) for view in flat.reshape(values.shape).transpose(2, 0, 1, 3)]
-    trials = all_pairs(list(map(str, known)), params.score.max_trials, params.seed)
-    assert trials.target is not None  # speakers are known
-    eers = [100 * eer(roc_of(cosine_scores(sides[0], side, trials), trials.target)) for side in sides]
-    return {"held_out_clean_eer": eers[0], "held_out_noisy_eer": float(np.mean(eers[1:]))}
+    eers = crop_eers(flat.reshape(values.shape), known, params.seed)
+    return dict(zip(("held_out_clean_eer", "held_out_noisy_eer"), eers, strict=True)) if eers else {}
 
 
-def _key(params: Params, data: Data) -> str:
+def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:
+    """Return the training store with some of its speakers and draws only, as a store in a folder.
+
+    The speakers are a seeded choice, those of a smaller number being among those of a larger one.
+    """
+    store = data.store
+    if part == Part():
+        return store
+    path = folder / f"speakers{part.speakers}-draws{part.draws}-seed{seed}.zarr"
+    names = sorted({str(data.speakers.get(name)) for name in store.utterances})
+    chosen = set(np.random.default_rng(seed).permutation(names)[: part.speakers].tolist())
+    rows = [row for row, name in enumerate(store.utterances) if str(data.speakers.get(name)) in chosen]
+    attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
+    ids, status = [store.utterances[row] for row in rows], store.status[rows]
+    write_store(path, ids, store.read()[rows, : part.draws], status, attributes)
+    return EmbeddingStore.open(path)
+
+
+def _key(params: Params, data: Data, part: Part) -> str:
     """Return a name for what a row depends on: parameters of training, enhancement and scoring, and the stores."""
     used = params.model_dump(mode="json", include={"seed", "train", "enhance", "score", "conditions"})
     stores = [data.store, *(EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in params.conditions)]
     made_of = [dict(store.attributes) for store in stores]
+    used |= part.model_dump(exclude_none=True)
     return hashlib.sha256(json.dumps([used, made_of], sort_keys=True).encode()).hexdigest()[:16]

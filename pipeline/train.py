@@ -16,17 +16,19 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.diffusion.contrast import with_contrast
 from pipeline.diffusion.inference import infer
 from pipeline.diffusion.objective import DISTANCES, LOSSES
 from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import TrainingError
 from pipeline.feed import Feed, open_feed
 from pipeline.model import SeedModel, refuse_enhanced
+from pipeline.operating import settle
 from pipeline.pace import Watch, watched
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train_settings import Train
+from pipeline.train_settings import DIFFUSED, Train
 
-REVISION = 2
+REVISION = 3
 """Raise it when the same store and parameters give another model: models are then trained anew."""
 
 
@@ -37,7 +39,8 @@ class Epoch:
     epoch: int
     train_loss: float
     validation_loss: float
-    """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included."""
+    """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included, plus
+    `train.contrast` times the contrast."""
     gradient_norm: float = math.nan
     """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
 
@@ -102,7 +105,9 @@ def train(
     feed = open_feed(store, held, model, rng, watch)
     if feed.validated:
         held_out = f"{held_out} ({feed.validated})"
-    return optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
+    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
+    settle(trained.model, store, held, speakers or {}, timestep, seed)
+    return trained
 
 
 def hold_out(
@@ -139,7 +144,10 @@ def optimise(
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     per_epoch = math.ceil(feed.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
-    loss_of, distance = LOSSES[settings.objective], DISTANCES[settings.loss]
+    loss_of, views = LOSSES[settings.objective], feed.validation.shape[1]
+    distance = with_contrast(DISTANCES[settings.loss], settings.contrast, views, settings.temperature)
+    limited = settings.max_timestep is not None and settings.objective in DIFFUSED
+    highest = 1 + settings.max_timestep if limited and settings.max_timestep is not None else settings.timesteps
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
     curve, best, best_state, stopped = [first], first, copy.deepcopy(ema.module.state_dict()), ""
@@ -150,7 +158,7 @@ def optimise(
         losses, norms = [], []
         with closing(feed.epoch(rng)) as batches:
             for batch in watched(batches, len, feed.pairs, epoch, watch):
-                t = torch.randint(settings.timesteps, (len(batch),), generator=noise_source).to(batch.device)
+                t = torch.randint(highest, (len(batch),), generator=noise_source).to(batch.device)
                 noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
                 loss = loss_of(network, batch[:, 0], batch[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
@@ -199,12 +207,15 @@ def rate_factor(epoch: float, settings: Train) -> float:
 
 @torch.no_grad()
 def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
-    """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding."""
+    """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding.
+
+    With `train.contrast` that many times the contrast, among 256 pairs at a time, is added.
+    """
     network.eval()
-    objective, how = model.settings.objective, Sampling(timestep)
-    total, count = 0.0, 0
+    settings, how = model.settings, Sampling(timestep)
+    distance = with_contrast(l1_loss, settings.contrast, held.shape[1], settings.temperature)
+    total = 0.0
     for part in held.split(256):  # type: ignore[no-untyped-call]
-        enhanced = infer(objective, network, part.flatten(0, 1), how, model.abar)
-        total += float(l1_loss(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0), reduction="sum"))
-        count += part.numel()
-    return total / count
+        enhanced = infer(settings.objective, network, part.flatten(0, 1), how, model.abar)
+        total += len(part) * float(distance(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0)))
+    return total / len(held)

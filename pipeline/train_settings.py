@@ -32,6 +32,7 @@ class Network(Frozen):
     predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
     precondition: Literal["none", "center", "whiten", "project", "ridge", "wiener"] = "whiten"
     blocks: int = Field(3, ge=1)
+    width: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
@@ -43,19 +44,23 @@ class Train(Frozen):
     loss: Literal["l1", "l2", "huber"] = "l1"
     scale: Literal["both", "sampling"] = "both"
     noisy_views: NoisyViews = None
+    contrast: float = Field(2.0, ge=0)
+    temperature: float = Field(0.1, gt=0)
     timesteps: int = Field(1000, ge=2, le=100_000)
+    max_timestep: int | None = Field(100, ge=0)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(5e-5, ge=0)
     clip: float | None = Field(None, gt=0)
-    warmup: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(2.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
     ema: float = Field(0.99, ge=0, lt=1)
-    max_epochs: int = Field(60, ge=0)
+    max_epochs: int = Field(30, ge=0)
     patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
+    strength: float = Field(0.4, ge=0, le=1)
     memory: float = Field(8.0, gt=0)
     threads: int = Field(2, ge=1)
     device: str = "auto"
@@ -68,9 +73,13 @@ class Train(Frozen):
             raise ValueError(f"objective {self.objective} has no velocity to predict; set network.predict to sample")
         if self.objective == "vmf-pl" and self.loss != "l1":
             raise ValueError("objective vmf-pl is a loss of its own; leave loss at l1")
+        if self.objective == "vmf-pl" and self.contrast:
+            raise ValueError("objective vmf-pl is a loss of its own; set contrast to 0")
+        if self.max_timestep is not None and self.max_timestep >= self.timesteps:
+            raise ValueError("max_timestep must be below timesteps")
         if self.objective == "gap" and self.scale == "sampling":
             raise ValueError("objective gap compares lengths, which must be one in training, too; set scale to both")
-        if self.warmup > self.max_epochs:
+        if 0 < self.max_epochs < self.warmup:
             raise ValueError("warmup must end before max_epochs does")
         return self
 
@@ -83,6 +92,7 @@ class Enhance(Frozen):
     eta: float = Field(0.0, ge=0, le=1)
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
     noise: int = Field(0, ge=0)
+    strength: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Enhance":

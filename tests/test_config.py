@@ -29,7 +29,13 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
     written = YAML(typ="safe").load((PROJECT / "params/paper.yaml").read_text())
     for section in ("manifest", "extract", "train", "enhance", "score", "quality"):
         assert set(written[section]) == set(default[section])  # DVC misses a parameter that the file leaves out
-    assert paper["train"]["network"] == {"predict": "sample", "precondition": "none", "blocks": 3, "dropout": 0.1}
+    assert paper["train"]["network"] == {
+        "predict": "sample",
+        "precondition": "none",
+        "blocks": 3,
+        "width": 2,
+        "dropout": 0.1,
+    }
     assert (paper["extract"]["eval_crops"], paper["extract"]["eval_frames"], paper["extract"]["frames"]) == (
         10,
         400,

@@ -60,7 +60,7 @@ def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], plac
         ("seed", "3", "1"),
     ]
     for row in rows:
-        assert 0 <= float(row["noise0 eer_low"]) <= float(row["noise0 eer"]) <= float(row["noise0 eer_high"]) <= 100
+        assert 0 <= float(row["noise0 eer_low"]) <= float(row["noise0 eer_high"]) <= 100  # of five resamples
         assert row["mean noisy eer"] == row["noise0 eer"]
         assert row["held_out_noisy_eer"]
         assert float(row["train_seconds"]) > 0

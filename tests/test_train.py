@@ -24,7 +24,17 @@ from stages.cli import main
 from tests.conftest import tree_bytes
 
 DIM = 16
-QUICK = Train(max_epochs=40, patience=40, batch_size=32, threads=1, learning_rate=2e-3, ema=0.9)
+QUICK = Train(
+    contrast=0.0,
+    max_timestep=None,
+    strength=1.0,
+    max_epochs=40,
+    patience=40,
+    batch_size=32,
+    threads=1,
+    learning_rate=2e-3,
+    ema=0.9,
+)
 ENCODER = {"encoder": "toy", "weights_sha256": "ab", "dim": DIM}
 
 
@@ -296,7 +306,7 @@ def test_enhancing_maps_every_vector_by_the_model_and_keeps_failed_rows(tmp_path
     store, _ = make_store(tmp_path / "s.zarr", failed=3)
     count = enhance(store, model_path, tmp_path / "e.zarr")
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
-    assert count == 79 * 2 * 4
+    assert count.vectors == 79 * 2 * 4
     assert enhanced.status.tolist() == store.status.tolist()
     assert np.isnan(enhanced.read()[3]).all()
     model = load_model(model_path).model
@@ -342,6 +352,9 @@ def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: 
     save_file(state | {"mean": torch.full((DIM,), float("nan"))}, path, metadata)
     with pytest.raises(WeightsError, match="NaN or infinite weights"):
         load_model(path)
+    save_file(state | {"strength": torch.tensor(7.0)}, path, metadata)
+    with pytest.raises(WeightsError, match="its strength is 7, not from 0 to 1"):
+        load_model(path)
     for change in ({"dim": 10**6}, {"dim": -1}, {"dim": "abc"}, {"dim": None}):
         content = json.loads(metadata["seed"])
         content["encoder"] |= change
@@ -354,7 +367,7 @@ def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: 
         save_file(state, path, {"seed": json.dumps(content)})
         with pytest.raises(WeightsError, match=r"disagree|not a SEED model"):
             load_model(path)
-    for text in ("[" * 100_000, "{}", "no json", '{"format": "seed-1", "settings": {}, "encoder": 3}'):
+    for text in ("[" * 100_000, "{}", "no json", '{"format": "seed-2", "settings": {}, "encoder": 3}'):
         save_file(state, path, {"seed": text})
         with pytest.raises(WeightsError, match="not a SEED model"):
             load_model(path)

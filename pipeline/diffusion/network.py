@@ -52,10 +52,11 @@ class Denoiser(nn.Module):
         dropout: float = 0.1,
         predict: str = "correction",
         abar: Tensor | None = None,
+        width: int = 2,
     ) -> None:
-        """Args: abar: cumulative products of 1 - beta [T]; needed to predict epsilon or v."""
+        """Args: abar: cumulative products of 1 - beta [T], needed to predict epsilon or v; width: in dims."""
         super().__init__()
-        width = 2 * dim
+        width = width * dim
         self.predict = predict
         self.register_buffer("abar", torch.empty(0) if abar is None else abar, persistent=False)
         self.time_channels = width

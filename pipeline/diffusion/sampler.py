@@ -46,6 +46,8 @@ class Sampling:
     """Of the steps, as in diffusers: leading, trailing or linspace."""
     noise: int = 0
     """Draws of noise, whose results are averaged; 0 goes the way without any."""
+    strength: float | None = 1.0
+    """Share of the way on the sphere from the raw to the enhanced embedding; None: as training found it."""
 
 
 def step_times(timestep: int, steps: int, spacing: str) -> list[int]:

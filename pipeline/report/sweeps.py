@@ -12,7 +12,15 @@ from pipeline.report.results import CLEAN
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Iterator[list[str]]]:
     """Return the columns of a CSV, and its rows: one a run."""
     names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
-    plain = ["validation_loss", "held_out_clean_eer", "held_out_noisy_eer", "epoch", "train_seconds", "enhance_us"]
+    plain = [
+        "validation_loss",
+        "held_out_clean_eer",
+        "held_out_noisy_eer",
+        "epoch",
+        "strength",
+        "train_seconds",
+        "enhance_us",
+    ]
     tests = list(rows[0]["test"])
     costs = [key for key in rows[0]["test"][tests[0]] if key.startswith("min_dcf") and key.count("_") == 2]
     columns = [*names, "seed", *plain]
