@@ -23,6 +23,7 @@ from pipeline.train_settings import Network, Train
 from pipeline.validation import validated
 
 FORMAT = "seed-2"
+FIRST = "network.input_proj.weight"
 
 
 class SeedModel(nn.Module):
@@ -147,7 +148,8 @@ def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tu
             raise WeightsError(f"{path}: model format {content['format']!r}, this version reads {FORMAT!r}.")
         settings, encoder = validated(Train, content["settings"], f"{path}: settings"), dict(content["encoder"])
         dim, blocks = encoder["dim"], settings.network.blocks
-        if list(state["mean"].shape) != [dim] or blocks > len(state):
+        wrong = list(state["mean"].shape) != [dim] or blocks > len(state)
+        if wrong or list(state[FIRST].shape) != [settings.network.width * dim, dim]:
             raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
         return SeedModel(dim, settings), encoder
     except (KeyError, TypeError, ValueError, RecursionError) as error:
