@@ -29,6 +29,7 @@ from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
 from pipeline.train import hold_out, train
+from pipeline.train_settings import WATCHING
 from pipeline.trials import all_pairs
 from pipeline.validation import Frozen, load_yaml, validated
 
@@ -188,6 +189,8 @@ def _held_out(model: SeedModel, params: Params, data: Data, how: Sampling) -> di
 def _key(params: Params, data: Data) -> str:
     """Return a name for what a row depends on: parameters of training, enhancement and scoring, and the stores."""
     used = params.model_dump(mode="json", include={"seed", "train", "enhance", "score", "conditions"})
+    for name in WATCHING:
+        del used["train"][name]
     stores = [data.store, *(EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in params.conditions)]
     made_of = [dict(store.attributes) for store in stores]
     return hashlib.sha256(json.dumps([used, made_of], sort_keys=True).encode()).hexdigest()[:16]
