@@ -31,7 +31,8 @@ class Epoch:
 def write_curve(path: Place, epochs: Sequence[Epoch]) -> None:
     """Write the epochs so far as CSV, whole or not at all; what was not measured is empty."""
     names = [field.name for field in fields(Epoch)][1:]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    hidden = path.with_name(f".{path.name}.partial")  # always the same, for it is written often, and kills leave it
+    with replacing(path, hidden) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("epoch", *names))
         for epoch in epochs:
@@ -39,8 +40,3 @@ def write_curve(path: Place, epochs: Sequence[Epoch]) -> None:
             if "learning_rate" in measured:
                 measured["learning_rate"] = f"{epoch.learning_rate:.6g}"
             writer.writerow((epoch.epoch, *(measured.get(name, "") for name in names)))
-
-
-def best_of(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the first epoch of the lowest validation loss."""
-    return min(epochs, key=lambda epoch: epoch.validation_loss)

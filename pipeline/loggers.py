@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.curve import Epoch
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, one_line
 
 Logger = Callable[[Epoch], None]
 
@@ -55,13 +55,19 @@ def _dvclive(folder: Path) -> Iterator[Logger]:
         from dvclive.live import Live
     except ImportError:
         raise _missing("dvclive") from None
-    # Neither a commit, nor a dvc.yaml beside ours: DVC's own stages say what is tracked.
-    with Live(str(folder), resume=False, save_dvc_exp=False, dvcyaml=None) as live:
+    try:  # neither a commit, nor a dvc.yaml beside ours: DVC's own stages say what is tracked
+        live = Live(str(folder), resume=False, save_dvc_exp=False, dvcyaml=None)
+    except Exception as error:  # whatever it finds of Git and DVC in the working folder
+        raise ConfigError(
+            f"train.log: dvclive cannot begin ({one_line(error)}). Mend that (it wants a commit where there is a Git"
+            " repository), or log without it."
+        ) from error
+    with live:
 
         def tell(epoch: Epoch) -> None:
             for name, value in epoch.values().items():
                 live.log_metric(name, value)
-            live.next_step()
+            live.next_step()  # type: ignore[no-untyped-call]
 
         yield tell
 

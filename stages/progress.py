@@ -78,7 +78,8 @@ def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], 
             bar.update(task, completed=now.epoch, description=f"training: {losses}")
             if not console.is_terminal and perf_counter() - told >= EVERY:
                 told = perf_counter()
-                figures = {"epoch": now.epoch, "epochs": epochs, **now.values(), "best_epoch": best.epoch}
+                values = {name: round(value, 6) for name, value in now.values().items()}
+                figures = {"epoch": now.epoch, "epochs": epochs, **values, "best_epoch": best.epoch}
                 click.echo(json.dumps({"stage": "train", **figures}), err=True)
 
         def pace(now: "Pace") -> None:
