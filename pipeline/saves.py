@@ -74,7 +74,7 @@ class Saves:
             OutputError: the disk is full.
         """
         if self.every and state.rate.last_epoch % self.every == 0:
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_state(self.path, state, self.key)
 
     def remove(self) -> None:
@@ -83,8 +83,8 @@ class Saves:
 
     def close(self) -> None:
         """Let others train; what was saved stays."""
-        if not any(path.name != "lock" for path in self.journal.iterdir()):
-            shutil.rmtree(self.journal)
+        if not self.path.parent.exists():
+            shutil.rmtree(self.journal, ignore_errors=True)
         self._lock.close()
 
 
