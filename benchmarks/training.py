@@ -6,7 +6,9 @@
     python -m benchmarks.training online   [--encoder ge2e --encoder campplus] [--crops 32]
 
 `loop` runs the same network, batches and optimiser in a plain loop of torch, without the moving average, the losses
-that are kept, or progress, in turn with ours; what counts is the median of the ratios. `whole` is a training with
+that are kept, the saved states, or progress, in turn with ours; what counts is the median of the ratios. A state is
+saved as often as by default, and once at least. Then it times a save, and what an epoch tells the curve and the
+loggers. `whole` is a training with
 default parameters on generated pairs, from the store to the model. `online` reads, corrupts and encodes what a
 step would need if nothing were cached, a clean and three corrupted crops of every pair, on a slice, and works out the
 steps of `whole` from it.
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 
@@ -27,14 +30,18 @@ import torch
 from benchmarks.extraction import crops_of, generate
 from pipeline.cluster import Spec
 from pipeline.config import Params
+from pipeline.curve import Epoch, write_curve
 from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.objective import seed_loss
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.journal import write_store
+from pipeline.loggers import loggers
 from pipeline.model import SeedModel
+from pipeline.saves import Saves
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import optimise, train
 from pipeline.train_settings import Train
+from pipeline.training_state import State
 
 VIEWS, EPOCHS = 4, 60
 
@@ -52,14 +59,44 @@ class Fixed:
 
 
 def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
-    """Return the seconds of `steps` steps of our loop, without those before the first and after the last."""
+    """Return the seconds of `steps` steps of our loop and its saves, without those before the first and after it."""
     times: list[float] = []
     model = SeedModel(pairs.shape[2], settings)
     watch = lambda pace: times.append(perf_counter()) if pace.epoch else None  # noqa: E731
     once = settings.model_copy(update={"max_epochs": 1})
     feed = Fixed(pairs, steps + 1, settings.batch_size)
-    optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Saves(Path(folder, "m.safetensors"), min(settings.save_every, steps))) as saves,
+    ):
+        optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch, saves)
     return times[steps] - times[0]
+
+
+def beside(dim: int, settings: Train) -> tuple[float, float]:
+    """Return the seconds of saving a state, and of telling curve, TensorBoard and DVCLive of an epoch."""
+    model, saved, count = SeedModel(dim, settings), [], 10
+
+    class Timed(Saves):
+        def step(self, state: State) -> None:
+            started = perf_counter()
+            super().step(state)
+            saved.append(perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        feed = Fixed(torch.randn(settings.batch_size, VIEWS, dim), count, settings.batch_size)
+        with closing(Timed(Path(folder, "m.safetensors"), 1)) as saves:
+            once = settings.model_copy(update={"max_epochs": 1})
+            optimise(model, feed, once, 50, np.random.default_rng(0), "", None, None, saves)
+        epochs = [Epoch(epoch, 0.5, 0.5, 0.5, 0.5) for epoch in range(EPOCHS)]
+        with loggers(["tensorboard", "dvclive"], Path(folder)) as told:
+            started = perf_counter()
+            for index, epoch in enumerate(epochs):
+                write_curve(Path(folder, "curve.csv"), epochs[: index + 1])
+                for tell in told:
+                    tell(epoch)
+            each = (perf_counter() - started) / EPOCHS
+    return statistics.median(saved), each
 
 
 def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
@@ -107,6 +144,10 @@ def loop(dim: int, steps: int, repeats: int) -> None:
     print(f"batches of {settings.batch_size} pairs of {VIEWS} views, D = {dim}")
     print(f"steps/s: bare {rates[0]:.2f}, ours {rates[1]:.2f}; ratio {ratio:.3f}")
     print(f"at least 0.95: {'yes' if ratio >= 0.95 else 'NO'}")
+    save, epoch = beside(dim, settings)
+    share = save / (settings.save_every / rates[1] + save)
+    print(f"a save: {1000 * save:.0f} ms, {share:.1%} of the time at one in {settings.save_every} steps")
+    print(f"curve, TensorBoard and DVCLive: {1000 * epoch:.0f} ms an epoch")
 
 
 @main.command()
@@ -123,7 +164,9 @@ def whole(pairs: int, dim: int) -> None:
         write_store(path, names, values, np.full(rows, OK, np.uint8), {"encoder": "toy", "dim": dim})
         started = perf_counter()
         settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # to the end, however the losses fall
-        run = train(EmbeddingStore.open(path), settings, 0, 50, {name: name.split("/")[0] for name in names})
+        speakers = {name: name.split("/")[0] for name in names}
+        with closing(Saves(Path(folder, "m.safetensors"), settings.save_every)) as saves:
+            run = train(EmbeddingStore.open(path), settings, 0, 50, speakers, saves=saves)
         taken = perf_counter() - started
     print(f"{pairs:,} pairs, D = {dim}, {len(run.curve) - 1} epochs: {taken:.0f} s")
     print(f"under 120 s: {'yes' if taken < 120 else 'NO'}")

@@ -74,6 +74,7 @@ def open_feed(
     model: SeedModel,
     rng: np.random.Generator,
     watch: Watch | None = None,
+    fit: bool = True,
 ) -> Feed:
     """Fit the model's preconditioner to the training pairs of a store, and return the feed of them.
 
@@ -83,6 +84,7 @@ def open_feed(
         model: its settings say how; the feed lives where the model does.
         rng: of the choice of validation pairs, where there is no memory for all.
         watch: told how far the first pass over a streamed store is.
+        fit: whether the preconditioner is fitted, or stays as it is.
 
     Raises:
         StoreError: the store is damaged.
@@ -90,8 +92,8 @@ def open_feed(
         TrainingError: it does not have the noisy views that are asked for.
     """
     if IN_MEMORY * 4 * math.prod(store.shape) <= model.settings.memory * GB:
-        return MemoryFeed.of(store, held, model)
-    return StreamFeed(store, held, model, rng, watch)
+        return MemoryFeed.of(store, held, model, fit)
+    return StreamFeed(store, held, model, rng, watch, fit)
 
 
 class MemoryFeed:
@@ -104,13 +106,14 @@ class MemoryFeed:
         self._prepared, self._size = prepared, batch_size
 
     @classmethod
-    def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel) -> "MemoryFeed":
-        """Read a store, and fit the model's preconditioner."""
+    def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel, fit: bool = True) -> "MemoryFeed":
+        """Read a store, and fit the model's preconditioner, if `fit`."""
         values = store.read()[:, :, chosen_views(store, model.settings.noisy_views)]
-        fit, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
+        pairs, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
         del values
-        _set(model, *fit_preconditioner(model.settings.network.precondition, fit[:, 0], fit[:, 1:]))
-        return cls(prepared(model, fit, True), prepared(model, validation), model.settings.batch_size)
+        if fit:
+            _set(model, *fit_preconditioner(model.settings.network.precondition, pairs[:, 0], pairs[:, 1:]))
+        return cls(prepared(model, pairs, True), prepared(model, validation), model.settings.batch_size)
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
         """See `Feed`."""
@@ -167,8 +170,9 @@ class StreamFeed:
         model: SeedModel,
         rng: np.random.Generator,
         watch: Watch | None = None,
+        fit: bool = True,
     ) -> None:
-        """Pass over the store once: fit the preconditioner, and keep the validation pairs."""
+        """Pass over the store once: fit the preconditioner, if `fit`, and keep the validation pairs."""
         self._store, self._model, draws = store, model, store.shape[1]
         self._views = chosen_views(store, model.settings.noisy_views)
         self._shape = (len(np.arange(store.shape[2])[self._views]), store.dim)
@@ -182,7 +186,7 @@ class StreamFeed:
             self._role[rows] = NONE
             rows = rng.choice(rows, self.budget.validation, replace=False)
             self._role[rows] = VALIDATE
-        self.validation = self._first_pass(len(rows) * draws, watch)
+        self.validation = self._first_pass(len(rows) * draws, watch, fit)
         self._buffer: Pairs | None = None
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
@@ -204,21 +208,23 @@ class StreamFeed:
             yield prepared(self._model, _draw(buffer, filled, min(size, filled), rng), True)
             filled -= min(size, filled)
 
-    def _first_pass(self, count: int, watch: Watch | None) -> Tensor:
-        """Fit the preconditioner, and return `count` prepared validation pairs."""
+    def _first_pass(self, count: int, watch: Watch | None, fit: bool) -> Tensor:
+        """Fit the preconditioner, if `fit`, and return `count` prepared validation pairs."""
         model, kind = self._model, self._model.settings.network.precondition
+        none = not fit or kind == "none"
         validation = np.empty((count, *self._shape), dtype=np.float32)
         moments, filled = Moments(self._store.shape[3], kind), 0
-        shards = self._shards(*((VALIDATE,) if kind == "none" else (FIT, VALIDATE)))
+        shards = self._shards(*((VALIDATE,) if none else (FIT, VALIDATE)))
         with closing(ahead(self._read, shards, AHEAD)) as parts:
             used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
             total = used * self._store.shape[1]
-            for fit, held in watched(parts, lambda part: len(part[0]) + len(part[1]), total, 0, watch):
+            for pairs, held in watched(parts, lambda part: len(part[0]) + len(part[1]), total, 0, watch):
                 validation[filled : filled + len(held)] = held
                 filled += len(held)
-                if kind != "none":
-                    moments.add(fit[:, 0], fit[:, 1:])
-        _set(model, *moments.preconditioner())
+                if not none:
+                    moments.add(pairs[:, 0], pairs[:, 1:])
+        if fit:
+            _set(model, *moments.preconditioner())
         if model.mean.device.type != "cpu":
             return torch.cat([prepared(model, part) for part in _split(validation)])
         for part in _split(validation):  # in its place

@@ -19,7 +19,7 @@ from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
 from pipeline.store import SPACE, EmbeddingStore
-from pipeline.train_settings import Network, Train
+from pipeline.train_settings import WATCHING, Network, Train
 from pipeline.validation import validated
 
 FORMAT = "seed-2"
@@ -100,7 +100,7 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
     """Write a model with its configuration in the metadata, whole or not at all."""
     content = {
         "format": FORMAT,
-        "settings": model.settings.model_dump(exclude={"device", "threads", "memory"}),
+        "settings": model.settings.model_dump(exclude={"device", "threads", "memory", *WATCHING}),
         "encoder": dict(encoder),
         "training": dict(summary),
     }

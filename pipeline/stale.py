@@ -26,10 +26,10 @@ class Leftover:
 
 
 def leftovers(root: Path) -> tuple[list[Leftover], list[Path]]:
-    """Return what lies below a folder of unfinished extractions and moves, and the journals that are in use now.
+    """Return what lies below a folder of unfinished extractions, trainings and moves, and the journals in use now.
 
     Unfinished extractions are not lost work: the same command goes on from them, and one of another manifest takes the
-    rows that they have in common.
+    rows that they have in common. So does the same training, with --resume.
     """
     found, busy = [], []
     for journal in sorted(root.rglob(f".*{_JOURNAL}")):
@@ -85,6 +85,10 @@ def _inside(journal: Path) -> Iterator[Path]:
 
 
 def _described(folder: Path) -> str:
+    if folder.name == "training":
+        from pipeline.saves import described  # with torch, which takes a second
+
+        return described(folder) or "nothing of use"
     try:
         store = EmbeddingStore.open(folder / STORE, unfinished=True)
         views = ", ".join(view["name"] for view in store.attributes["recipe"]["views"])

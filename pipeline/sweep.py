@@ -29,6 +29,7 @@ from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
 from pipeline.train import Trained, hold_out, train
+from pipeline.train_settings import WATCHING
 from pipeline.validation import Frozen, load_yaml, validated
 
 Changes = dict[str, Any]
@@ -237,6 +238,8 @@ def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:
 def _key(params: Params, data: Data, part: Part) -> str:
     """Return a name for what a row depends on: parameters of training, enhancement and scoring, and the stores."""
     used = params.model_dump(mode="json", include={"seed", "train", "enhance", "score", "conditions"})
+    for name in WATCHING:
+        del used["train"][name]
     stores = [data.store, *(EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in params.conditions)]
     made_of = [dict(store.attributes) for store in stores]
     used |= part.model_dump(exclude_none=True)

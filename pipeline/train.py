@@ -1,10 +1,9 @@
 """Train SEED on cached pairs of clean and noisy embeddings."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
@@ -16,33 +15,25 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.curve import Epoch
 from pipeline.diffusion.contrast import with_contrast
 from pipeline.diffusion.inference import infer
 from pipeline.diffusion.objective import DISTANCES, LOSSES
 from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import TrainingError
 from pipeline.feed import Feed, open_feed
+from pipeline.fine_tune import take_over
 from pipeline.model import SeedModel, refuse_enhanced
 from pipeline.operating import settle
 from pipeline.pace import Watch, watched
+from pipeline.places import Place
+from pipeline.saves import Saves, key_of
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import DIFFUSED, Train
+from pipeline.training_state import State
 
 REVISION = 3
 """Raise it when the same store and parameters give another model: models are then trained anew."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of the training curve; epoch 0 is the network before its first step."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included, plus
-    `train.contrast` times the contrast."""
-    gradient_norm: float = math.nan
-    """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,8 @@ class Trained:
     """What was held out for validation, and how much of it was used if not all."""
     stopped: str = ""
     """Why training ended before its time, the best weights until then being kept; empty if it did not."""
+    init_sha256: str = ""
+    """Of the model that it began with, if it did with one."""
 
 
 def train(
@@ -67,6 +60,8 @@ def train(
     device: torch.device | None = None,
     progress: Callable[[Epoch], None] | None = None,
     watch: Watch | None = None,
+    saves: Saves | None = None,
+    init: Place | None = None,
 ) -> Trained:
     """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
 
@@ -81,12 +76,16 @@ def train(
         timestep: the step at which the model will enhance; validation is done there.
         speakers: speaker by utterance id, used for the hold-out only, never as a training signal.
         device: where to train; the CPU if not given.
-        progress: called after every epoch.
+        progress: called after every epoch; of a training that goes on, at once with those that it has.
         watch: called after every batch, and in the first pass over a streamed store.
+        saves: where the state is saved, and what is gone on from.
+        init: file of a model to begin with in place of a network that has learnt nothing; its preconditioner stays.
 
     Raises:
-        ConfigError: `settings.memory` is too small even to stream the store.
-        StoreError: the store is damaged, or holds enhanced embeddings.
+        ConfigError: `settings.memory` is too small even to stream the store, or `init` is a model of other settings.
+        OutputError: there is no space to save the state.
+        StoreError: the store is damaged, holds enhanced embeddings, or is not of the encoder of `init`.
+        WeightsError: `init` cannot be read.
         TrainingError: fewer than two utterances, not the noisy views that are asked for, noisy views like the clean
             one, or a loss that is not finite before anything was learnt.
     """
@@ -102,12 +101,15 @@ def train(
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
     del ids  # of millions of utterances, they would be missed elsewhere
     model = SeedModel(store.dim, settings).to(device or torch.device("cpu"))
-    feed = open_feed(store, held, model, rng, watch)
+    origin = take_over(model, init, store) if init else ""
+    feed = open_feed(store, held, model, rng, watch, fit=not init)
     if feed.validated:
         held_out = f"{held_out} ({feed.validated})"
-    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch)
+    if saves:
+        saves.key = key_of(store, model, feed.validation, revision=REVISION, seed=seed, timestep=timestep)
+    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, saves)
     settle(trained.model, store, held, speakers or {}, timestep, seed)
-    return trained
+    return replace(trained, init_sha256=origin)
 
 
 def hold_out(
@@ -133,6 +135,7 @@ def optimise(
     held_out: str,
     progress: Callable[[Epoch], None] | None,
     watch: Watch | None,
+    saves: Saves | None = None,
 ) -> Trained:
     """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
 
@@ -150,46 +153,52 @@ def optimise(
     highest = 1 + settings.max_timestep if limited and settings.max_timestep is not None else settings.timesteps
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
-    curve, best, best_state, stopped = [first], first, copy.deepcopy(ema.module.state_dict()), ""
+    state, stopped = State(network, ema, optimiser, rate, noise_source, rng, [first]), ""
+    if saves:
+        saves.restore(state)
     if progress:
-        progress(first)
-    for epoch in range(1, settings.max_epochs + 1):
+        for known in state.curve:
+            progress(known)
+    while len(state.curve) <= settings.max_epochs and state.curve[-1].epoch - state.best.epoch < settings.patience:
+        epoch, done = len(state.curve), state.begin_epoch()
         network.train()
-        losses, norms = [], []
         with closing(feed.epoch(rng)) as batches:
-            for batch in watched(batches, len, feed.pairs, epoch, watch):
+            for number, batch in enumerate(watched(batches, len, feed.pairs, epoch, watch)):
+                if number < done:  # before the run was killed that goes on here
+                    continue
                 t = torch.randint(highest, (len(batch),), generator=noise_source).to(batch.device)
                 noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
                 loss = loss_of(network, batch[:, 0], batch[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = clip_grad_norm_(network.parameters(), settings.clip or math.inf)
-                losses.append(loss.detach())
-                norms.append(norm)
-                if not torch.isfinite(losses[-1] + norm):
+                state.losses.append(loss.detach())
+                state.norms.append(norm)
+                if not torch.isfinite(state.losses[-1] + norm):
                     break
                 optimiser.step()
                 rate.step()
                 ema.update_parameters(network)
+                if saves:
+                    saves.step(state)
         held = validation_loss(model, ema.module, feed.validation, timestep)
-        now = Epoch(epoch, float(torch.stack(losses).mean()), held, float(torch.stack(norms).mean()))
-        if not all(map(math.isfinite, (now.train_loss, now.validation_loss, now.gradient_norm))):
+        losses, norms = (float(torch.stack(values).mean()) for values in (state.losses, state.norms))
+        if not all(map(math.isfinite, (losses, held, norms))):
             stopped = (
-                f"in epoch {epoch} the loss is {now.train_loss:g}, the gradient's norm {now.gradient_norm:g}, and the"
-                f" validation loss {held:g}"
+                f"in epoch {epoch} the loss is {losses:g}, the gradient's norm {norms:g}, and the validation loss"
+                f" {held:g}"
             )
             break
-        curve.append(now)
+        used = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
+        state.end_epoch(Epoch(epoch, losses, held, norms, used))
         if progress:
-            progress(now)
-        if now.validation_loss < best.validation_loss:
-            best, best_state = now, copy.deepcopy(ema.module.state_dict())
-        elif epoch - best.epoch >= settings.patience:
-            break
-    if stopped and best.epoch == 0:
+            progress(state.curve[-1])
+    if stopped and state.best.epoch == 0:
+        if saves:
+            saves.remove()  # it would come to the same again
         raise TrainingError(f"{stopped}, and nothing was learnt before. Lower train.learning_rate, or set train.clip.")
-    network.load_state_dict(best_state)
-    return Trained(model.eval().requires_grad_(False), curve, best.epoch, held_out, stopped)
+    network.load_state_dict(state.best_weights)
+    return Trained(model.eval().requires_grad_(False), state.curve, state.best.epoch, held_out, stopped)
 
 
 def rate_factor(epoch: float, settings: Train) -> float:

@@ -10,6 +10,8 @@ DIFFUSED = ("seed", "gap")
 """Objectives whose network sees Gaussian noise."""
 MOVING = (*DIFFUSED, "bridge")
 """Objectives whose network sees a point of a path, which has a velocity."""
+WATCHING = ("log", "save_every")
+"""Parameters of training that its result does not depend on."""
 ONE_PASS = ("dae", "vmf-pl")
 """Objectives whose network sees an embedding once, at no time in particular."""
 
@@ -64,6 +66,8 @@ class Train(Frozen):
     memory: float = Field(8.0, gt=0)
     threads: int = Field(2, ge=1)
     device: str = "auto"
+    log: list[Literal["tensorboard", "dvclive"]] = Field([])
+    save_every: int = Field(100, ge=0)
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Train":

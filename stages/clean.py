@@ -12,11 +12,11 @@ from stages.common import FOLDER
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="List only.")
 def clean(folder: Path, yes: bool, dry_run: bool) -> None:
-    """List what stopped extractions have left below FOLDER (default: data), and remove it.
+    """List what stopped extractions and trainings have left below FOLDER (default: data), and remove it.
 
     An unfinished extraction waits in a journal, a hidden folder beside its store: the same command goes on from it, and
     one with another manifest takes the rows that they have in common. It is stale, and of no further use, once recipe,
-    encoder or seed have changed for good.
+    encoder or seed have changed for good. A training waits beside its model in the same way, for `seed train --resume`.
     """
     from rich.filesize import decimal
 

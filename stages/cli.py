@@ -151,7 +151,9 @@ def _leave() -> NoReturn:
     Nothing is lost, whatever they are at: a shard counts when it is whole, and files get their names when they are.
     """
     _leaving.acquire()  # for good: whoever comes second says nothing
-    os.write(2, b"seed: stopped. Run the same command again; an extraction goes on where it was.\n")
+    os.write(
+        2, b"seed: stopped. Run the same command again; an extraction goes on where it was, a training with --resume.\n"
+    )
     if "multiprocessing" in sys.modules:
         for worker in sys.modules["multiprocessing"].active_children():
             worker.kill()

@@ -1,4 +1,4 @@
-"""How far an extraction is: a bar on a terminal, now and then a line of JSON elsewhere."""
+"""How far an extraction or a training is: a bar on a terminal, now and then a line of JSON elsewhere."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pipeline.curve import Epoch
     from pipeline.extract import Progress
+    from pipeline.pace import Pace
 
 EVERY = 30.0
 """Seconds between two lines of JSON."""
@@ -54,6 +56,45 @@ def extraction_progress(label: str) -> Iterator[Callable[["Progress"], None]]:
                 click.echo(json.dumps({"stage": label, **figures}), err=True)
 
         yield tell
+
+
+@contextmanager
+def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], Callable[["Pace"], None]]]:
+    """Show the progress of a training on stderr; yields functions to tell of every epoch, and of the steps in it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    told, best, losses = perf_counter(), None, ""
+    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=epochs)
+
+        def tell(now: "Epoch") -> None:
+            nonlocal told, best, losses
+            best = now if best is None or now.validation_loss < best.validation_loss else best
+            losses = losses_of(now, best)
+            bar.update(task, completed=now.epoch, description=f"training: {losses}")
+            if not console.is_terminal and perf_counter() - told >= EVERY:
+                told = perf_counter()
+                values = {name: round(value, 6) for name, value in now.values().items()}
+                figures = {"epoch": now.epoch, "epochs": epochs, **values, "best_epoch": best.epoch}
+                click.echo(json.dumps({"stage": "train", **figures}), err=True)
+
+        def pace(now: "Pace") -> None:
+            what = f"epoch {now.epoch}" if now.epoch else "first pass"
+            rate = f"{what}: {now.done / now.pairs:.0%}, {now.rate:,.0f} pairs/s"
+            bar.update(task, description=f"{losses}; {rate}" if losses else f"training, {rate}")
+
+        yield tell, pace
+
+
+def losses_of(now: "Epoch", best: "Epoch") -> str:
+    """Return the losses of an epoch, and those of the best one so far, in words."""
+    train = f"train {now.train_loss:.4f}, " if "train_loss" in now.values() else ""
+    better = "best so far" if best == now else f"best {best.validation_loss:.4f} in epoch {best.epoch}"
+    return f"epoch {now.epoch}: {train}validation {now.validation_loss:.4f} ({better})"
 
 
 def _words(figures: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.common import FILE, MODEL, OUTPUT, STORE, load_params, params_option
 
 if TYPE_CHECKING:
     from pipeline.places import Place
@@ -22,6 +22,25 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0), help="Seed of initial weights, order, timesteps and noise.  [default: 0]"
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:<index> or mps.  [default: auto]")
+@click.option(
+    "--init", type=MODEL, help="Model to go on from with these pairs (fine-tuning); its preconditioner is kept."
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a training of the same store, parameters and seed was killed; else begin.",
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(min=0),
+    help="Steps between two saves of what --resume goes on from; 0: none.  [default: 100]",
+)
+@click.option(
+    "--log",
+    multiple=True,
+    type=click.Choice(["tensorboard", "dvclive"]),
+    help="Also log losses, gradient norm and learning rate by epoch to <model>.log/; may be repeated.  [default: none]",
+)
 @params_option
 def train(
     store: "Place",
@@ -30,32 +49,44 @@ def train(
     curve: "Place | None",
     seed: int | None,
     device: str | None,
+    init: "Place | None",
+    resume: bool,
+    save_every: int | None,
+    log: tuple[str, ...],
     params: Path | None,
 ) -> None:
     """Train SEED on pairs of clean and noisy embeddings. No speaker labels are learnt from.
 
-    The epoch with the lowest loss on held-out training speakers is kept.
+    The epoch with the lowest loss on held-out training speakers is kept. The curve is written after every epoch. A
+    training that was killed goes on with --resume, to the very same model and curve.
     """
     curve = curve or out.with_suffix(".curve.csv")
     if out.suffix != ".safetensors" or curve == out:
         raise click.UsageError("--out is a file named ….safetensors, and --curve another file")
+    if init and init.resolve() == out.resolve():
+        raise click.UsageError("--init is the model to write; give another --out")
 
-    import csv
-    import math
+    from contextlib import ExitStack, closing
 
     import torch
 
+    from pipeline.curve import Epoch, write_curve
     from pipeline.device import choose_device
-    from pipeline.files import check_output, replacing
+    from pipeline.errors import ConfigError
+    from pipeline.files import check_output
+    from pipeline.loggers import loggers
     from pipeline.manifest import read_manifest
     from pipeline.model import save_model
-    from pipeline.pace import Pace
+    from pipeline.saves import Saves
     from pipeline.store import EmbeddingStore
-    from pipeline.train import Epoch
     from pipeline.train import train as run
     from stages.previous import forget_saved
+    from stages.progress import training_progress
 
-    settings = load_params(params, {"seed": seed, "train.device": device})
+    changes = {"seed": seed, "train.device": device, "train.save_every": save_every, "train.log": list(log) or None}
+    settings = load_params(params, changes)
+    if not isinstance(out, Path) and (resume or settings.train.log):
+        raise ConfigError(f"{out}: --resume and train.log need a local --out, for they keep files beside the model.")
     check_output(out)
     check_output(curve)
     forget_saved(store.parent)
@@ -63,30 +94,37 @@ def train(
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
     where = choose_device(settings.train.device)
-    with progress_bar("training", settings.train.max_epochs) as advance:
+    with ExitStack() as stack:
+        saves, logs = None, []
+        if isinstance(out, Path):
+            saves = stack.enter_context(closing(Saves(out, settings.train.save_every, resume, _say)))
+            logs = stack.enter_context(loggers(settings.train.log, out.with_suffix(".log")))
+        tell, pace = stack.enter_context(training_progress(settings.train.max_epochs))
+        epochs: list[Epoch] = []
 
-        def show(epoch: Epoch) -> None:
-            advance(1 if epoch.epoch else 0)
+        def ended(epoch: Epoch) -> None:
+            epochs.append(epoch)
+            if isinstance(curve, Path):
+                write_curve(curve, epochs)
+            for logger in (*logs, tell):
+                logger(epoch)
 
-        def pace(now: Pace) -> None:
-            what = f"epoch {now.epoch}" if now.epoch else "first pass"
-            advance(0, f"training, {what}: {now.done / now.pairs:.0%}, {now.rate:,.0f} pairs/s")
-
-        trained = run(opened, settings.train, settings.seed, settings.enhance.timestep, speakers, where, show, pace)
-    best = trained.curve[trained.best_epoch]
-    summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
-    if trained.stopped:
-        summary["stopped"] = trained.stopped
-    save_model(out, trained.model, opened.encoder(), summary)
-    with replacing(curve) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("epoch", "train_loss", "validation_loss", "gradient_norm"))
-        for row in trained.curve:
-            cells = (row.train_loss, row.validation_loss, row.gradient_norm)
-            writer.writerow((row.epoch, *("" if math.isnan(value) else f"{value:.6f}" for value in cells)))
+        timestep = settings.enhance.timestep
+        trained = run(opened, settings.train, settings.seed, timestep, speakers, where, ended, pace, saves, init)
+        best = trained.curve[trained.best_epoch]
+        summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
+        if trained.stopped:
+            summary["stopped"] = trained.stopped
+        if trained.init_sha256:
+            summary["init_sha256"] = trained.init_sha256
+        save_model(out, trained.model, opened.encoder(), summary)
+        write_curve(curve, trained.curve)
+        if saves:
+            saves.remove()
+    before = "as given" if init else "untrained"
     click.echo(
         f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
-        f" (untrained {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
+        f" ({before} {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
     )
     if trained.stopped:
         click.echo(
@@ -94,3 +132,7 @@ def train(
             " set train.clip.",
             err=True,
         )
+
+
+def _say(line: str) -> None:
+    click.echo(f"  {line}", err=True)

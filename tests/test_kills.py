@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parent.parent
 VOICES, SHARD = 119, 2
 SHARDS = 60
-STOPPED = "seed: stopped. Run the same command again; an extraction goes on where it was."
+STOPPED = "seed: stopped. Run the same command again; an extraction goes on where it was, a training with --resume."
 SPEED = {"threads": 1.0, "processes": 2.5}
 """How long it takes until the first shard, roughly."""
 

@@ -1,0 +1,43 @@
+"""The curve of a training: a row an epoch."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from pipeline.files import replacing
+from pipeline.places import Place
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the training curve; epoch 0 is the network before its first step."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included, plus
+    `train.contrast` times the contrast."""
+    gradient_norm: float = math.nan
+    """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
+    learning_rate: float = math.nan
+    """Of the epoch's last step."""
+
+    def values(self) -> dict[str, float]:
+        """Return what was measured, by name; an epoch 0 has no more than a validation loss."""
+        measured = {name: value for name, value in asdict(self).items() if name != "epoch"}
+        return {name: value for name, value in measured.items() if not math.isnan(value)}
+
+
+def write_curve(path: Place, epochs: Sequence[Epoch]) -> None:
+    """Write the epochs so far as CSV, whole or not at all; what was not measured is empty."""
+    names = [field.name for field in fields(Epoch)][1:]
+    hidden = path.with_name(f".{path.name}.partial")  # always the same, for it is written often, and kills leave it
+    with replacing(path, hidden) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("epoch", *names))
+        for epoch in epochs:
+            measured = {name: f"{value:.6f}" for name, value in epoch.values().items()}
+            if "learning_rate" in measured:
+                measured["learning_rate"] = f"{epoch.learning_rate:.6g}"
+            writer.writerow((epoch.epoch, *(measured.get(name, "") for name in names)))
