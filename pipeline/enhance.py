@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.journal import write_store
-from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
+from pipeline.model import SeedModel, check_encoder, denoised_otherwise, load_model, refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import misfit
@@ -32,10 +32,12 @@ def enhance(
     seed: int = 0,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> int:
     """Write the enhanced copy of a store, row for row, and return the number of vectors enhanced.
 
-    Failed rows stay failed. The new store's attributes are the old one's and the model's checksum.
+    Failed rows stay failed. The new store's attributes are the old one's and the model's checksum. `warn` is told where
+    the model was trained on audio denoised otherwise than the store's.
 
     Raises:
         WeightsError: the model cannot be read.
@@ -51,6 +53,8 @@ def enhance(
     device = device or torch.device("cpu")
     loaded = load_model(model_path, device)
     check_encoder(loaded, store.attributes, model_path, store.path)
+    if (doubtful := denoised_otherwise(loaded, store.attributes)) and warn:
+        warn(f"{model_path}: {doubtful}")
     if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
             f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"

@@ -25,6 +25,8 @@ def enhance(
 
     Enhanced vectors are to be compared with vectors enhanced by the same model.
     """
+    from functools import partial
+
     from pipeline.device import choose_device
     from pipeline.diffusion.sampler import Sampling
     from pipeline.enhance import enhance as run
@@ -36,5 +38,7 @@ def enhance(
     opened = EmbeddingStore.open(store)
     with progress_bar("enhancing", None) as advance:
         how = Sampling(**settings.enhance.model_dump())
-        count = run(opened, model, out, how, settings.seed, choose_device(device), advance)
+        count = run(
+            opened, model, out, how, settings.seed, choose_device(device), advance, partial(click.echo, err=True)
+        )
     click.echo(f"{out}: {count:,} vectors enhanced")
