@@ -31,7 +31,7 @@ RATES: Mapping[str, tuple[int, float]] = {
 }
 """By family: length of an embedding, and crops that one core encodes a second (benchmarks/encoders.py, one thread)."""
 
-DENOISED = {"none": None, "rnnoise": 8.7}
+DENOISED = {"none": None, "rnnoise": 9.0}
 """Crops that one core denoises a second (benchmarks/denoise.py)."""
 
 MANIFEST, FILES, PUBLISHED, DEFINED = "manifest", "files", "published", "definition"
