@@ -31,4 +31,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots,dev]'
+	python -m pip install --quiet --constraint constraints.txt --no-deps "pyrnnoise; sys_platform == 'linux'"
 	touch $@

@@ -125,9 +125,10 @@ def _space(name: str, system: System, spaces: Mapping[str, Space]) -> tuple[Spac
         space.made_by()
     if system.ensemble is None:
         return space, None
-    raw = [each.name for each in spaces.values() if not each.enhanced]
+    raw = [each.name for each in spaces.values() if not each.enhanced and each.denoised == space.denoised]
     if not space.enhanced or not raw:
-        raise ConfigError(f"score.systems.{name}: ensemble takes enhanced vectors, and raw ones beside them.")
+        alike = f" of audio denoised by {space.denoised}" if space.denoised else ""
+        raise ConfigError(f"score.systems.{name}: ensemble takes enhanced vectors, and raw ones{alike} beside them.")
     return space, raw[0]
 
 

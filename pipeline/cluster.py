@@ -21,7 +21,9 @@ import torch
 
 from pipeline.augment.sources import SourcePool
 from pipeline.config import Params
+from pipeline.denoise import load_denoiser
 from pipeline.device import choose_device
+from pipeline.encoders.definition import Denoise
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError, PlaceError
 from pipeline.extract import Runner
@@ -46,6 +48,8 @@ class Spec:
     weights: str | None
     params: str
     """Parameters as JSON."""
+    denoise: Denoise | None = None
+    """In place of what the encoder's entry says."""
 
     def load(self) -> Job:
         """Read the lists and load the encoder.
@@ -57,7 +61,8 @@ class Spec:
         torch.set_num_threads(1)  # the workers are the threads; and sums in another order would show in the last bits
         utterances = read_manifest(self.manifest)
         sources = read_augment(self.augment, self.root) if self.augment else {}
-        definition = params.definition(self.encoder, self.weights)
+        definition = params.definition(self.encoder, self.weights, self.denoise)
+        denoiser = load_denoiser(definition.denoise)
         device = choose_device(params.extract.device)
         encoder = load_encoder(self.encoder, definition, device, params.extract.precision)
         pool = SourcePool(sources)
@@ -73,6 +78,7 @@ class Spec:
             extract.short_audio,
             extract.batch,
             extract.prefetch,
+            denoiser,
         )
 
 

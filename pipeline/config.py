@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.augment.recipe import Recipe, condition_recipe, training_recipe
 from pipeline.augment.steps import Steps, condition_steps
-from pipeline.encoders.definition import EncoderDefinition
+from pipeline.encoders.definition import Denoise, EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.systems import CohortUse, Column, System
 from pipeline.train_settings import DIFFUSED, Enhance, Train, misfit
@@ -163,10 +163,12 @@ class Params(Frozen):
             raise ValueError(f"enhance: {wrong}")
         return self
 
-    def definition(self, name: str, weights: str | None = None) -> EncoderDefinition:
-        """Return what an encoder's name stands for: its own entry, or the family of that name; `weights` win."""
+    def definition(self, name: str, weights: str | None = None, denoise: Denoise | None = None) -> EncoderDefinition:
+        """Return what an encoder's name stands for: its own entry, or the family of that name; what is given wins."""
         found = self.encoder.get(name) or EncoderDefinition(family=name)
-        return found.model_copy(update={"weights": weights, "sha256": None}) if weights else found
+        if weights:
+            found = found.model_copy(update={"weights": weights, "sha256": None})
+        return found.model_copy(update={"denoise": denoise}) if denoise else found
 
     def recipe(self, name: str) -> Recipe:
         """Return the recipe of a set: the training views, or one evaluation condition."""

@@ -12,7 +12,7 @@ from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import confidence
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.journal import write_store
-from pipeline.model import SeedModel, check_encoder, load_model, refuse_enhanced
+from pipeline.model import SeedModel, check_encoder, denoised_otherwise, load_model, refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import misfit
@@ -46,6 +46,7 @@ def enhance(
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
     domain: EmbeddingStore | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Done:
     """Write the enhanced copy of a store, row for row.
 
@@ -62,6 +63,7 @@ def enhance(
         device: where to enhance; the CPU if not given.
         progress: called with the number of vectors done.
         domain: raw embeddings of the kind of speech, best clean; `store` if not given.
+        warn: told where the model was trained on audio denoised otherwise than the store's.
 
     Raises:
         WeightsError: the model cannot be read.
@@ -77,6 +79,8 @@ def enhance(
     for each in (store, domain or store):
         refuse_enhanced(each)
         check_encoder(loaded, each.attributes, model_path, each.path)
+    if (doubtful := denoised_otherwise(loaded, store.attributes)) and warn:
+        warn(f"{model_path}: {doubtful}")
     if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
             f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"

@@ -86,6 +86,8 @@ def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str 
         },
         "manifest_sha256": manifest_sha256,
         "augment_sha256": augment_sha256,
+        # Only where there is one, so that stores without are what they always were.
+        **({"denoise": job.denoiser.name} if job.denoiser else {}),
     }
 
 

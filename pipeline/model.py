@@ -18,7 +18,7 @@ from pipeline.encoders.checkpoint import load_state
 from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
-from pipeline.store import SPACE, EmbeddingStore
+from pipeline.store import DENOISE, SPACE, EmbeddingStore
 from pipeline.train_settings import WATCHING, Network, Train
 from pipeline.validation import validated
 
@@ -173,3 +173,9 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
                 f"{store_path}: encoder {key} is {theirs!r}, but {model_path} was trained on {ours!r}."
                 " Train a model on this encoder."
             )
+
+
+def denoised_otherwise(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a store's audio was denoised otherwise than what the model was trained on; that is no error."""
+    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (model.encoder, attributes))
+    return f"trained on vectors of {ours}, applied to vectors of {theirs}" if ours != theirs else None

@@ -31,6 +31,9 @@ RATES: Mapping[str, tuple[int, float]] = {
 }
 """By family: length of an embedding, and crops that one core encodes a second (benchmarks/encoders.py, one thread)."""
 
+DENOISED = {"none": None, "rnnoise": 9.0}
+"""Crops that one core denoises a second (benchmarks/denoise.py)."""
+
 MANIFEST, FILES, PUBLISHED, DEFINED = "manifest", "files", "published", "definition"
 
 
@@ -124,6 +127,8 @@ def _extraction(params: Params, encoder: str, name: str, count: Count, rates: Ma
     definition = params.definition(encoder)
     dim, rate = RATES.get(definition.family, (None, None))
     dim = definition.dim or dim
+    if rate and (front := DENOISED[definition.denoise]):
+        rate = 1 / (1 / rate + 1 / front)
     speed = rates.get(encoder, rates.get(None, rate * max(1, params.extract.workers) if rate else None))
     seconds = count.seconds if recipe.crop is None else recipe.crop / SAMPLE_RATE
     crops = None if count.number is None else count.number * recipe.draws * len(recipe.views)

@@ -23,6 +23,7 @@ MADE_OF = (
     "recipe",
     "manifest_sha256",
     "augment_sha256",
+    "denoise",
     "enhanced_by_sha256",
     "timestep",
     "sampling",

@@ -18,6 +18,7 @@ from pipeline.audio import SAMPLE_RATE, read_audio
 from pipeline.augment.corrupt import dump_trace
 from pipeline.augment.recipe import Recipe, make_views
 from pipeline.augment.sources import SourcePool
+from pipeline.denoise import Denoiser
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
 from pipeline.files import sha256_of
@@ -44,6 +45,8 @@ class Job:
     """Utterances encoded together. What else is in a batch can show in the last bits; alone, a row is its own."""
     prefetch: int = 0
     """Threads that read and corrupt ahead of the encoder."""
+    denoiser: Denoiser | None = None
+    """What every crop goes through after it was corrupted."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def _prepare(job: Job, row: int) -> _Prepared:
     except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
         return _Prepared(row, [], [], str(error))
     draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
-    waves = [torch.from_numpy(view.wave) for views in draws for view in views]
+    made = [view.wave for views in draws for view in views]
+    try:
+        waves = [torch.from_numpy(job.denoiser(wave) if job.denoiser else wave) for wave in made]
+    except AudioError as error:
+        return _Prepared(row, [], [], f"{path}: {error}")
     return _Prepared(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.feed import prepared
 from pipeline.model import ModelFile, check_encoder, load_model
 from pipeline.places import Place
-from pipeline.store import SPACE, EmbeddingStore
+from pipeline.store import DENOISE, SPACE, EmbeddingStore
 
 Values = NDArray[np.float32]
 """Embeddings [N, crops, D]; NaN where an utterance failed."""
@@ -40,6 +40,11 @@ class Space:
         return self._first.utterances
 
     @property
+    def denoised(self) -> str | None:
+        """What the audio was denoised by, if it was."""
+        return self._first.attributes.get(DENOISE)
+
+    @property
     def enhanced(self) -> bool:
         """Whether a model made the vectors, rather than an encoder."""
         return bool(self._first.attributes.get("enhanced_by_sha256"))
@@ -59,11 +64,12 @@ class Space:
 
     def check_encoder_of(self, encoder: Mapping[str, Any], path: Place) -> None:
         """Raise StoreError unless an encoder's vectors, in the store at `path`, are what these were made from."""
-        for key in ("dim", *SPACE):
+        for key in ("dim", *SPACE, DENOISE):
             ours, theirs = self._first.attributes.get(key), encoder.get(key)
             if ours != theirs:
                 where = f"{path}: encoder {key} is {theirs!r}, but {ours!r} in {self._first.path}"
-                raise StoreError(f"{where}. Extract it with the same encoder.")
+                how = "denoised alike" if key == DENOISE else "with the same encoder"
+                raise StoreError(f"{where}. Extract it {how}.")
 
     def of_raw(self, values: Values) -> Values:
         """Return what raw embeddings [N, crops, D] are in this space."""
@@ -133,9 +139,10 @@ def _check_same_audio(other: Space | None, condition: str, store: EmbeddingStore
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
     """Raise StoreError unless the vectors of two stores live in one space."""
-    for key in ("dim", *SPACE, "enhanced_by_sha256", "timestep", "sampling"):
+    for key in ("dim", *SPACE, DENOISE, "enhanced_by_sha256", "timestep", "sampling"):
         if enrol.attributes.get(key) != test.attributes.get(key):
+            alike = "of audio denoised alike" if key == DENOISE else "both raw or both enhanced by one model"
             raise StoreError(
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"
-                f" {test.attributes.get(key)!r}. Score stores of one encoder, both raw or both enhanced by one model."
+                f" {test.attributes.get(key)!r}. Score stores of one encoder, {alike}."
             )

@@ -9,7 +9,7 @@ from pipeline.errors import OutputError, StoreError
 from pipeline.files import locked
 from pipeline.journal import STORE, journal_of
 from pipeline.places import ENTRY
-from pipeline.store import MISSING, OK, EmbeddingStore
+from pipeline.store import DENOISE, MISSING, OK, EmbeddingStore
 
 _JOURNAL = ".journal"
 
@@ -94,7 +94,8 @@ def _described(folder: Path) -> str:
         views = ", ".join(view["name"] for view in store.attributes["recipe"]["views"])
         done = int((store.status == OK).sum())
         kept = "" if (store.status == MISSING).any() else ", finished: kept until DVC has it in its cache"
-        return f"{done:,} of {len(store.utterances):,} utterances, {store.attributes['encoder']}, {views}{kept}"
+        encoder = ", ".join(filter(None, (store.attributes["encoder"], store.attributes.get(DENOISE))))
+        return f"{done:,} of {len(store.utterances):,} utterances, {encoder}, {views}{kept}"
     except (StoreError, KeyError, TypeError):
         return "nothing of use"
 

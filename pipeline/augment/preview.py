@@ -14,7 +14,7 @@ from pipeline.errors import AudioError, ConfigError, StoreError, UnknownUtteranc
 from pipeline.files import replacing, sha256_of
 from pipeline.manifest import Utterance
 from pipeline.places import Place
-from pipeline.store import EmbeddingStore
+from pipeline.store import DENOISE, EmbeddingStore
 
 _UNITS = {"snr": " dB SNR", "percent": " % of the samples", "kbit": " kbit/s", "quality": " of 10"}
 
@@ -64,9 +64,16 @@ def make_preview(
     return views[draw][0]
 
 
-def check_trace(store: Place, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace) -> None:
-    """Raise StoreError unless a store says the same of a view as `trace` does."""
+def check_trace(
+    store: Place, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace, denoised: str | None = None
+) -> None:
+    """Raise StoreError unless a store says the same of a view as `trace` does, and of what it was `denoised` by."""
     opened = EmbeddingStore.open(store)
+    if (theirs := opened.attributes.get(DENOISE)) != denoised:
+        raise StoreError(
+            f"{store}: its audio was denoised by {theirs or 'nothing'}, here by {denoised or 'nothing'}. Give --denoise"
+            " as for the extraction."
+        )
     if utterance not in opened.utterances:
         raise StoreError(f"{store}: does not hold {utterance}. Give the store of this manifest.")
     stored = opened.trace(opened.utterances.index(utterance))

@@ -49,6 +49,9 @@ class LogMelInput(Frozen):
     layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
 
 
+Denoise = Literal["none", "rnnoise"]
+"""What a wave goes through in front of the encoder, see `pipeline.denoise`."""
+
 Input = Annotated[WaveformInput | KaldiFbankInput | LogMelInput, Field(discriminator="kind")]
 
 
@@ -66,3 +69,5 @@ class EncoderDefinition(Frozen):
     """For torchscript and onnx: what the file takes."""
     min_samples: int | None = Field(None, ge=1)
     """For torchscript and onnx: the shortest wave it can encode, samples at 16 kHz; shorter ones are repeated."""
+    denoise: Denoise = "none"
+    """What every crop goes through in an extraction, after it was corrupted."""
