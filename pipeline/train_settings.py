@@ -62,7 +62,7 @@ class Train(Frozen):
     max_epochs: int = Field(30, ge=0)
     patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
-    strength: float = Field(0.4, ge=0, le=1)
+    strength: float = Field(1.0, ge=0, le=1)
     memory: float = Field(8.0, gt=0)
     threads: int = Field(2, ge=1)
     device: str = "auto"
