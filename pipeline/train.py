@@ -40,6 +40,8 @@ class Epoch:
     """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included."""
     gradient_norm: float = math.nan
     """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
+    gradient_peak: float = math.nan
+    """The greatest of them."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def optimise(
                 rate.step()
                 ema.update_parameters(network)
         held = validation_loss(model, ema.module, feed.validation, timestep)
-        now = Epoch(epoch, float(torch.stack(losses).mean()), held, float(torch.stack(norms).mean()))
+        lengths = torch.stack(norms)
+        now = Epoch(epoch, float(torch.stack(losses).mean()), held, float(lengths.mean()), float(lengths.max()))
         if not all(map(math.isfinite, (now.train_loss, now.validation_loss, now.gradient_norm))):
             stopped = (
                 f"in epoch {epoch} the loss is {now.train_loss:g}, the gradient's norm {now.gradient_norm:g}, and the"
