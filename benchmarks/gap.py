@@ -33,6 +33,7 @@ MARKER = "<!-- Figures from here on: python -m benchmarks.gap -->"
 @click.option("--condition", "conditions", multiple=True, default=("noise5", "reverb", "music5"), show_default=True)
 @click.option("--others", default=36, show_default=True, help="Training speakers beside those held out.")
 @click.option("--utterances", "limits", multiple=True, help="ENCODER=NUMBER of each speaker in trainings at one SNR.")
+@click.option("--longer", type=int, help="As `seed analyze gap` has it.")
 @click.option("--page", type=click.Path(path_type=Path), default="docs/limits.md", show_default=True)
 @click.option("--workers", default=2, show_default=True)
 def main(
@@ -40,6 +41,7 @@ def main(
     conditions: tuple[str, ...],
     others: int,
     limits: tuple[str, ...],
+    longer: int | None,
     page: Path,
     workers: int,
 ) -> None:
@@ -58,6 +60,7 @@ def main(
             goal = MORE / encoder / f"test/{condition}.zarr"
             extract(encoder, condition, Path("data/manifests/clean.csv"), goal, workers)
     chosen = [part for encoder in encoders for part in ("--encoder", encoder)]
+    chosen += ["--longer", str(longer)] if longer else []
     seed("analyze", "gap", "--more", MORE, "--out", OUT, *chosen)
     publish(page)
 

@@ -68,6 +68,12 @@ def analyze() -> None:
     help="Of the trainings at one SNR, repeatable.",
 )
 @click.option(
+    "--longer",
+    type=click.IntRange(1),
+    help="How many times as many epochs these have as the parameter file says.  [default: as make up for a store of"
+    " fewer pairs than the training store]",
+)
+@click.option(
     "--out",
     type=NEW,
     default="results/gap",
@@ -86,6 +92,7 @@ def gap(
     snr_width: float,
     max_trials: int,
     seeds: tuple[int, ...],
+    longer: int | None,
     out: Path,
     params: Path | None,
 ) -> None:
@@ -101,7 +108,7 @@ def gap(
     from pipeline.report.plots import HOW_TO, can_plot, write_svg
 
     settings = load_params(params, {"encoders": list(encoders) or None})
-    options, found = Options(bins, snr_width, max_trials, seeds), {}
+    options, found = Options(bins, snr_width, max_trials, seeds, longer), {}
     with progress_bar("analyze", None) as advance:
         for name in settings.encoders:
             places = Places(

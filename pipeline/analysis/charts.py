@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 
 from pipeline.analysis.gaps import CLEAN, ENHANCED, PREPARED, RAW
-from pipeline.analysis.limits import FIXED, HELD, SAME_SOUNDS, TEST, TRAINED, Findings
+from pipeline.analysis.limits import FIXED, HELD, SAME_SOUNDS, TEST, TRAIN, TRAINED, Findings
 from pipeline.analysis.page import mean_noisy
 from pipeline.analysis.transfer import MEAN
 from pipeline.gap import OTHER, SAME
@@ -63,7 +63,9 @@ def gap_chart(found: All) -> alt.FacetChart | None:
     rows: list[Row] = []
     for encoder, each in found.items():
         measured = [gap for gap in each.gaps if not np.isnan(gap.snr[0])]
-        chosen = [gap for gap in measured if gap.group == FIXED] or [gap for gap in measured if gap.group != TEST]
+        chosen = [gap for gap in measured if gap.group == FIXED] or [
+            gap for gap in measured if gap.group == TRAIN and gap.kind == "noise"
+        ]
         levels = {(gap.space, gap.kind): gap.quantiles[2] for gap in each.gaps if gap.kind in (SAME, OTHER)}
         for gap in chosen:
             values = zip(("p5", "p25", "p50", "p75", "p95"), gap.quantiles, strict=True)

@@ -22,7 +22,7 @@ from pipeline.model import check_encoder, refuse_enhanced
 from pipeline.sample import read_some, sample_rows
 from pipeline.spaces import Space, open_spaces
 from pipeline.store import OK, EmbeddingStore
-from pipeline.trials import Index
+from pipeline.trials import Index, all_pairs
 
 ROWS = 2048
 """Utterances that stand for a larger training store."""
@@ -72,6 +72,8 @@ class Options:
     """Of a condition."""
     seeds: Sequence[int]
     """Of the trainings at one SNR."""
+    longer: int | None = None
+    """How many times as many epochs these have as the parameters say; None: as make up for the smaller store."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Findings:
     """At one SNR each."""
     groups: list[transfer.Result]
     kept: list[transfer.Kept]
+    matched: list[tuple[str, str, Bin]]
+    """Sounds of training against others at the same gap: group, condition, and a range of gaps."""
 
 
 def analyse(
@@ -125,6 +129,7 @@ def analyse(
     fixed = places.more / "snr.zarr"
     snr_store = _like(EmbeddingStore.open(fixed), space, places.model) if fixed.exists() else None
     if snr_store:
+        total = len(stability.levels(snr_store, params.seed)) * len(options.seeds)
         chosen = sample_rows(snr_store.status == OK, ROWS, params.seed)
         gaps += of_crops(snr_store, chosen, FIXED, maps, options.width)
     step("gain by gap")
@@ -135,17 +140,18 @@ def analyse(
     for group in groups:
         made = transfer.measure(group, space.of_raw, options.max_trials, params.score.bootstrap, params.seed)
         results, drawn = results + made[0], drawn | made[1]
+    step("the same gap")
+    matched = _matched(groups, space, options, params)
     trained = []
     if snr_store:
         test = _test(tests, rows, utterances, ready, params, options, places.manifest)
-        total = len(stability.levels(snr_store, params.seed)) * len(options.seeds)
         done = iter(range(1, total + 1))
         step(f"training 0 of {total}")
         trained = stability.run_all(
-            *(snr_store, speakers, test, params, options.seeds, runs),
+            *(snr_store, speakers, test, params, options.seeds, options.longer or _ratio(train, snr_store), runs),
             lambda count: step(f"training {next(done)} of {total}"),
         )
-    return Findings(gaps, bins, turned, trained, results, transfer.kept(results, drawn, PAIRS))
+    return Findings(gaps, bins, turned, trained, results, transfer.kept(results, drawn, PAIRS), matched)
 
 
 def maps_of(space: Space) -> Maps:
@@ -172,6 +178,12 @@ def _like(store: EmbeddingStore, space: Space, model: Path) -> EmbeddingStore:
     refuse_enhanced(store)
     check_encoder(space.made_by(), store.attributes, model, store.path)
     return store
+
+
+def _ratio(large: EmbeddingStore, small: EmbeddingStore) -> int:
+    """Return how many times as many pairs one store holds as another, at least 1."""
+    pairs = [len(store.ok) * store.shape[1] for store in (large, small)]
+    return max(1, round(pairs[0] / max(1, pairs[1])))
 
 
 def _gains(
@@ -254,6 +266,33 @@ def _groups(
     stores = {each: tests[each] for each in ([CLEAN, *shared] if shared else tests)}
     groups.append(transfer.Group(TEST, _read(stores, rows), _labels(utterances, rows)))
     return groups
+
+
+def _matched(
+    groups: Sequence[transfer.Group], space: Space, options: Options, params: Params
+) -> list[tuple[str, str, Bin]]:
+    """Measure test speakers under sounds of training and under others, by gap: do sounds differ beyond that?"""
+    pair = [group for group in groups if group.name in (SAME_SOUNDS, TEST)]
+    if len(pair) < 2:
+        return []
+    found = []
+    for condition in pair[0].vectors.keys() - {CLEAN}:
+        sides = {group.name: transfer.sides(group, condition, space.of_raw) for group in pair}
+        gaps = {name: np.linalg.norm(raw[1] - raw[0], axis=1).astype(np.float64) for name, (raw, _) in sides.items()}
+        edges = quantile_edges(np.concatenate(list(gaps.values())), max(2, options.bins // 2))
+        for group in pair:
+            trials = all_pairs(list(group.speakers), options.max_trials, params.seed)
+            assert trials.target is not None  # speakers are known
+            numbers = np.unique(np.asarray(group.speakers), return_inverse=True)[1]
+            raw, seed = (cosine_scores(*both, trials) for both in sides[group.name])
+            who = numbers[trials.enrol], numbers[trials.test]
+            bins, _ = by_gap(
+                *(gaps[group.name][trials.test], edges, raw, seed, trials.target, who),
+                *(params.score.bootstrap, params.seed),
+            )
+            found += [(group.name, condition, one) for one in bins]
+    order = {name: place for place, name in enumerate(pair[0].vectors)}
+    return sorted(found, key=lambda row: (order[row[1]], row[2].low))
 
 
 def _stores(folder: Path, space: Space, model: Path) -> dict[str, EmbeddingStore]:

@@ -20,10 +20,11 @@ TRAININGS = (
     *("SNR, dB", "loss untrained", "best", "last", "best / untrained", "gradient, mean", "greatest"),
     *("held-out EER raw, %", "seed", "test clean EER, %", "test noisy EER, %"),
 )
+MATCHED = ("condition", "gap", "group", "targets", "EER raw, %", "EER seed, %", "gain, points", "change")
 
 
 def write_tables(found: All, out: Place) -> list[Place]:
-    """Write gaps.csv, gain.csv, turns.csv, transfer.csv, kept.csv and, where there were trainings, stability.csv."""
+    """Write a CSV file each of gaps, gain, turns, transfer, matched, kept and, of trainings, stability."""
     tables: dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]] = {
         "gaps": (gaps.COLUMNS, (row for name, each in found.items() for row in gaps.cells(name, each.gaps))),
         "gain": (gain.COLUMNS, _bins(found)),
@@ -32,6 +33,7 @@ def write_tables(found: All, out: Place) -> list[Place]:
             transfer.COLUMNS,
             (row for name, each in found.items() for row in transfer.cells(name, each.groups)),
         ),
+        "matched": (("encoder", "group", "condition", *gain.COLUMNS[2:]), _matched(found)),
         "kept": (transfer.KEPT_COLUMNS, _kept(found)),
     }
     trained = [row for each in found.values() for row in each.trainings]
@@ -95,6 +97,10 @@ def _relative_gap(each: Findings) -> str:
     return f"{min(noisy) / far:.0%} to {max(noisy) / far:.0%}" if far and noisy else ""
 
 
+def _change(one: gain.Bin) -> str:
+    return f"{-_share(one):+.0%}{'*' if one.p_value < 0.05 else ''}" if one.raw[0] else "–"
+
+
 def _share(one: gain.Bin) -> float:
     return one.gain[0] / one.raw[0] if one.raw[0] else np.nan
 
@@ -146,16 +152,15 @@ def _gain_tables(found: All) -> list[str]:
     for name, each in found.items():
         starts, stops = each.turns[RAW]
         lines += [
-            f"{name}: gap from which enhancement helps: {turn_text(starts)}; gap at which it stops to: {turn_text(stops)}.",
+            f"{name}. Gap from which enhancement helps: {turn_text(starts)}.",
+            f"Gap at which it stops to: {turn_text(stops)}.",
             "",
             *_header(["gap", "mean", "targets", "EER raw, %", "EER seed, %", "gain, points", "change"], numbers=6),
         ]
         for one in each.bins[RAW]:
             span = "0 (clean)" if one.high == 0 else f"{one.low:.3f} to {one.high:.3f}"
             figures = [_bracketed(values, 2) for values in (one.raw, one.seed, one.gain)]
-            mark = "*" if one.p_value < 0.05 else ""
-            change = f"{-_share(one):+.0%}{mark}" if one.raw[0] else "–"
-            lines.append(_row([span, f"{one.mean:.3f}", f"{one.targets:,}", *figures, change]))
+            lines.append(_row([span, f"{one.mean:.3f}", f"{one.targets:,}", *figures, _change(one)]))
         lines.append("")
     return [*lines, "`*`: p < 0.05, paired bootstrap over speakers, each row by itself."]
 
@@ -199,10 +204,17 @@ def _transfer_tables(found: All) -> list[str]:
             lines.append(_row([row.group, row.condition, str(row.speakers), gap, *figures]))
         lines += ["", *_header(["from", "to", "condition", "share of the reduction that is kept"], numbers=1)]
         measured = {row.group for row in each.groups}
-        for row in each.kept:
-            main = row.condition in ("reverb", transfer.MEAN) and (HELD not in measured or row.source != HELD_CROPS)
-            lines += [_row([row.source, row.goal, row.condition, _percent(row.share)])] if main else []
+        for part in each.kept:
+            if part.condition in ("reverb", transfer.MEAN) and (HELD not in measured or part.source != HELD_CROPS):
+                lines.append(_row([part.source, part.goal, part.condition, _percent(part.share)]))
         lines.append("")
+        if each.matched:
+            lines += ["At the same gap:", "", *_header(MATCHED, numbers=6)]
+            for group, condition, one in each.matched:
+                span = f"{one.low:.2f} to {one.high:.2f}"
+                figures = [_bracketed(values, 2) for values in (one.raw, one.seed, one.gain)]
+                lines.append(_row([condition, span, group, f"{one.targets:,}", *figures, _change(one)]))
+            lines.append("")
     return lines
 
 
@@ -210,9 +222,19 @@ def _bins(found: All) -> Iterable[Sequence[object]]:
     for name, each in found.items():
         for space, bins in each.bins.items():
             for one in bins:
-                figures = (*one.raw, *one.seed, *one.gain, one.p_value)
-                edges = (f"{value:.6f}" for value in (one.low, one.high, one.mean))
-                yield name, space, *edges, one.targets, one.nontargets, *(f"{value:.6f}" for value in figures)
+                yield name, space, *_cells(one)
+
+
+def _matched(found: All) -> Iterable[Sequence[object]]:
+    for name, each in found.items():
+        for group, condition, one in each.matched:
+            yield name, group, condition, *_cells(one)
+
+
+def _cells(one: gain.Bin) -> Iterable[object]:
+    figures = (*one.raw, *one.seed, *one.gain, one.p_value)
+    yield from (f"{value:.6f}" for value in (one.low, one.high, one.mean))
+    yield from (one.targets, one.nontargets, *(f"{value:.6f}" for value in figures))
 
 
 def _turns(found: All) -> Iterable[Sequence[object]]:

@@ -66,6 +66,7 @@ def run_all(
     test: Test,
     params: Params,
     seeds: Sequence[int],
+    longer: int,
     folder: Path,
     progress: Callable[[int], None] | None = None,
 ) -> list[Row]:
@@ -77,6 +78,7 @@ def run_all(
         test: to measure on.
         params: of training and enhancement.
         seeds: of weights, order, noise and of which speakers are held out.
+        longer: how many times as many epochs there are to be as the parameters say.
         folder: where a file a training is kept, by what it depends on.
         progress: called with 1 as each is done.
 
@@ -84,19 +86,28 @@ def run_all(
         TrainingError: see `levels`.
     """
     torch.set_num_threads(params.train.threads)
+    settings = lengthened(params, longer)
     rows = []
     for view, snr in levels(store, params.seed).items():
         for seed in seeds:
-            path = folder / f"{_key(store, test, params, view, seed)}.json"
+            path = folder / f"{_key(store, test, settings, view, seed)}.json"
             if path.exists():
                 row = json.loads(path.read_text(encoding="utf-8"))
             else:
-                row = run(store, speakers, test, params, view, seed)
+                row = run(store, speakers, test, settings, view, seed)
                 write_json(path, row)
             rows.append({"view": view, "snr": snr, "seed": seed} | row)
             if progress:
                 progress(1)
     return rows
+
+
+def lengthened(params: Params, times: int) -> Params:
+    """Return parameters of so many times as many epochs, so that a smaller store gets as many steps, all of them."""
+    train = params.train
+    epochs = times * train.max_epochs
+    more = {"max_epochs": epochs, "patience": max(1, epochs), "warmup": times * train.warmup}
+    return params.model_copy(update={"train": train.model_copy(update=more)})
 
 
 def run(

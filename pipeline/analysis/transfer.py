@@ -106,6 +106,15 @@ def measure(
     return results, drawn
 
 
+def sides(
+    group: Group, condition: str, to_seed: Callable[[Vectors], Vectors]
+) -> tuple[tuple[Vectors, Vectors], tuple[Vectors, Vectors]]:
+    """Return clean and corrupted unit vectors [N, D] of a group, raw and enhanced."""
+    both = group.vectors[CLEAN], group.vectors[condition]
+    raw, seed = (_units(values) for values in both), (_units(to_seed(values)) for values in both)
+    return (next(raw), next(raw)), (next(seed), next(seed))
+
+
 def kept(results: Sequence[Result], drawn: Drawn, pairs: Sequence[tuple[str, str]]) -> list[Kept]:
     """Return how much of the reduction of one group is there in another, for all conditions that both have.
 
