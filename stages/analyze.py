@@ -102,8 +102,9 @@ def gap(
     to help; trainings on noise of one SNR each; and what is left of the gain on other speakers and sounds. What has no
     stores is left out. Trainings that --out has already are not made again.
     """
+    from pipeline.analysis.files import write_tables
     from pipeline.analysis.limits import Options, Places, analyse
-    from pipeline.analysis.page import markdown, write_tables
+    from pipeline.analysis.page import markdown
     from pipeline.report import write_text
     from pipeline.report.plots import HOW_TO, can_plot, write_svg
 

@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 
 from pipeline.analysis.gaps import CLEAN, ENHANCED, PREPARED, RAW
-from pipeline.analysis.limits import FIXED, HELD, SAME_SOUNDS, TEST, TRAIN, TRAINED, Findings
+from pipeline.analysis.groups import FIXED, HELD, SAME_SOUNDS, TEST, TRAIN, TRAINED
+from pipeline.analysis.limits import Findings
 from pipeline.analysis.page import mean_noisy
 from pipeline.analysis.transfer import MEAN
 from pipeline.gap import OTHER, SAME

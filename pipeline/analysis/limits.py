@@ -11,35 +11,22 @@ from numpy.typing import NDArray
 from pipeline.analysis import stability, transfer
 from pipeline.analysis.gain import Bin, Turn, by_gap, quantile_edges, turns
 from pipeline.analysis.gaps import CLEAN, ENHANCED, PREPARED, RAW, Gap, Maps, of_crops, of_utterances, references
+from pipeline.analysis.groups import FIXED, PAIRS, TEST, TRAIN, groups_of, matched, raw_like
 from pipeline.bench import Utterances, utterances_of
-from pipeline.comparison import Vectors, cosine_scores, mean_units, unit_crops
+from pipeline.comparison import cosine_scores, mean_units, unit_crops
 from pipeline.config import Params
 from pipeline.errors import ConfigError, StoreError, TrialError
 from pipeline.evaluation import every_pair, usable
 from pipeline.feed import prepared
 from pipeline.manifest import read_manifest
-from pipeline.model import check_encoder, refuse_enhanced
-from pipeline.sample import read_some, sample_rows
+from pipeline.model import refuse_enhanced
+from pipeline.sample import sample_rows
 from pipeline.spaces import Space, open_spaces
 from pipeline.store import OK, EmbeddingStore
-from pipeline.trials import Index, all_pairs
+from pipeline.trials import Index
 
 ROWS = 2048
 """Utterances that stand for a larger training store."""
-
-TRAIN, HELD, TRAINED = "training crops", "held-out training speakers", "training speakers"
-SAME_SOUNDS, TEST = "test speakers, training sounds", "test speakers, other sounds"
-FIXED = "one SNR a view"
-HELD_CROPS = "held-out training speakers, crops"
-
-PAIRS = (
-    (TRAINED, HELD),
-    (HELD, SAME_SOUNDS),
-    (SAME_SOUNDS, TEST),
-    (HELD, TEST),
-    (HELD_CROPS, TEST),
-)
-"""Groups whose gains are compared, from and to."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ def analyse(
     found, lengths = of_utterances(tests, rows, TEST, maps, options.width)
     gaps += found + references(tests[CLEAN], rows, known, TEST, maps, params.seed)
     fixed = places.more / "snr.zarr"
-    snr_store = _like(EmbeddingStore.open(fixed), space, places.model) if fixed.exists() else None
+    snr_store = raw_like(EmbeddingStore.open(fixed), space, places.model) if fixed.exists() else None
     if snr_store:
         total = len(stability.levels(snr_store, params.seed)) * len(options.seeds)
         chosen = sample_rows(snr_store.status == OK, ROWS, params.seed)
@@ -135,13 +122,13 @@ def analyse(
     step("gain by gap")
     bins, turned = _gains(spaces, utterances, ready, lengths, maps, params, options, places.manifest)
     step("transfer")
-    groups = _groups(places, space, train, speakers, tests, rows, utterances, params)
+    groups = groups_of(places.more, places.model, space, train, speakers, tests, rows, utterances, params.seed)
     results, drawn = list[transfer.Result](), transfer.Drawn()
     for group in groups:
         made = transfer.measure(group, space.of_raw, options.max_trials, params.score.bootstrap, params.seed)
         results, drawn = results + made[0], drawn | made[1]
     step("the same gap")
-    matched = _matched(groups, space, options, params)
+    same_gap = matched(groups, space, options.bins // 2, options.max_trials, params.score.bootstrap, params.seed)
     trained = []
     if snr_store:
         test = _test(tests, rows, utterances, ready, params, options, places.manifest)
@@ -151,7 +138,7 @@ def analyse(
             *(snr_store, speakers, test, params, options.seeds, options.longer or _ratio(train, snr_store), runs),
             lambda count: step(f"training {next(done)} of {total}"),
         )
-    return Findings(gaps, bins, turned, trained, results, transfer.kept(results, drawn, PAIRS), matched)
+    return Findings(gaps, bins, turned, trained, results, transfer.kept(results, drawn, PAIRS), same_gap)
 
 
 def maps_of(space: Space) -> Maps:
@@ -170,13 +157,6 @@ def _training(places: Places, raw: Space) -> EmbeddingStore:
     raw.check_encoder_of(store.attributes, store.path)
     if store.shape[2] < 2 or len(store.ok) == 0:
         raise StoreError(f"{store.path}: has no corrupted views. Extract it as the set train.")
-    return store
-
-
-def _like(store: EmbeddingStore, space: Space, model: Path) -> EmbeddingStore:
-    """Return a raw store of the encoder that the model was trained on."""
-    refuse_enhanced(store)
-    check_encoder(space.made_by(), store.attributes, model, store.path)
     return store
 
 
@@ -226,102 +206,6 @@ def _gains(
         found[where] = bins
         turned[where] = turns([each.mean for each in bins], [each.gain[0] for each in bins], drawn)
     return found, turned
-
-
-def _groups(
-    places: Places,
-    space: Space,
-    train: EmbeddingStore,
-    speakers: Mapping[str, str | None],
-    tests: Mapping[str, EmbeddingStore],
-    rows: Index,
-    utterances: Utterances,
-    params: Params,
-) -> list[transfer.Group]:
-    """Return the groups that there are stores for, in the order in which they get less like training."""
-    groups = list[transfer.Group]()
-    held = stability.held_out(train, speakers, space.made_by().model.settings.validation, params.seed)
-    known = {row: speakers.get(train.utterances[row]) for row in train.ok}
-    seen, ours = (_stores(places.more / name, space, places.model) for name in ("train", "test"))
-    shared = [name for name in tests if name in seen and name in ours]  # the mean is to be over the same conditions
-    if None not in known.values() and len({known[row] for row in held}) > 1:
-        crops = read_some(train, held)
-        names = [str(view["name"]) for view in (train.attributes.get("recipe") or {}).get("views", [])]
-        names = [CLEAN, *(names or [f"view {n}" for n in range(train.shape[2])])[1:]]
-        by_view = {name: crops[:, :, view] for view, name in enumerate(names)}
-        groups.append(transfer.Group(HELD_CROPS, by_view, [str(known[row]) for row in held]))
-        unseen = {known[row] for row in held}
-        for name, wanted in ((TRAINED, False), (HELD, True)) if CLEAN in seen and shared else ():
-            stores = {each: seen[each] for each in (CLEAN, *shared)}
-            chosen = _usable(stores)
-            ids = next(iter(stores.values())).utterances
-            chosen = chosen[[(speakers.get(ids[row]) in unseen) == wanted for row in chosen]]
-            labels = [str(speakers.get(ids[row])) for row in chosen]
-            groups.append(transfer.Group(name, _read(stores, chosen), labels))
-    if ours and shared:
-        stores = {CLEAN: tests[CLEAN], **{each: ours[each] for each in shared}}
-        _same_utterances(stores)
-        chosen = np.intersect1d(rows, _usable(stores))
-        groups.append(transfer.Group(SAME_SOUNDS, _read(stores, chosen), _labels(utterances, chosen)))
-    stores = {each: tests[each] for each in ([CLEAN, *shared] if shared else tests)}
-    groups.append(transfer.Group(TEST, _read(stores, rows), _labels(utterances, rows)))
-    return groups
-
-
-def _matched(
-    groups: Sequence[transfer.Group], space: Space, options: Options, params: Params
-) -> list[tuple[str, str, Bin]]:
-    """Measure test speakers under sounds of training and under others, by gap: do sounds differ beyond that?"""
-    pair = [group for group in groups if group.name in (SAME_SOUNDS, TEST)]
-    if len(pair) < 2:
-        return []
-    found = []
-    for condition in pair[0].vectors.keys() - {CLEAN}:
-        sides = {group.name: transfer.sides(group, condition, space.of_raw) for group in pair}
-        gaps = {name: np.linalg.norm(raw[1] - raw[0], axis=1).astype(np.float64) for name, (raw, _) in sides.items()}
-        edges = quantile_edges(np.concatenate(list(gaps.values())), max(2, options.bins // 2))
-        for group in pair:
-            trials = all_pairs(list(group.speakers), options.max_trials, params.seed)
-            assert trials.target is not None  # speakers are known
-            numbers = np.unique(np.asarray(group.speakers), return_inverse=True)[1]
-            raw, seed = (cosine_scores(*both, trials) for both in sides[group.name])
-            who = numbers[trials.enrol], numbers[trials.test]
-            bins, _ = by_gap(
-                *(gaps[group.name][trials.test], edges, raw, seed, trials.target, who),
-                *(params.score.bootstrap, params.seed),
-            )
-            found += [(group.name, condition, one) for one in bins]
-    order = {name: place for place, name in enumerate(pair[0].vectors)}
-    return sorted(found, key=lambda row: (order[row[1]], row[2].low))
-
-
-def _stores(folder: Path, space: Space, model: Path) -> dict[str, EmbeddingStore]:
-    """Open the raw stores of a folder, by condition; none if it is not there."""
-    stores = {path.stem: EmbeddingStore.open(path) for path in sorted(folder.glob("*.zarr"))}
-    for store in stores.values():
-        _like(store, space, model)
-    if stores:
-        _same_utterances(stores)
-    return stores
-
-
-def _same_utterances(stores: Mapping[str, EmbeddingStore]) -> None:
-    first, *others = stores.values()
-    for store in others:
-        if store.utterances != first.utterances:
-            raise StoreError(f"{store.path} and {first.path} hold other utterances. Extract both from one manifest.")
-
-
-def _usable(stores: Mapping[str, EmbeddingStore]) -> Index:
-    return np.flatnonzero(np.all([store.status == OK for store in stores.values()], axis=0))
-
-
-def _read(stores: Mapping[str, EmbeddingStore], rows: Index) -> dict[str, Vectors]:
-    return {name: read_some(store, rows)[:, :, 0] for name, store in stores.items()}
-
-
-def _labels(utterances: Utterances, rows: Index) -> list[str]:
-    return [str(utterances.speakers[row]) for row in rows]
 
 
 def _test(

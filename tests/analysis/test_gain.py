@@ -80,8 +80,8 @@ def test_a_line_turns_where_it_crosses_nothing() -> None:
 
 
 def test_a_gain_that_never_ends_has_no_turn() -> None:
-    starts, stops = turns([0.0, 1.0], [1.0, 2.0], np.array([[1.0, 2.0]] * 39 + [[1.0, -1.0]]))
+    starts, stops = turns([0.0, 1.0], [1.0, 2.0], np.array([[1.0, 2.0]] * 37 + [[1.0, -1.0]] * 3))
     assert (starts.value, starts.low, starts.high, starts.share) == (-np.inf, -np.inf, -np.inf, 0)
-    assert (stops.value, stops.low, stops.share) == (np.inf, 0.5, 1 / 40)
+    assert (stops.value, stops.low, stops.share) == (np.inf, 0.5, 3 / 40)
     starts, stops = turns([0.0, 1.0], [-1.0, 0.0], np.array([[-1.0, -1.0]]))
     assert (starts.value, stops.value) == (np.inf, -np.inf)

@@ -8,7 +8,7 @@ from pipeline.analysis.transfer import Group, kept, measure, sides
 from pipeline.metrics import compare
 from pipeline.trials import all_pairs
 
-SPEAKERS = [f"s{row // 4}" for row in range(48)]
+SPEAKERS = [f"s{row // 4:02}" for row in range(48)]
 CENTRES = np.repeat(np.random.default_rng(0).standard_normal((12, 1, 8)), 4, axis=0)
 
 
