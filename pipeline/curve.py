@@ -22,6 +22,8 @@ class Epoch:
     """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
     learning_rate: float = math.nan
     """Of the epoch's last step."""
+    gradient_peak: float = math.nan
+    """The greatest length of the gradient in the epoch."""
 
     def values(self) -> dict[str, float]:
         """Return what was measured, by name; an epoch 0 has no more than a validation loss."""

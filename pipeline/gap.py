@@ -54,7 +54,7 @@ def distances(
     """
     first = next(iter(stores.values()))
     rows = sample_rows(np.all([store.status == OK for store in stores.values()], axis=0), ROWS, seed)
-    pairs = _pairs([speakers.get(first.utterances[row]) for row in rows], seed)
+    pairs = pairs_of([speakers.get(first.utterances[row]) for row in rows], seed)
     found: list[Distance] = []
     for system in dict.fromkeys(name for _, name in stores):
         at_rest = read_vectors(stores[clean, system], rows)
@@ -71,7 +71,7 @@ def cells(found: list[Distance]) -> Iterator[tuple[str, ...]]:
     return ((*row[:4], *(f"{value:.6f}" for value in row.quantiles)) for row in found)
 
 
-def _pairs(speakers: list[str | None], seed: int) -> dict[str, tuple[Index, Index]]:
+def pairs_of(speakers: list[str | None], seed: int) -> dict[str, tuple[Index, Index]]:
     """Return pairs of positions of the same speaker and of different ones, each position about once on the left."""
     known = np.array([number for number, name in enumerate(speakers) if name is not None], dtype=np.int64)
     names = np.array([speakers[number] for number in known], dtype=str)

@@ -23,13 +23,21 @@ def read_vectors(store: EmbeddingStore, rows: Index) -> Vectors:
     Raises:
         StoreError: a shard that they lie in is damaged.
     """
+    return mean_units(unit_crops(read_some(store, rows)[:, :, 0]))
+
+
+def read_some(store: EmbeddingStore, rows: Index) -> Vectors:
+    """Return the embeddings [rows, draw, view, D] of some rows (rising), reading little more than these.
+
+    Raises:
+        StoreError: a shard that they lie in is damaged.
+    """
     if len(rows) == 0:
-        return np.empty((0, store.dim), dtype=np.float32)
+        return np.empty((0, *store.shape[1:]), dtype=np.float32)
     blocks = rows // CHUNK_ROWS
     runs = np.split(rows, np.flatnonzero(np.diff(blocks) > 1) + 1)  # neighbouring blocks are read together
     parts = []
     for run in runs:
         start = int(run[0]) // CHUNK_ROWS * CHUNK_ROWS
-        values = store.read_rows(range(start, int(run[-1]) + 1))
-        parts.append(mean_units(unit_crops(values[run - start][:, :, 0])))
+        parts.append(store.read_rows(range(start, int(run[-1]) + 1))[run - start])
     return np.concatenate(parts)

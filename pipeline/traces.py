@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.errors import PlaceError, StoreError, one_line
@@ -46,3 +47,18 @@ def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, An
     if traces is None:
         raise StoreError(f"{store}: holds no trace of {utterance}, which failed, or whose vectors are enhanced ones.")
     return traces
+
+
+def read_traces(store: Place, rows: NDArray[np.int64]) -> NDArray[np.object_] | None:
+    """Return the traces [rows, draw, view] of some rows as JSON, empty for failed ones; None if the store has none.
+
+    Raises:
+        StoreError: they are damaged.
+    """
+    try:
+        array = open_group(store, "r").get(NAME)
+        return np.asarray(array.oindex[rows]).astype(object) if isinstance(array, zarr.Array) else None
+    except PlaceError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{store}: corrupt embedding store ({one_line(error)}). Extract it again.") from error

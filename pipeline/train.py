@@ -190,7 +190,7 @@ def optimise(
             )
             break
         used = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
-        state.end_epoch(Epoch(epoch, losses, held, norms, used))
+        state.end_epoch(Epoch(epoch, losses, held, norms, used, float(torch.stack(state.norms).max())))
         if progress:
             progress(state.curve[-1])
     if stopped and state.best.epoch == 0:

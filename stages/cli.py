@@ -36,6 +36,7 @@ COMMANDS = {
     "metrics": "Measure scores from elsewhere.",
     "compare": "Compare two systems by their scores of the same trials.",
     "report": "Put the error rates of all encoders into one table.",
+    "analyze": "Find where enhancement stops to help, and why.",
     "store": "Check an embedding store.",
     "export": "Write a store's vectors to a file for other tools.",
     "clean": "Remove what stopped extractions have left.",

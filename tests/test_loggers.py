@@ -12,7 +12,7 @@ from stages.cli import main
 from tests.test_resume import command
 from tests.test_train import make_store
 
-VALUES = ("train_loss", "validation_loss", "gradient_norm", "learning_rate")
+VALUES = ("train_loss", "validation_loss", "gradient_norm", "learning_rate", "gradient_peak")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_tensorboard_holds_the_curve_of_the_last_training_alone(folder: Path) ->
     events = EventAccumulator(str(folder / "m.log/tensorboard")).Reload()
     curve = curve_of(folder / "m.curve.csv")
     assert sorted(events.Tags()["scalars"]) == sorted(curve) == sorted(VALUES)
-    assert [len(curve[name]) for name in VALUES] == [3, 4, 3, 3]
+    assert [len(curve[name]) for name in VALUES] == [3, 4, 3, 3, 3]
     for name in VALUES:
         assert close([(event.step, event.value) for event in events.Scalars(name)], curve[name])
 
