@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.comparison import cosine_scores, mean_units, unit_crops
+from pipeline.comparison import mean_units, unit_crops
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhanced
@@ -130,7 +130,7 @@ def _crop_eers(crops: Crops, trials: Trials) -> tuple[float, float]:
     eers = []
     for view in range(views):
         tested = unit_crops(crops[:, :, view])
-        scores = [cosine_scores(enrolled, tested[:, draw], trials) for draw in range(count)]
+        scores = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(count)]
         eers.append(100 * eer(roc_of(np.concatenate(scores), targets)))
     return eers[0], float(np.mean(eers[1:])) if eers[1:] else float("nan")
 
