@@ -31,8 +31,6 @@ TRIALS = 200_000
 """Of each crop, at most."""
 STEPS = 0.05
 """Between the strengths that are tried."""
-SUFFICIENT = 0.95
-"""Of the fall of the clean EER, what is enough."""
 UNTOLD = 0.4
 """The strength where speakers are not known."""
 
@@ -56,14 +54,13 @@ def settle(
         seed: of what is looked at, where that is not all.
     """
     rng = np.random.default_rng(seed)
-    seen, rows = _some(store, store.ok[~held], rng, model)
-    unseen, others = _some(store, store.ok[held], rng, model)
+    seen, _ = _some(store, store.ok[~held], rng, model)
+    unseen, rows = _some(store, store.ok[held], rng, model)
     mean, matrix = domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
-    labels = [speakers.get(store.utterances[row]) for row in rows + others]
-    clean = np.concatenate([seen, unseen])[:, :, :1]
-    model.strength.fill_(strength(model, clean, labels, timestep, model.settings.strength, seed))
+    labels = [speakers.get(store.utterances[row]) for row in rows]
+    model.strength.fill_(strength(model, unseen, labels, timestep, model.settings.strength, seed))
 
 
 def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -86,26 +83,20 @@ def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDAr
 def strength(
     model: SeedModel, crops: Crops, speakers: Sequence[str | None], timestep: int, most: float, seed: int
 ) -> float:
-    """Return how far to go, by the EER among clean crops [N, draws, 1, D] of speakers: what noise does is not asked.
+    """Return how far to go, by crops [N, draws, views, D] of held-out speakers.
 
-    On the way to the enhanced vectors it falls, and often rises again, while noise goes on to matter less. The least
-    strength up to `most` that has 95 % of the fall is taken, for what lies beyond is gained on speech like that of the
-    training, and lost on other speech. Where nothing falls, it is the most that raises nothing. Where speakers are not
-    known, or are too few for trials, nobody can tell, and it is 0.4.
+    That is where their noisy EER is lowest, among the strengths up to `most` that do not raise their clean EER. Where
+    speakers are not known, or are too few for trials, nobody can tell, and it is 0.4.
     """
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
     whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(timestep)))
-    shares = np.linspace(0, most, 1 + max(1, round(most / STEPS)))
     found = []
-    for share in shares:
+    for share in np.linspace(0, most, 1 + max(1, round(most / STEPS))):
         eers = crop_eers(between(raw, whole, float(share)).numpy().reshape(crops.shape), speakers, seed)
         if eers is None:
             return min(most, UNTOLD)
-        found.append(eers[0])
-    fall = found[0] - min(found)
-    if fall > 0:
-        return float(shares[np.argmax(np.array(found) <= found[0] - SUFFICIENT * fall)])
-    return float(shares[np.flatnonzero(np.array(found) <= found[0])[-1]])
+        found.append((eers[1], float(share), eers[0]))
+    return min(each for each in found if each[2] <= found[0][2])[1]
 
 
 def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[float, float] | None:
@@ -132,7 +123,7 @@ def _crop_eers(crops: Crops, trials: Trials) -> tuple[float, float]:
         tested = unit_crops(crops[:, :, view])
         scores = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(count)]
         eers.append(100 * eer(roc_of(np.concatenate(scores), targets)))
-    return eers[0], float(np.mean(eers[1:])) if eers[1:] else float("nan")
+    return eers[0], float(np.mean(eers[1:]))
 
 
 def _some(

@@ -64,34 +64,31 @@ def test_the_domain_is_mahalanobis_distance_in_medians_of_the_held_out() -> None
     np.testing.assert_allclose(found, far / np.median(far), rtol=1e-3)
 
 
-def test_the_strength_is_the_least_that_has_nearly_all_of_the_fall_on_clean_speech() -> None:
-    model, speakers = SeedModel(DIM, SETTINGS), names()
-    values = crops(noise=0.0)
-    values[..., 0] += 3 * np.random.default_rng(5).standard_normal(values.shape[:-1])  # which says nothing of who it is
-    clean = values[:, :, :1]
-    model.matrix[0, 0] = 0.1
-    raw, eers = torch.from_numpy(clean.reshape(-1, DIM)), {}
+def test_the_strength_is_where_noise_is_least_among_those_that_keep_clean_speech() -> None:
+    model, values, speakers = SeedModel(DIM, SETTINGS), crops(noise=3.0), names()
+    model.matrix[0, 0] = 0.1  # which takes the noise away
+    raw = torch.from_numpy(values.reshape(-1, DIM))
     with torch.no_grad():
         whole = model(raw, Sampling(50))
+    eers = {}
     for share in np.linspace(0, 1, 21):
-        found = crop_eers(between(raw, whole, float(share)).numpy().reshape(clean.shape), speakers, 0)
+        found = crop_eers(between(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
         assert found
-        eers[float(share)] = found[0]
-    assert min(eers.values()) < 0.7 * eers[0.0]
-    chosen = strength(model, clean, speakers, 50, 1.0, 0)
-    enough = eers[0.0] - 0.95 * (eers[0.0] - min(eers.values()))
-    assert chosen == min(share for share, value in eers.items() if value <= enough)
-    assert strength(model, clean, speakers, 50, 0.1, 0) <= 0.1
+        eers[float(share)] = found
+    kept = [share for share, (clean, _) in eers.items() if clean <= eers[0.0][0]]
+    assert strength(model, values, speakers, 50, 1.0, 0) == min(kept, key=lambda share: (eers[share][1], share))
+    assert min(noisy for _, noisy in eers.values()) < 0.7 * eers[0.0][1]
+    assert strength(model, values, speakers, 50, 0.1, 0) <= 0.1
 
 
-def test_the_strength_is_none_where_it_harms_and_all_where_it_changes_nothing() -> None:
-    model, clean, speakers = SeedModel(DIM, SETTINGS), crops()[:, :, :1], names()
-    assert strength(model, clean, speakers, 50, 1.0, 0) == 1  # the same vectors
-    model.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))
-    assert strength(model, clean, speakers, 50, 1.0, 0) <= 0.1
+def test_the_strength_is_none_where_it_helps_nobody() -> None:
+    model, values, speakers = SeedModel(DIM, SETTINGS), crops(noise=3.0), names()
+    assert strength(model, values, speakers, 50, 1.0, 0) == 0  # the same vectors
+    model.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))  # the noise alone
+    assert strength(model, values, speakers, 50, 1.0, 0) == 0
     for labels in ([None] * len(speakers), ["one"] * len(speakers)):  # nobody can tell
-        assert strength(model, clean, labels, 50, 1.0, 0) == 0.4
-        assert strength(model, clean, labels, 50, 0.3, 0) == 0.3
+        assert strength(model, values, labels, 50, 1.0, 0) == 0.4
+        assert strength(model, values, labels, 50, 0.3, 0) == 0.3
 
 
 def test_eers_of_crops_against_a_plain_loop() -> None:
