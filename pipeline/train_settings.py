@@ -83,8 +83,6 @@ class Train(Frozen):
             raise ValueError("max_timestep must be below timesteps")
         if self.objective == "gap" and self.scale == "sampling":
             raise ValueError("objective gap compares lengths, which must be one in training, too; set scale to both")
-        if 0 < self.max_epochs < self.warmup:
-            raise ValueError("warmup must end before max_epochs does")
         return self
 
 

@@ -90,7 +90,7 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
         ("train: {noisy_views: 0}\n", "train.noisy_views: must be null, a number from 1 up, or"),
         ("train: {noisy_views: []}\n", "train.noisy_views: must be null, a number from 1 up, or"),
         ("train: {noisy_views: noise}\n", "train.noisy_views: must be null, a number from 1 up, or"),
-        ("train: {warmup: 70}\n", "warmup must end before max_epochs"),
+        ("train: {warmup: -1}\n", "train.warmup: "),
         ("enhance: {timestep: 9, steps: 11}\n", "11 steps do not fit below timestep 9"),
         ("enhance: {eta: 0.5}\n", "eta needs noise"),
         ("- a\n", "must be a mapping"),

@@ -198,7 +198,7 @@ def test_a_process_killed_at_random_moments_goes_on_to_the_same_files(tmp_path: 
         kills, met = kills + 1, met + state.exists()
         if (tmp_path / "m.curve.csv").exists():
             rows = list(csv.reader((tmp_path / "m.curve.csv").open()))
-            assert {len(row) for row in rows} == {5}
+            assert {len(row) for row in rows} == {6}
             assert [row[0] for row in rows[1:]] == [str(epoch) for epoch in range(len(rows) - 1)]
         assert not (tmp_path / "m.safetensors").exists()
     assert met > 5
