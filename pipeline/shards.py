@@ -74,9 +74,14 @@ class _Prepared:
 
 
 def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -> Shard:
-    """Encode and write one whole shard, but for the rows that it or an earlier store holds already."""
+    """Encode and write one whole shard, but for the rows that it or an earlier store holds already.
+
+    A whole one stays untouched: a worker that dies before it could tell of a shard leaves it to another.
+    """
     held, status = writer.read(rows)
     todo = [row for row in rows if status[row - rows.start] != OK]
+    if not todo:
+        return Shard(rows, [], 0, 0, 0.0)
     prints = {row: found for row in todo if (found := fingerprint(job.manifest[row], job.root)) is not None}
     for row, found in prints.items():
         held.fingerprints[row - rows.start] = np.frombuffer(found, np.uint8)
