@@ -26,11 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed, prepared
+from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed
 from pipeline.journal import StoreWriter
 from pipeline.manifest import read_manifest
 from pipeline.model import SeedModel
 from pipeline.pace import Pace
+from pipeline.pairs import prepared
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train import hold_out, optimise, train, validation_loss
 from pipeline.train_settings import Train

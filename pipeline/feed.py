@@ -1,7 +1,6 @@
 """Feeds of training pairs: from memory where a store fits into it, else streamed from its shards in a shuffled order.
 
-A pair is one crop of an utterance under the views that are used [views, D], the clean one first; prepared pairs are as
-the network sees them.
+A pair is one crop of an utterance, see `pipeline.pairs`; prepared pairs are as the network sees them.
 """
 
 import math
@@ -19,13 +18,10 @@ from pipeline.ahead import ahead
 from pipeline.errors import ConfigError
 from pipeline.model import SeedModel
 from pipeline.pace import Watch, watched
+from pipeline.pairs import Pairs, pairs_of, prepared, vectors_in
 from pipeline.precondition import Moments, fit_preconditioner
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Train
-from pipeline.views import chosen_views
-
-Pairs = NDArray[np.float32]
-"""Embeddings [P, views, D]."""
 
 GB = 10**9
 
@@ -91,7 +87,8 @@ def open_feed(
         ConfigError: `train.memory` is too small to stream the store.
         TrainingError: it does not have the noisy views that are asked for.
     """
-    if IN_MEMORY * 4 * math.prod(store.shape) <= model.settings.memory * GB:
+    rows, draws, _, dim = store.shape
+    if IN_MEMORY * 4 * rows * draws * _width(store, model.settings) * dim <= model.settings.memory * GB:
         return MemoryFeed.of(store, held, model, fit)
     return StreamFeed(store, held, model, rng, watch, fit)
 
@@ -108,8 +105,8 @@ class MemoryFeed:
     @classmethod
     def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel, fit: bool = True) -> "MemoryFeed":
         """Read a store, and fit the model's preconditioner, if `fit`."""
-        values = store.read()[:, :, chosen_views(store, model.settings.noisy_views)]
-        pairs, validation = (_pairs(values[store.ok[chosen]]) for chosen in (~held, held))
+        values = store.read()
+        pairs, validation = (pairs_of(values[store.ok[chosen]], store, model.settings) for chosen in (~held, held))
         del values
         if fit:
             _set(model, *fit_preconditioner(model.settings.network.precondition, pairs[:, 0], pairs[:, 1:]))
@@ -138,9 +135,9 @@ class Budget:
         Raises:
             ConfigError: it is too small.
         """
-        rows, draws, views, dim = store.shape
+        rows, draws, _, dim = store.shape
         vectors = USED * settings.memory * GB - PER_UTTERANCE * rows
-        free = math.floor(vectors / (4 * views * dim)) - _in_flight(store, settings)
+        free = math.floor(vectors / (4 * _width(store, settings) * dim)) - _in_flight(store, settings)
         validation = max(1, min(held, math.floor(VALIDATION_SHARE * free) // draws))
         buffer = free - validation * draws
         least = _least_buffer(store, settings)
@@ -154,9 +151,9 @@ class Budget:
 
 def needed(store: EmbeddingStore, settings: Train) -> int:
     """Return the bytes that it takes at least to stream a store."""
-    rows, draws, views, dim = store.shape
+    rows, draws, _, dim = store.shape
     free = math.ceil((_least_buffer(store, settings) + draws) / (1 - VALIDATION_SHARE))
-    vectors = 4 * views * dim * (free + _in_flight(store, settings))
+    vectors = 4 * _width(store, settings) * dim * (free + _in_flight(store, settings))
     return math.ceil((vectors + PER_UTTERANCE * rows) / USED)
 
 
@@ -174,8 +171,7 @@ class StreamFeed:
     ) -> None:
         """Pass over the store once: fit the preconditioner, if `fit`, and keep the validation pairs."""
         self._store, self._model, draws = store, model, store.shape[1]
-        self._views = chosen_views(store, model.settings.noisy_views)
-        self._shape = (len(np.arange(store.shape[2])[self._views]), store.dim)
+        self._shape = (vectors_in(store, model.settings), store.dim)
         self._role = np.full(store.shape[0], NONE, dtype=np.uint8)  # a byte an utterance: there can be millions
         self._role[store.status == OK] = np.uint8(FIT) + held  # VALIDATE, if held
         self.pairs, self.validated = int(np.count_nonzero(~held)) * draws, ""
@@ -238,17 +234,15 @@ class StreamFeed:
 
     def _read(self, rows: range) -> tuple[Pairs, Pairs]:
         """Return the training and the validation pairs of some rows."""
-        values, role = self._store.read_rows(rows)[:, :, self._views], self._role[rows.start : rows.stop]
-        if (role == FIT).all():
-            return _pairs(values), _pairs(values[:0])
-        return _pairs(values[role == FIT]), _pairs(values[role == VALIDATE])
+        values, role = self._store.read_rows(rows), self._role[rows.start : rows.stop]
+        parts = (values, values[:0]) if (role == FIT).all() else (values[role == FIT], values[role == VALIDATE])
+        fitted, validated = (pairs_of(part, self._store, self._model.settings) for part in parts)
+        return fitted, validated
 
 
-@torch.no_grad()
-def prepared(model: SeedModel, pairs: Pairs, to_train: bool = False) -> Tensor:
-    """Return pairs [P, views, D] as the network sees them, or is trained on them, where the model lives."""
-    flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(model.mean.device)
-    return model.prepare(flat, not to_train or model.settings.scale == "both").reshape(pairs.shape)
+def _width(store: EmbeddingStore, settings: Train) -> int:
+    """Return how many vectors a pair takes: as they are read, or as they are used."""
+    return max(store.shape[2], vectors_in(store, settings))
 
 
 def _in_flight(store: EmbeddingStore, settings: Train) -> int:
@@ -274,11 +268,6 @@ def _draw(buffer: Pairs, filled: int, size: int, rng: np.random.Generator) -> Pa
 def _set(model: SeedModel, mean: NDArray[np.float64], matrix: NDArray[np.float64]) -> None:
     model.mean.copy_(torch.from_numpy(mean).float())
     model.matrix.copy_(torch.from_numpy(matrix).float())
-
-
-def _pairs(values: NDArray[np.float32]) -> Pairs:
-    """Return [N, draws, views, D] as pairs [N * draws, views, D]."""
-    return values.reshape(-1, *values.shape[2:])
 
 
 def _split(pairs: Pairs, size: int = 1024) -> Iterator[Pairs]:

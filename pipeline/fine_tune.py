@@ -15,6 +15,8 @@ FREE = {
     "temperature",
     "strength",
     "noisy_views",
+    "target",
+    "swap",
     "batch_size",
     "learning_rate",
     "weight_decay",

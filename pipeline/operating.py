@@ -14,7 +14,7 @@ from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhanced
 from pipeline.errors import TrialError
-from pipeline.metrics import eer, roc_of
+from pipeline.metrics import Ranking, eer, replicates, roc_of
 from pipeline.model import SeedModel
 from pipeline.store import EmbeddingStore
 from pipeline.trials import Trials, all_pairs
@@ -27,10 +27,16 @@ UTTERANCES = 2000
 """What is looked at, at most, of training and of held-out utterances."""
 RIDGE = 0.003
 """Share of the mean variance that is added to every direction of the training domain."""
-TRIALS = 200_000
+TRIALS = 100_000
 """Of each crop, at most."""
-STEPS = 0.05
+STEPS = 0.1
 """Between the strengths that are tried."""
+RESAMPLES = 100
+"""Draws of the held-out speakers."""
+SURE = 0.9
+"""Share of the draws in which clean speech must be recognised worse than raw, for a strength to be out of question."""
+NEARLY = 0.02
+"""How much higher than the lowest a noisy EER may be, relative to it, for less strength."""
 UNTOLD = 0.4
 """The strength where speakers are not known."""
 
@@ -85,18 +91,45 @@ def strength(
 ) -> float:
     """Return how far to go, by crops [N, draws, views, D] of held-out speakers.
 
-    That is where their noisy EER is lowest, among the strengths up to `most` that do not raise their clean EER. Where
-    speakers are not known, or are too few for trials, nobody can tell, and it is 0.4.
+    Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
+    noisy EER is nearly the lowest. What is sure, a bootstrap over these speakers says: there are few of them, so that a
+    difference of two EERs by itself says little, and the lowest EER of several is often so by chance. Where speakers
+    are not known, or are too few for trials, nobody can tell, and it is 0.4.
     """
+    if None in speakers:
+        return min(most, UNTOLD)
+    try:
+        trials = all_pairs(list(map(str, speakers)), TRIALS, seed)
+    except TrialError:
+        return min(most, UNTOLD)
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
     whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(timestep)))
-    found = []
-    for share in np.linspace(0, most, 1 + max(1, round(most / STEPS))):
-        eers = crop_eers(between(raw, whole, float(share)).numpy().reshape(crops.shape), speakers, seed)
-        if eers is None:
-            return min(most, UNTOLD)
-        found.append((eers[1], float(share), eers[0]))
-    return min(each for each in found if each[2] <= found[0][2])[1]
+    shares = [float(share) for share in np.linspace(0, most, 1 + max(1, round(most / STEPS)))]
+    noisy, clean = list[float](), list[NDArray[np.float32]]()
+    for share in shares:
+        scores, target = crop_scores(between(raw, whole, share).numpy().reshape(crops.shape), trials)
+        noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
+        clean.append(scores[0])
+    worse = _surely_worse(clean, target, trials, speakers, seed)
+    kept = [place for place in range(len(shares)) if not worse[place]]
+    goal = (1 + NEARLY) * min(noisy[place] for place in kept)
+    return next(shares[place] for place in kept if noisy[place] <= goal)
+
+
+def _surely_worse(
+    clean: Sequence[NDArray[np.float32]],
+    target: NDArray[np.bool_],
+    trials: Trials,
+    speakers: Sequence[str | None],
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Return which scores [strengths][draws * M] of clean crops have an EER above that of the first in most draws."""
+    number = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)[1].astype(np.int64)
+    draws, rankings = len(target) // len(trials), [Ranking.of(scores, target) for scores in clean]
+    enrol, test = (np.tile(number[side], draws) for side in (trials.enrol, trials.test))
+    drawn = replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]
+    above: NDArray[np.bool_] = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
+    return above
 
 
 def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[float, float] | None:
@@ -108,22 +141,24 @@ def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[
     if None in speakers:
         return None
     try:
-        trials = all_pairs(list(map(str, speakers)), TRIALS, seed)
-        return _crop_eers(crops, trials)
+        scores, target = crop_scores(crops, all_pairs(list(map(str, speakers)), TRIALS, seed))
+        clean, *noisy = (100 * eer(roc_of(view, target)) for view in scores)
     except TrialError:
         return None
+    return clean, float(np.mean(noisy))
 
 
-def _crop_eers(crops: Crops, trials: Trials) -> tuple[float, float]:
+def crop_scores(crops: Crops, trials: Trials) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
+    """Return the scores [views][draws * M] of trials [M] with every crop as test, and which are targets [draws * M]."""
     assert trials.target is not None  # speakers are known
-    count, views = crops.shape[1:3]
-    enrolled, targets = mean_units(unit_crops(crops[:, :, 0])), np.tile(trials.target, count)
-    eers = []
+    draws, views = crops.shape[1:3]
+    enrolled = mean_units(unit_crops(crops[:, :, 0]))
+    scores = []
     for view in range(views):
         tested = unit_crops(crops[:, :, view])
-        scores = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(count)]
-        eers.append(100 * eer(roc_of(np.concatenate(scores), targets)))
-    return eers[0], float(np.mean(eers[1:]))
+        each = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(draws)]
+        scores.append(np.concatenate(each))
+    return scores, np.tile(trials.target, draws)
 
 
 def _some(

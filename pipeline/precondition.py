@@ -7,7 +7,7 @@ from pipeline.errors import TrainingError
 
 Matrix = NDArray[np.float64]
 
-SHRINKAGE = 0.3
+SHRINKAGE = 1.0
 """Share of the mean displacement variance added to every direction, so that quiet directions are not blown up."""
 NUISANCE = 0.5
 """Share of the displacement's power that lies in the directions that `project` takes out."""
@@ -22,7 +22,7 @@ class Moments:
 
         none      the identity
         center    the clean mean is taken off
-        whiten    (C + 0.3 tr(C)/D I)^-1/2, C = mean of d d^T: the displacement becomes equally large in all directions,
+        whiten    (C + tr(C)/D I)^-1/2, C = mean of d d^T: the displacement becomes equally large in all directions,
                   so that those in which noise moves vectors far are shrunk against those it leaves alone; the
                   symmetric root is the one that turns vectors least, so that they can be mixed with raw ones
         project   I - U U^T, U the fewest eigenvectors of C that hold half of its trace (nuisance attribute projection;
@@ -95,7 +95,7 @@ def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.
 
 
 def _whitening(covariance: Matrix) -> Matrix:
-    """Return (C + 0.3 tr(C)/D I)^-1/2."""
+    """Return (C + tr(C)/D I)^-1/2."""
     dim = len(covariance)
     values, axes = np.linalg.eigh(covariance + SHRINKAGE * np.trace(covariance) / dim * np.eye(dim))
     return np.asarray((axes / np.sqrt(values)) @ axes.T)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.enhance import enhanced, sampling_of
 from pipeline.errors import ConfigError, StoreError
-from pipeline.feed import prepared
 from pipeline.model import ModelFile, check_encoder, load_model
+from pipeline.pairs import prepared
 from pipeline.places import Place
 from pipeline.store import DENOISE, SPACE, EmbeddingStore
 

@@ -26,13 +26,14 @@ from pipeline.fine_tune import take_over
 from pipeline.model import SeedModel, refuse_enhanced
 from pipeline.operating import settle
 from pipeline.pace import Watch, watched
+from pipeline.pairs import swapped
 from pipeline.places import Place
 from pipeline.saves import Saves, key_of
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import DIFFUSED, Train
 from pipeline.training_state import State
 
-REVISION = 3
+REVISION = 4
 """Raise it when the same store and parameters give another model: models are then trained anew."""
 
 
@@ -168,7 +169,8 @@ def optimise(
                     continue
                 t = torch.randint(highest, (len(batch),), generator=noise_source).to(batch.device)
                 noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
-                loss = loss_of(network, batch[:, 0], batch[:, 1:], t, noise, abar, distance)
+                moved = swapped(batch, settings.swap, settings.scale == "both", noise_source)
+                loss = loss_of(network, moved[:, 0], moved[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = clip_grad_norm_(network.parameters(), settings.clip or math.inf)

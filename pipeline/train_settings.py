@@ -33,8 +33,8 @@ class Network(Frozen):
 
     predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
     precondition: Literal["none", "center", "whiten", "project", "ridge", "wiener"] = "whiten"
-    blocks: int = Field(3, ge=1)
-    width: int = Field(2, ge=1, le=64)
+    blocks: int = Field(1, ge=1)
+    width: int = Field(1, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
@@ -46,6 +46,8 @@ class Train(Frozen):
     loss: Literal["l1", "l2", "huber"] = "l1"
     scale: Literal["both", "sampling"] = "both"
     noisy_views: NoisyViews = None
+    target: Literal["crop", "utterance"] = "utterance"
+    swap: float = Field(0.5, ge=0, le=1)
     contrast: float = Field(2.0, ge=0)
     temperature: float = Field(0.1, gt=0)
     timesteps: int = Field(1000, ge=2, le=100_000)
@@ -53,13 +55,13 @@ class Train(Frozen):
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(5e-5, ge=0)
     clip: float | None = Field(None, gt=0)
     warmup: float = Field(2.0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: float = Field(0.99, ge=0, lt=1)
-    max_epochs: int = Field(30, ge=0)
+    max_epochs: int = Field(20, ge=0)
     patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
     strength: float = Field(1.0, ge=0, le=1)

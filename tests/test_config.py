@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_parameter_file_is_valid_and_frozen() -> None:
     params = read_params(PROJECT / "params.yaml")
-    assert params.train.learning_rate == 5e-4
+    assert params.train.learning_rate == 1e-3
     assert params.recipe("train").crop == 200 * 160 + 240
     assert [view.name for view in params.recipe("train").views] == ["clean", "noise", "music", "reverb"]
     with pytest.raises(ValidationError):

@@ -23,7 +23,7 @@ from pipeline.train import Epoch, train
 from pipeline.train_settings import Network, Train
 from tests.test_train import ENCODER, QUICK, make_store
 
-PLAIN = Network(precondition="none")
+PLAIN = Train(network=Network(precondition="none"), target="crop")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def test_an_epoch_has_every_training_pair_once_and_none_that_is_held_out(data: s
     store = listed(rows, draws, shard, failed)
     held = np.array([data.draw(st.booleans()) for _ in store.ok])
     held[data.draw(st.permutations(range(len(held))))[:2]] = True, False
-    feed = streamed(store, held, Train(batch_size=size, network=PLAIN))
+    feed = streamed(store, held, PLAIN.model_copy(update={"batch_size": size}))
     pairs = np.arange(rows * draws).reshape(rows, draws)
     training, validation = (sorted(pairs[store.ok[part]].ravel().tolist()) for part in (~held, held))
     assert feed.pairs == len(training)
@@ -103,7 +103,7 @@ def test_a_seed_gives_one_order_whatever_the_timing_and_every_epoch_another() ->
     held = np.arange(200) < 20
     orders = []
     for wait in (lambda rows: None, lambda rows: time.sleep(dice.uniform(0, 0.004))):
-        feed = streamed(listed(200, wait=wait), held, Train(batch_size=16, network=PLAIN))
+        feed = streamed(listed(200, wait=wait), held, PLAIN.model_copy(update={"batch_size": 16}))
         rng = np.random.default_rng(5)
         orders.append([[numbers(batch, 400) for batch in feed.epoch(rng)] for _ in range(2)])
     assert orders[0] == orders[1]
@@ -111,7 +111,7 @@ def test_a_seed_gives_one_order_whatever_the_timing_and_every_epoch_another() ->
 
 
 def test_a_batch_mixes_shards_from_all_over_the_store() -> None:
-    feed = streamed(listed(1000, draws=1, shard=10), np.arange(1000) < 10, Train(batch_size=32, network=PLAIN))
+    feed = streamed(listed(1000, draws=1, shard=10), np.arange(1000) < 10, PLAIN.model_copy(update={"batch_size": 32}))
     shards = [{number // 10 for number in numbers(batch, 1000)} for batch in feed.epoch(np.random.default_rng(0))]
     assert feed.budget.buffer < 100  # a tenth of the store
     assert np.mean([len(found) for found in shards[:-1]]) > 4
@@ -120,7 +120,7 @@ def test_a_batch_mixes_shards_from_all_over_the_store() -> None:
 
 @pytest.mark.parametrize("rows", [3, 40])
 def test_one_shard_and_a_batch_larger_than_the_store(rows: int) -> None:
-    feed = streamed(listed(rows, shard=64), np.arange(rows) < 1, Train(batch_size=500, network=PLAIN))
+    feed = streamed(listed(rows, shard=64), np.arange(rows) < 1, PLAIN.model_copy(update={"batch_size": 500}))
     (batch,) = feed.epoch(np.random.default_rng(0))
     assert sorted(numbers(batch, 2 * rows)) == list(range(2, 2 * rows))
 
@@ -136,7 +136,7 @@ def test_no_thread_outlives_training() -> None:
 
     store = listed(200, wait=lambda rows: time.sleep(0.001))
     with pytest.raises(KeyboardInterrupt):
-        train(store, least(store, Train(batch_size=4)), 0, 50, watch=stop)
+        train(store, least(store, PLAIN.model_copy(update={"batch_size": 4})), 0, 50, watch=stop)
     assert not threads()
 
 
@@ -254,7 +254,7 @@ def test_a_stream_trains_as_well_as_memory_does_and_gives_one_model_for_a_seed(t
 
 def test_every_pass_says_how_far_it_is() -> None:
     store, paces, epochs = listed(40, failed=(3,)), [], []
-    given = least(store, Train(batch_size=10, max_epochs=2))
+    given = least(store, PLAIN.model_copy(update={"batch_size": 10, "max_epochs": 2}))
     train(store, given, 0, 50, progress=epochs.append, watch=paces.append)
     assert [epoch.epoch for epoch in epochs if isinstance(epoch, Epoch)] == [0, 1, 2]
     assert {pace.epoch for pace in paces} == {0, 1, 2}

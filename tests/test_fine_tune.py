@@ -58,7 +58,7 @@ def test_what_must_match_is_named_and_what_need_not_is_free(first: Path) -> None
         ({"objective": "dae"}, "train.objective is dae, but .*first.safetensors was trained with seed. Set it to seed"),
         ({"timesteps": 100}, "train.timesteps is 100, .* with 1000"),
         ({"scale": "sampling"}, "train.scale is sampling, .* with both"),
-        ({"network": Network(blocks=2)}, "train.network.blocks is 2, .* with 3"),
+        ({"network": Network(blocks=2)}, "train.network.blocks is 2, .* with 1"),
         ({"network": Network(precondition="none")}, "train.network.precondition is none, .* with whiten"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -81,7 +81,7 @@ def test_seed_train_init_notes_the_origin_and_refuses_to_replace_it(
     first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = first.parent
-    plain = "warmup: 0, max_timestep: null, contrast: 0.0"
+    plain = "warmup: 0, max_timestep: null, contrast: 0.0, target: crop, swap: 0.0"
     (folder / "p.yaml").write_text(f"train: {{batch_size: 32, threads: 1, max_epochs: 2, {plain}}}\n")
     main(command(folder, "--init", str(first)))
     assert "(as given " in capsys.readouterr().out

@@ -26,6 +26,8 @@ from tests.conftest import tree_bytes
 DIM = 16
 QUICK = Train(
     contrast=0.0,
+    target="crop",
+    swap=0.0,
     max_timestep=None,
     strength=1.0,
     max_epochs=40,
@@ -61,7 +63,7 @@ def make_store(path: Path, speakers: int = 20, failed: int | None = None) -> tup
 @pytest.mark.parametrize("precondition", ["none", "whiten"])
 def test_training_lowers_the_loss_on_speakers_it_has_not_seen(tmp_path: Path, predict: str, precondition: str) -> None:
     store, speakers = make_store(tmp_path / "s.zarr")
-    settings = QUICK.model_copy(update={"network": Network(predict=predict, precondition=precondition)})  # type: ignore[arg-type]
+    settings = QUICK.model_copy(update={"network": Network(predict=predict, precondition=precondition, width=2)})  # type: ignore[arg-type]
     trained = train(store, settings, seed=0, timestep=50, speakers=speakers)
     losses = [epoch.validation_loss for epoch in trained.curve]
     assert trained.best_epoch == int(np.argmin(losses))

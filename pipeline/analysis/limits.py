@@ -17,9 +17,9 @@ from pipeline.comparison import cosine_scores, mean_units, unit_crops
 from pipeline.config import Params
 from pipeline.errors import ConfigError, StoreError, TrialError
 from pipeline.evaluation import every_pair, usable
-from pipeline.feed import prepared
 from pipeline.manifest import read_manifest
 from pipeline.model import refuse_enhanced
+from pipeline.pairs import prepared
 from pipeline.sample import sample_rows
 from pipeline.spaces import Space, open_spaces
 from pipeline.store import OK, EmbeddingStore

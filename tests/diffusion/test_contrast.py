@@ -29,6 +29,17 @@ def test_lengths_do_not_matter_and_the_own_clean_vector_is_better_than_anothers(
     torch.testing.assert_close(own, contrast_loss(clean, 3 * clean, 1, 0.1))
 
 
+def test_crops_of_one_utterance_are_no_others() -> None:
+    clean = randn(4, 16)
+    predicted = randn(5, 16, seed=1)
+    twice = torch.cat([clean, 2 * clean[:1]])  # the last row is of the recording of the first
+    found = contrast_loss(predicted, twice, 1, 0.1)
+    cosines = torch.from_numpy(cosine_similarity(predicted.numpy(), twice.numpy())) / 0.1
+    own = [cosines[row][[0, 1, 2, 3]] if row in (0, 4) else cosines[row] for row in range(5)]
+    losses = [each.logsumexp(dim=0) - each[row % 4] for row, each in enumerate(own)]
+    torch.testing.assert_close(found, torch.stack(losses).mean())
+
+
 @pytest.mark.parametrize("name", list(DISTANCES))
 def test_it_is_added_to_a_distance_by_its_weight(name: str) -> None:
     clean, predicted = randn(6, 4).repeat_interleave(2, dim=0), randn(12, 4, seed=1)
