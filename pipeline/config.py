@@ -81,6 +81,7 @@ class Score(Frozen):
 
     max_trials: int = Field(1_000_000, ge=2)
     comparison: Literal["cosine", "pairwise"] = "cosine"
+    both_sides: bool = True
     format: Literal["csv", "kaldi", "txt"] = "csv"
     bootstrap: int = Field(1000, ge=0)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import groups
-from pipeline.bench import Bench, Utterances
+from pipeline.bench import Bench, Taken, Utterances
 from pipeline.cohort import Cohort, overlap
 from pipeline.config import Score
 from pipeline.errors import ConfigError, TrialError
@@ -19,11 +19,15 @@ from pipeline.store import OK
 from pipeline.systems import COHORT, System
 from pipeline.trials import Trials, all_pairs
 
-REVISION = 3
+REVISION = 4
 """Raise it when the same stores and trials give other figures: they are then measured anew."""
 
 Pair = tuple[str, str]
 """A row of the table, and a system."""
+_Compared = tuple[dict[str, dict[str, Any]], NDArray[np.float64] | None]
+"""What `metrics.compare` says of a row: its figures by system, and their replicates."""
+_Scores = dict[str, NDArray[np.floating]]
+"""By system."""
 
 
 @dataclass
@@ -38,6 +42,10 @@ class Outcome:
     """See `metrics.histogram`."""
     mean_noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By system: the mean EER over all conditions but that of the enrolment, of all pairs; see `mean_compared`."""
+    both: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """By condition and system: all pairs with both sides in that condition, where `score.both_sides` asks for it."""
+    mean_both: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By system: the mean EER over `both`."""
     groups: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     """By row, system and column: see `metrics.by_group`."""
     warnings: list[str] = field(default_factory=list)
@@ -81,7 +89,7 @@ def evaluate(
     cohort: Cohort | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Measure every system on every list in every condition, enrolled on `enrolment`.
+    """Measure every system on every list in every condition, enrolled on `enrolment`; and perhaps all pairs in each.
 
     Each space is a system by its own name, compared by `score.comparison`; `score.systems` are further ones. A list
     that some system is calibrated on is not measured.
@@ -109,25 +117,29 @@ def evaluate(
     outcome = Outcome(warnings=_warnings(utterances, lists, measured, cohort))
     enrolled = bench.take(bench.vectors(enrolment), utterances.seconds)
     learnt = {name: bench.learn(name, lists, conditions, enrolled) for name in systems}
-    numbers, drawn, kinds = utterances.numbers(), [], groups.labels(utterances, score.groups)
+    numbers, drawn, kinds = utterances.numbers(), list[_Compared](), groups.labels(utterances, score.groups)
+    drawn_both = list[_Compared]()
+
+    def measure(trials: Trials, enrol: Taken, test: Taken) -> tuple[_Scores, _Compared, dict[str, Roc]]:
+        assert trials.target is not None  # lists are of known labels
+        who = numbers[trials.enrol], numbers[trials.test]
+        known = all((side >= 0).all() for side in who)
+        scores = {system: bench.scores(system, enrol, test, trials, learnt) for system in systems}
+        calibrated = frozenset(system for system, found in learnt.items() if found)
+        among, points = who if known else None, score.operating_points
+        table, curves, replicates = compare(
+            scores, trials.target, among, points, score.bootstrap, seed, calibrated=calibrated
+        )
+        return scores, (table, replicates), curves
+
     for condition in conditions:
         tested = bench.take(bench.vectors(condition), utterances.seconds)
         for name in measured:
             trials = lists[name]
-            assert trials.target is not None  # lists are of known labels
             row = condition if not name else name if condition == enrolment else f"{name}/{condition}"
-            who = numbers[trials.enrol], numbers[trials.test]
-            known = all((side >= 0).all() for side in who)
-            scores = {system: bench.scores(system, enrolled, tested, trials, learnt) for system in systems}
-            outcome.table[row], curves, replicates = compare(
-                scores,
-                trials.target,
-                who if known else None,
-                score.operating_points,
-                score.bootstrap,
-                seed,
-                calibrated=frozenset(system for system, found in learnt.items() if found),
-            )
+            scores, compared, curves = measure(trials, enrolled, tested)
+            outcome.table[row] = compared[0]
+            assert trials.target is not None  # lists are of known labels
             outcome.rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
             for system, values in scores.items():
                 outcome.histograms[row, system] = histogram(values, trials.target)
@@ -137,12 +149,21 @@ def evaluate(
                     found = by_group(values, trials.target, names, score.operating_points, bool(learnt[system]))
                     outcome.groups[row, system, column] = found
             if condition != enrolment:
-                drawn.append((outcome.table[row], replicates))
+                drawn.append(compared)
+                if score.both_sides and not name:
+                    drawn_both.append(measure(trials, tested, tested)[1])
+                    outcome.both[condition] = drawn_both[-1][0]
             if progress:
                 progress()
     if drawn and measured == [""]:
-        outcome.mean_noisy = mean_compared([table for table, _ in drawn], [values for _, values in drawn])
+        outcome.mean_noisy = _mean(drawn)
+    if drawn_both:
+        outcome.mean_both = _mean(drawn_both)
     return outcome
+
+
+def _mean(compared: Sequence["_Compared"]) -> dict[str, dict[str, Any]]:
+    return mean_compared([table for table, _ in compared], [replicates for _, replicates in compared])
 
 
 def _measured(systems: Mapping[str, System], spaces: Mapping[str, Space], lists: Mapping[str, Trials]) -> list[str]:

@@ -199,7 +199,7 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
         spaces = open_spaces({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
         utterances = utterances_of(next(iter(spaces.values())).ids, data.manifest, data.manifest_path)
         pairs = every_pair(utterances, usable(spaces), params.score.max_trials, params.seed, data.manifest_path)
-        score = params.score.model_copy(update={"systems": {}, "groups": {}})
+        score = params.score.model_copy(update={"systems": {}, "groups": {}, "both_sides": False})
         outcome = evaluate(spaces, {"": pairs}, params.conditions, CLEAN, utterances, score, params.seed)
     figures = {condition: systems["seed"] for condition, systems in outcome.table.items()}
     return row | {"test": figures | ({"mean noisy": outcome.mean_noisy["seed"]} if outcome.mean_noisy else {})}

@@ -203,7 +203,8 @@ def _write_outcome(
     from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
 
     content = {"protocol": protocol, "results": outcome.table}
-    write_json(out / "metrics.json", content | ({"mean_noisy": outcome.mean_noisy} if outcome.mean_noisy else {}))
+    more = {"mean_noisy": outcome.mean_noisy, "both_noisy": outcome.both, "mean_both_noisy": outcome.mean_both}
+    write_json(out / "metrics.json", content | {name: table for name, table in more.items() if table})
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
     write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)

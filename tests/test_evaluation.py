@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_curve
 
 from pipeline.bench import Utterances, utterances_of
 from pipeline.cohort import Cohort, read_cohort
@@ -94,6 +95,29 @@ def test_the_mean_over_noisy_conditions_has_an_interval_of_the_same_draws(folder
     one = run(open_spaces(folders, CONDITIONS), bootstrap=50)
     assert one.mean_noisy["seed"]["eer_ci"] == one.table["noise5"]["seed"]["eer_ci"]
     assert run(open_spaces(folders, ["clean"]), conditions=["clean"]).mean_noisy == {}
+
+
+def test_both_sides_may_be_noisy(folders: dict[str, Path]) -> None:
+    make(folders["raw"] / "noise0.zarr", 1.5, 3)
+    make(folders["seed"] / "noise0.zarr", 0.9, 3)
+    conditions = [*CONDITIONS, "noise0"]
+    spaces = open_spaces(folders, conditions)
+    outcome = run(spaces, conditions=conditions, bootstrap=20)
+    assert list(outcome.both) == conditions[1:]
+    pairs = every_pair(KNOWN, usable(spaces), 10_000, 0, Path("m.csv"))
+    for condition, table in outcome.both.items():  # as if the noisy utterances were all there are
+        for system, folder in folders.items():
+            units = EmbeddingStore.open(folder / f"{condition}.zarr").read().mean(axis=(1, 2))
+            units /= np.linalg.norm(units, axis=1, keepdims=True)
+            fpr, tpr, _ = roc_curve(pairs.target, np.sum(units[pairs.enrol] * units[pairs.test], axis=1))
+            crossing = np.argmin(np.abs(fpr - (1 - tpr)))
+            assert table[system]["eer"] == pytest.approx(50 * (fpr[crossing] + 1 - tpr[crossing]), abs=1.5)
+            assert table[system]["eer_ci"][0] <= table[system]["eer"] <= table[system]["eer_ci"][1]
+    means = [table["seed"]["eer"] for table in outcome.both.values()]
+    assert outcome.mean_both["seed"]["eer"] == pytest.approx(np.mean(means))
+    assert outcome.mean_both["seed"]["p_value"] < 0.2
+    without = run(spaces, conditions=conditions, both_sides=False)
+    assert (without.both, without.mean_both) == ({}, {})
 
 
 def test_operating_points_are_those_asked_for(folders: dict[str, Path]) -> None:

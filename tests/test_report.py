@@ -58,6 +58,13 @@ def test_the_mean_over_noisy_conditions_has_its_interval_and_mark() -> None:
     assert "| mean noisy | seed | 7.50 [7.0, 8.0] | -50 %* |  |  |" in text
 
 
+def test_both_sides_noisy_is_a_row_of_its_own() -> None:
+    content = measured(TABLE) | {"mean_both_noisy": {"raw": {"eer": 30.0}, "seed": {"eer": 20.0}}}
+    text = markdown_report({"x": content}, Params(), None)
+    assert "| mean both noisy | seed | 20.00 | -33 % |  |  |" in text
+    assert "Both noisy: enrolment and test in the condition." in text
+
+
 def test_a_line_sums_an_encoder_up() -> None:
     assert (
         summary_line("ge2e", measured(TABLE))

@@ -12,7 +12,7 @@ Table = Mapping[str, Mapping[str, Any]]
 """Figures by row, which is a condition or a trial list, and system; the first system is the baseline of the others."""
 
 CLEAN = "clean"
-PROTOCOL, RESULTS, MEAN_NOISY = "protocol", "results", "mean_noisy"
+PROTOCOL, RESULTS, MEAN_NOISY, MEAN_BOTH = "protocol", "results", "mean_noisy", "mean_both_noisy"
 
 FIGURES = frozenset({"eer", "targets", "nontargets"})
 COST = "min_dcf_"
@@ -26,7 +26,7 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
     """Read `<encoder>/metrics.json` of every encoder.
 
     Each has `protocol`, how it was measured; `results`, a `Table`; and of several conditions `mean_noisy`, the figures
-    of the mean EER over all conditions but clean by system.
+    of the mean EER over all conditions but clean by system; `mean_both_noisy` is the same of both sides noisy.
 
     Raises:
         TrialError: one is missing or is no such file.
@@ -38,7 +38,9 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content[PROTOCOL], dict) or not isinstance(content[RESULTS], dict):
                 raise TypeError(f"{PROTOCOL} and {RESULTS} must be tables")
-            fault = _fault(content[RESULTS], content.get(MEAN_NOISY, {}))
+            fault = None
+            for name in (MEAN_NOISY, MEAN_BOTH):
+                fault = fault or _fault(content[RESULTS], name, content.get(name, {}))
         except FileNotFoundError:
             raise TrialError(f"{path}: no metrics there. Make them with `seed score`.") from None
         except (ValueError, LookupError, AttributeError, TypeError) as error:
@@ -49,10 +51,10 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
     return metrics
 
 
-def _fault(table: Table, means: Mapping[str, Any]) -> str | None:
-    """Return what a table lacks, or None."""
+def _fault(table: Table, name: str, means: Mapping[str, Any]) -> str | None:
+    """Return what a table or its means of some name lack, or None."""
     if means and (list(means) != systems_of(table) or not all("eer" in figures for figures in means.values())):
-        return f"{MEAN_NOISY} is not of the systems in {RESULTS}. Score again."
+        return f"{name} is not of the systems in {RESULTS}. Score again."
     if CLEAN not in table and not of_lists(table):
         return f"has no condition {CLEAN}. Score it too."
     if not all(list(systems) == systems_of(table) and systems for systems in table.values()):
@@ -90,7 +92,8 @@ EER_COLUMNS = ("what", "eer")
 def eer_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield every EER in percent by encoder, row and system, for plots of DVC."""
     for encoder, content in metrics.items():
-        for row, systems in (content[RESULTS] | {"mean noisy": content.get(MEAN_NOISY, {})}).items():
+        means = {"mean noisy": content.get(MEAN_NOISY, {}), "mean both noisy": content.get(MEAN_BOTH, {})}
+        for row, systems in (content[RESULTS] | means).items():
             for system, figures in systems.items():
                 yield f"{encoder} {row} {system}", f"{figures['eer']:.4f}"
 

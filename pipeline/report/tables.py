@@ -9,6 +9,7 @@ from pipeline.quality import StoreQuality, markdown
 from pipeline.report.results import (
     CLEAN,
     COST,
+    MEAN_BOTH,
     MEAN_NOISY,
     RESULTS,
     SIGNIFICANT,
@@ -24,7 +25,7 @@ from pipeline.report.results import (
 if TYPE_CHECKING:
     from rich.table import Table as TerminalTable
 
-MEAN = "mean noisy"
+MEAN, BOTH = "mean noisy", "mean both noisy"
 FOOTNOTE = (
     f"`*`: the EER differs from the first system's, p < {SIGNIFICANT} (two-sided, paired bootstrap over speakers; each"
     " row by itself)."
@@ -47,10 +48,10 @@ def header(table: Table) -> tuple[str, ...]:
 
 
 def rows(content: Mapping[str, Any]) -> list[Line]:
-    """Return an encoder's rows as text: a system a row, condition by condition, then the mean over the noisy ones."""
-    table, means = content[RESULTS], content.get(MEAN_NOISY, {})
-    lines, keys = [], costs(table)
-    for condition, systems in (table | ({MEAN: means} if means else {})).items():
+    """Return an encoder's rows as text: a system a row, condition by condition, then the means over the noisy ones."""
+    table, lines, keys = content[RESULTS], [], costs(content[RESULTS])
+    means = {MEAN: content.get(MEAN_NOISY), BOTH: content.get(MEAN_BOTH)}
+    for condition, systems in (table | {name: mean for name, mean in means.items() if mean}).items():
         first = next(iter(systems.values()))["eer"]
         for system, figures in systems.items():
             change = "" if system == systems_of(table)[0] else _change(first, figures["eer"])
@@ -81,7 +82,9 @@ def terminal_table(encoder: str, content: Mapping[str, Any]) -> "TerminalTable":
         name = "" if line.condition == previous else line.condition
         previous = line.condition
         texts = [Text(text) for text in (name, line.system, *line.cells)]  # brackets are no markup
-        result.add_row(*texts, end_section=line.system == last, style="bold" if line.condition == MEAN else None)
+        result.add_row(
+            *texts, end_section=line.system == last, style="bold" if line.condition in (MEAN, BOTH) else None
+        )
     return result
 
 
@@ -134,9 +137,10 @@ def protocol_lines(tables: Mapping[str, Table], params: Params, corpus: Corpus |
         if extract.eval_frames is None
         else f"{extract.eval_crops} crops of {extract.eval_frames} frames"
     )
+    both = " Both noisy: enrolment and test in the condition." if score.both_sides else ""
     trials = (
         f"Enrolment clean, test in the condition; {crops}, {score.comparison}; all ordered pairs of different"
-        f" utterances, at most {score.max_trials:,}."
+        f" utterances, at most {score.max_trials:,}.{both}"
     )
     if all(map(of_lists, tables.values())):
         trials = f"Trial lists by name; {crops}, {score.comparison}."
