@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from pipeline.bench import utterances_of
+from pipeline.choice import OF_DATA
 from pipeline.config import Params
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhance, enhanced
@@ -57,8 +58,6 @@ class Part(Frozen):
     speakers: int | None = Field(None, ge=2)
     draws: int | None = Field(None, ge=1)
 
-
-OF_DATA = "data."
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
 
     `trained` keeps the last models, so that what differs in enhancement only is trained once.
 
-    `held_out_…` are EERs among the held-out training speakers, clean views as enrolment: what may be chosen by. The
-    others are of the test set, and may not.
+    `held_out_…` are EERs among the held-out training speakers, clean views as enrolment: what may be chosen by, see
+    `choice`. The others are of the test set, and may not.
     """
     how = Sampling(**params.enhance.model_dump())
     torch.set_num_threads(params.train.threads)
@@ -213,8 +212,10 @@ def _held_out(model: SeedModel, params: Params, data: Data, how: Sampling) -> di
     known = [data.speakers.get(ids[row]) for row in rows]
     values = data.store.read()[data.store.ok[rows]]
     flat = enhanced(model, values.reshape(-1, values.shape[3]), how, params.seed)
-    eers = crop_eers(flat.reshape(values.shape), known, params.seed)
-    return dict(zip(("held_out_clean_eer", "held_out_noisy_eer"), eers, strict=True)) if eers else {}
+    eers, raw = (crop_eers(crops, known, params.seed) for crops in (flat.reshape(values.shape), values))
+    if eers is None or raw is None:
+        return {}
+    return {"held_out_clean_eer": eers[0], "held_out_noisy_eer": eers[1], "held_out_raw_clean_eer": raw[0]}
 
 
 def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:

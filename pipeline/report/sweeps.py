@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.choice import choose
 from pipeline.report.results import CLEAN
 
 
@@ -40,7 +41,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Iterator[list[s
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of the runs, their seeds taken together: means, and half the range of the seeds behind ±."""
+    """Return a table of the runs, their seeds taken together: means, and half the range of the seeds behind ±.
+
+    Below it stands what to take, see `choice`.
+    """
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(json.dumps(row["parameters"], sort_keys=True), []).append(row)
@@ -54,10 +58,16 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     lines = ["| parameters | seeds | " + " | ".join(columns) + " |", "|---|---:" + "|---:" * len(columns) + "|"]
     for same in grouped.values():
-        named = ", ".join(f"`{name}={value}`" for name, value in same[0]["parameters"].items()) or "as they are"
         cells = [_spread([read(row) for row in same]) for read in columns.values()]
-        lines.append(f"| {named} | {len(same)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_named(same[0]['parameters'])} | {len(same)} | " + " | ".join(cells) + " |")
+    chosen = choose(rows)
+    if chosen is not None:
+        lines += ["", f"Lowest held-out noisy EER, held-out clean speech being no worse than raw: {_named(chosen)}."]
     return "\n".join(lines) + "\n"
+
+
+def _named(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in parameters.items()) or "as they are"
 
 
 def _spread(values: Sequence[float | None]) -> str:
