@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.model import SeedModel
 
-FAMILIAR, FOREIGN = 1.25, 2.75
+FAMILIAR, FOREIGN = 1.2, 1.8
 """Median atypicality up to which a model is trusted in full, and from which it is not at all."""
 VECTORS = 20_000
 """What is looked at, at most."""

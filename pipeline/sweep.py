@@ -59,7 +59,6 @@ class Part(Frozen):
     draws: int | None = Field(None, ge=1)
 
 
-
 @dataclass(frozen=True)
 class Data:
     """What all runs are trained and measured on."""

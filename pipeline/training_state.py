@@ -21,7 +21,7 @@ from pipeline.curve import Epoch
 from pipeline.errors import OutputError
 from pipeline.files import replacing
 
-FORMAT = "seed-training-1"
+FORMAT = "seed-training-2"
 
 
 @dataclass
@@ -176,9 +176,10 @@ def _random(state: State) -> dict[str, Tensor]:
 
 
 def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of JSON values, and of tensors in the order that they are given."""
+    """Return the CRC-32 of JSON values, and of tensors, their names, types and shapes in the order that they are given."""
     found = zlib.crc32(json.dumps(content, sort_keys=True).encode())
-    for tensor in tensors.values():
+    for name, tensor in tensors.items():
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
         found = zlib.crc32(bytes_of(tensor), found)
     return found
 
