@@ -176,7 +176,7 @@ def _random(state: State) -> dict[str, Tensor]:
 
 
 def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of JSON values, and of tensors, their names, types and shapes in the order that they are given."""
+    """Return the CRC-32 of JSON values, and of tensors with their names, types and shapes, in the order given."""
     found = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     for name, tensor in tensors.items():
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
