@@ -1,0 +1,120 @@
+"""What helps, and by how much, on a corpus that the pipeline has run on: the tables of docs/comparison.md.
+
+    python -m benchmarks.comparison [--encoder ge2e --encoder campplus] [--page docs/comparison.md]
+
+For every encoder it runs `seed sweep` on the grids of params/comparison, the one on draws after extracting eight of
+them into data/comparison/<encoder>. It puts the tables of all encoders behind the marker in the page, and a CSV with a
+row a run, all conditions, costs and intervals in it, beside the page. Runs that results/comparison has are not made
+again.
+"""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from ruamel.yaml import YAML
+
+from pipeline.report import write_text
+
+GRIDS, MORE, OUT = Path("params/comparison"), Path("data/comparison"), Path("results/comparison")
+MARKER = "<!-- Tables from here on: python -m benchmarks.comparison -->"
+CHANGED = {"train": {"threads": 1}, "score": {"max_trials": 200_000, "bootstrap": 100}}
+"""Of params.yaml: encoders can be compared side by side, and most of a run is training."""
+COLUMNS = {
+    "held-out": ("held_out_clean_eer", "held_out_noisy_eer"),
+    "test": ("clean eer", "mean noisy eer"),
+}
+Row = Mapping[str, str]
+
+
+@click.command()
+@click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), default="docs/comparison.md", show_default=True)
+@click.option("--tables-only", is_flag=True, help="Of what has been run.")
+def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
+    """Run the sweeps, and write the tables."""
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    for section, values in CHANGED.items():
+        params[section] |= values
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+    for encoder in () if tables_only else encoders:
+        for grid in ("variants", "draws"):
+            store = training_store(encoder, grid)
+            lists = ("--store-manifest", "data/manifests/train.csv", "--manifest", "data/manifests/clean.csv")
+            raw = ("--conditions", f"data/embeddings/{encoder}", "--params", OUT / "params.yaml")
+            seed("sweep", GRIDS / f"{grid}.yaml", "--store", store, *lists, *raw, "--out", OUT / encoder / grid)
+    tables = []
+    for grid in ("variants", "draws"):
+        runs = {encoder: list(csv.DictReader((OUT / encoder / grid / "sweep.csv").open())) for encoder in encoders}
+        tables.append(table(runs))
+        for encoder in encoders:
+            text = (OUT / encoder / grid / "sweep.csv").read_text(encoding="utf-8")
+            write_text(page.parent / "comparison" / f"{encoder}-{grid}.csv", text)
+    before = page.read_text(encoding="utf-8").split(MARKER)[0] if page.exists() else "# Comparison\n\n"
+    write_text(page, f"{before}{MARKER}\n\n" + "\n".join(tables))
+    print(f"{page}: written")
+
+
+def training_store(encoder: str, grid: str) -> Path:
+    """Return the training store of a grid, after encoding it where that is not done."""
+    if grid == "variants":
+        return Path(f"data/embeddings/{encoder}/train.zarr")
+    lists = ("--manifest", "data/manifests/train.csv", "--augment", "data/manifests/train.augment.csv")
+    out = MORE / encoder / "train.zarr"
+    seed("extract", "--encoder", encoder, "--set", "train", *lists, "--params", "params/eight.yaml", "--out", out)
+    return out
+
+
+def table(runs: Mapping[str, Sequence[Row]]) -> str:
+    """Return the runs of several encoders, their seeds taken together, as a table in Markdown."""
+    first = next(iter(runs.values()))
+    names = list(first[0])[: list(first[0]).index("seed")]
+    head = [f"{encoder} {where}" for encoder in runs for where in COLUMNS]
+    head += [f"{encoder} train, s" for encoder in runs] + [f"{encoder} µs a vector" for encoder in runs]
+    lines = [f"| {' | '.join(['parameters', *head])} |", "|---" + "|---:" * len(head) + "|"]
+    for wanted in dict.fromkeys(tuple(row[name] for name in names) for row in first):
+        same = {
+            encoder: [row for row in rows if tuple(row.get(name, "") for name in names) == wanted]
+            for encoder, rows in runs.items()
+        }
+        cells = [" / ".join(spread(rows, name) for name in pair) for rows in same.values() for pair in COLUMNS.values()]
+        cells += [mean(rows, "train_seconds") for rows in same.values()]
+        cells += [mean(rows, "enhance_us") for rows in same.values()]
+        lines.append(f"| {told(dict(zip(names, wanted, strict=True)))} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def told(parameters: Mapping[str, str]) -> str:
+    """Return what differs from params.yaml; of the paper's recipe, what differs from that."""
+    given = {name: value for name, value in parameters.items() if value}
+    recipe = given.get("train.scale") == "sampling"
+    shown = {name: value for name, value in given.items() if not recipe or name == "train.objective"}
+    cells = (["the paper's recipe"] if recipe else []) + [f"`{name}={value}`" for name, value in shown.items()]
+    return ", ".join(cells) or "as they are"
+
+
+def spread(rows: Sequence[Row], name: str) -> str:
+    """Return a mean over seeds, and half their range."""
+    known = [float(row[name]) for row in rows if row[name]]
+    return f"{np.mean(known):.2f} ± {np.ptp(known) / 2:.2f}" if known else "–"
+
+
+def mean(rows: Sequence[Row], name: str) -> str:
+    """Return a mean over seeds."""
+    return f"{np.mean([float(row[name]) for row in rows]):.0f}" if rows else "–"
+
+
+def seed(*arguments: object) -> None:
+    """Run a command of ours, and stop where it fails."""
+    subprocess.run([sys.executable, "-m", "stages.cli", *map(str, arguments)], check=True)
+
+
+if __name__ == "__main__":
+    main()
