@@ -5,13 +5,13 @@
     python -m benchmarks.training whole    [--pairs 4000] [--dim 256]
     python -m benchmarks.training online   [--encoder ge2e --encoder campplus] [--crops 32]
 
-`loop` runs the same network, loss, batches and optimiser in a plain loop of torch, without the moving average, the losses
-that are kept, the saved states, or progress, in turn with ours; what counts is the median of the ratios. It does so for
-the default network, and for the paper's, which is larger. A state is saved as often as by default, and once at least.
-Then it times a save, and what an epoch tells the curve and the loggers. `whole` is a training with default parameters on
-generated pairs, from the store to the model. `online` reads, corrupts and encodes what a
-step would need if nothing were cached, a clean and three corrupted crops of every pair, on a slice, and works out the
-steps of `whole` from it.
+`loop` runs the same network, loss, batches and optimiser in a plain loop of torch, without the moving average, the
+losses that are kept, the saved states, or progress, in turn with ours; what counts is the median of the ratios. It does
+so for the default network, and for the paper's, which is larger. A state is saved as often as by default, and once at
+least. Then it times a save, and what an epoch tells the curve and the loggers. `whole` is a training with default
+parameters on generated pairs, from the store to the model. `online` reads, corrupts and encodes what a step would need
+if nothing were cached, a clean and three corrupted crops of every pair, on a slice, and works out the steps of `whole`
+from it.
 """
 
 import statistics
