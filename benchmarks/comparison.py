@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from pipeline.report import write_text
 
+SWEEPS = ("variants", "size", "draws")
 GRIDS, MORE, OUT = Path("params/comparison"), Path("data/comparison"), Path("results/comparison")
 MARKER = "<!-- Tables from here on: python -m benchmarks.comparison -->"
 CHANGED = {"train": {"threads": 1}, "score": {"max_trials": 200_000, "bootstrap": 100}}
@@ -45,13 +46,15 @@ def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
     with (OUT / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
     for encoder in () if tables_only else encoders:
-        for grid in ("variants", "draws"):
+        for grid in SWEEPS:
             store = training_store(encoder, grid)
             lists = ("--store-manifest", "data/manifests/train.csv", "--manifest", "data/manifests/clean.csv")
             raw = ("--conditions", f"data/embeddings/{encoder}", "--params", OUT / "params.yaml")
             seed("sweep", GRIDS / f"{grid}.yaml", "--store", store, *lists, *raw, "--out", OUT / encoder / grid)
     tables = []
-    for grid in ("variants", "draws"):
+    for grid in SWEEPS:
+        if not all((OUT / encoder / grid / "sweep.csv").exists() for encoder in encoders):
+            continue
         runs = {encoder: list(csv.DictReader((OUT / encoder / grid / "sweep.csv").open())) for encoder in encoders}
         tables.append(table(runs))
         for encoder in encoders:
@@ -64,7 +67,7 @@ def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
 
 def training_store(encoder: str, grid: str) -> Path:
     """Return the training store of a grid, after encoding it where that is not done."""
-    if grid == "variants":
+    if grid != "draws":
         return Path(f"data/embeddings/{encoder}/train.zarr")
     lists = ("--manifest", "data/manifests/train.csv", "--augment", "data/manifests/train.augment.csv")
     out = MORE / encoder / "train.zarr"

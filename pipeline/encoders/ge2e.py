@@ -63,7 +63,11 @@ class GE2E(Network):
 
     def _encode(self, mels: Tensor) -> Tensor:
         """Return unit embeddings [W, 256] of windows [W, 160, 40]."""
-        _, (hidden, _) = self.lstm(mels)
+        if mels.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):  # processors without AVX-512 have no LSTM of lower precision
+                _, (hidden, _) = self.lstm(mels.float())
+        else:
+            _, (hidden, _) = self.lstm(mels)
         return nn.functional.normalize(torch.relu(self.linear(hidden[-1])), dim=1)
 
 
