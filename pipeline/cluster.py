@@ -196,6 +196,7 @@ def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -
         writer = ShardWriter(store)
         with _loading:  # so that the threads of a worker share one encoder
             job, index = _loaded(spec), _indexed(store, earlier)
+        torch.set_num_threads(1)  # in the thread that loaded them, it has been
         return encode_shard(job, rows, writer, index)
     except PlaceError as error:
         return PlaceError(str(error))

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from dask.base import compute
 from dask.delayed import delayed
 
@@ -94,8 +95,8 @@ def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str 
 def threads(workers: int) -> Runner:
     """Return a runner that encodes in this process: shards side by side in `workers` threads, 0 one after the other.
 
-    Torch, NumPy and soxr let go of the interpreter where the time goes. Give torch one thread of its own for each
-    (`torch.set_num_threads(1)`): more would fight over the cores.
+    Torch, NumPy and soxr let go of the interpreter where the time goes. Each computes with as many threads as the
+    caller; let that be one (`torch.set_num_threads(1)`), since more would fight over the cores.
     """
     how = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
     lock = threading.Lock()
@@ -103,9 +104,11 @@ def threads(workers: int) -> Runner:
     def run(
         job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
     ) -> None:
-        earlier = Earlier(stores, writer.attributes)
+        earlier, share = Earlier(stores, writer.attributes), torch.get_num_threads()
 
         def one(rows: range) -> None:
+            # A setting of each thread, which others may have changed; sums in another order show in the last bits.
+            torch.set_num_threads(share)
             result = encode_shard(job, rows, writer, earlier)
             with lock:
                 done(result)

@@ -77,7 +77,9 @@ def seed() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is one line on stderr and exit code 1 (2 for usage)."""
     from pipeline.errors import SeedError
+    from pipeline.processor import ask_for_same_bits
 
+    ask_for_same_bits()
     # Where several of Zarr's writes fail at once, one is raised and asyncio would print the others as well.
     logging.getLogger("asyncio").disabled = True
     try:
