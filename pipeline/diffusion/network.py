@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 
-def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
-    """Return sinusoids [B, channels] of timesteps [B]: cosines first, then sines, periods 2 pi to 2 pi max_period."""
-    half = channels // 2
-    exponents = torch.arange(half, device=t.device, dtype=torch.float32) / half
-    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+def frequencies(channels: int, max_period: float = 10_000.0) -> Tensor:
+    """Return the angular frequencies [channels / 2] of sinusoids with periods 2 pi to 2 pi max_period."""
+    exponents = torch.arange(channels // 2, dtype=torch.float32) / (channels // 2)
+    return torch.exp(-math.log(max_period) * exponents)
+
+
+def timestep_embedding(t: Tensor, frequencies: Tensor) -> Tensor:
+    """Return sinusoids [B, 2 F] of timesteps [B] at frequencies [F]: cosines first, then sines."""
+    angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -44,6 +48,7 @@ class Denoiser(nn.Module):
     """
 
     abar: Tensor
+    frequencies: Tensor
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Denoiser(nn.Module):
         self.predict = predict
         self.register_buffer("abar", torch.empty(0) if abar is None else abar, persistent=False)
         self.time_channels = width
+        self.register_buffer("frequencies", frequencies(width), persistent=False)
         self.time_embed = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.input_proj = nn.Linear(dim, width)
         self.res_blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(blocks))
@@ -70,7 +76,7 @@ class Denoiser(nn.Module):
 
         One timestep for all may be given as [1], which spares embedding it B times.
         """
-        return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype)))
+        return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.frequencies).to(x.dtype)))
 
     def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:
         h = self.input_proj(x)
@@ -114,8 +120,8 @@ class GapDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
         gap = self.estimate(x) if gap is None else gap
-        time = self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype))
-        told = self.gap_embed(timestep_embedding(1000 * gap, self.time_channels).to(x.dtype))
+        time = self.time_embed(timestep_embedding(t, self.frequencies).to(x.dtype))
+        told = self.gap_embed(timestep_embedding(1000 * gap, self.frequencies).to(x.dtype))
         return self._predicted(x, t, time + told)
 
 
