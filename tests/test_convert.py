@@ -25,8 +25,10 @@ from pipeline.files import sha256_of
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.store import OK, EmbeddingStore
+from pipeline.train import train
 from tests.encoders.test_checkpoint import Touch
 from tests.stages.test_cli import PROJECT, run
+from tests.test_train import make_store
 
 State = dict[str, Tensor]
 
@@ -115,7 +117,7 @@ def test_a_converted_model_gives_what_the_equations_give(tmp_path: Path, dim: in
 
 @pytest.mark.parametrize(("predict", "theirs"), [("sample", "sample"), ("epsilon", "epsilon"), ("v", "v_prediction")])
 def test_the_step_is_that_of_the_scheduler_of_their_code(tmp_path: Path, predict: str, theirs: str) -> None:
-    """Theirs also clips at 3 sqrt(D), which no vector of about that length comes near."""
+    """Theirs also clips at 3 sqrt(D), which no number here comes near."""
     dim, state = 32, checkpoint(32)
     torch.save(state, tmp_path / "c.pt")
     shape = PAPER.network.model_copy(update={"predict": predict})
@@ -370,6 +372,17 @@ def test_a_model_that_knows_no_weights_says_so_and_still_enhances(
     assert code == 0
     assert "knows its encoder by the name 'mine' only, so that nobody checked whether vectors of 'toy' are of" in err
     assert err.count("\n") == 1
+
+
+def test_a_converted_model_can_be_trained_further(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "c.pt")
+    save_model(tmp_path / "m.safetensors", convert(tmp_path / "c.pt").model, {"encoder": "toy", "dim": 16}, {})
+    store, speakers = make_store(tmp_path / "s.zarr")
+    trained = train(store, PAPER.model_copy(update={"max_epochs": 3}), 0, 50, speakers, init=tmp_path / "m.safetensors")
+    assert trained.init_sha256 == sha256_of(tmp_path / "m.safetensors")
+    losses = [epoch.validation_loss for epoch in trained.curve]
+    assert min(losses[1:]) < losses[0]
+    assert trained.model.domain_matrix.abs().max() > 0  # now it knows the speech of its training
 
 
 @pytest.mark.parametrize(
