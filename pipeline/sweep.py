@@ -25,11 +25,12 @@ from pipeline.journal import write_store
 from pipeline.manifest import Utterance
 from pipeline.model import SeedModel, save_model
 from pipeline.operating import crop_eers
+from pipeline.optimise import Trained
 from pipeline.places import Place
 from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
-from pipeline.train import Trained, hold_out, train
+from pipeline.train import hold_out, train
 from pipeline.train_settings import WATCHING
 from pipeline.validation import Frozen, load_yaml, validated
 
