@@ -68,7 +68,7 @@ def settle(
     speakers: Mapping[str, str | None],
     timestep: int,
     seed: int,
-    judges: Sequence[Judge] = (),
+    judges: Sequence[Judge],
 ) -> None:
     """Give a model its domain and its strength.
 
@@ -79,7 +79,7 @@ def settle(
         speakers: by utterance, for the strength only.
         timestep: at which the model will enhance.
         seed: of what is looked at, where that is not all.
-        judges: models like this one, trained without other speakers each, that find the strength; itself, if none.
+        judges: models like this one, or itself, and what they have not seen: they find the strength.
     """
     rng = np.random.default_rng(seed)
     seen, _ = _some(store, store.ok[~held], rng, model)
@@ -88,7 +88,7 @@ def settle(
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
     parts = []
-    for judge in judges or (Judge(model, held),):
+    for judge in judges:
         crops, rows = _some(store, store.ok[judge.held], rng, model)
         parts.append(Unseen(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
     model.strength.fill_(strength(parts, timestep, model.settings.strength, seed))

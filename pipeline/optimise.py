@@ -1,7 +1,7 @@
 """The loop of training: batches in, the weights of the best epoch out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import TrainingError
 from pipeline.feed import Feed
 from pipeline.model import SeedModel
+from pipeline.operating import Judge
 from pipeline.pace import Watch, watched
 from pipeline.pairs import swapped
 from pipeline.saves import Saves
@@ -41,6 +42,8 @@ class Trained:
     """Why training ended before its time, the best weights until then being kept; empty if it did not."""
     init_sha256: str = ""
     """Of the model that it began with, if it did with one."""
+    judges: Sequence[Judge] = ()
+    """By whom its strength was found."""
 
 
 def optimise(

@@ -91,13 +91,11 @@ def train(
     if saves:
         saves.key = key_of(store, model, feed.validation, revision=REVISION, seed=seed, timestep=timestep)
     trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, saves)
-    judges = (
-        []
-        if trained.stopped or not fits(store, settings)
-        else _judges(store, parts, settings, seed, timestep, where, watch)
-    )
+    if trained.stopped or not fits(store, settings) or settings.strength == 0:
+        parts = []
+    judges = _judges(store, parts, settings, seed, timestep, where, watch) or [Judge(trained.model, held)]
     settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
-    return replace(trained, init_sha256=origin)
+    return replace(trained, init_sha256=origin, judges=judges)
 
 
 def hold_out(

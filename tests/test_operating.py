@@ -12,7 +12,7 @@ from pipeline.domain import FAMILIAR, FOREIGN, confidence
 from pipeline.enhance import enhance
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, save_model
-from pipeline.operating import RIDGE, Unseen, crop_eers, domain, settle, strength
+from pipeline.operating import RIDGE, Judge, Unseen, crop_eers, domain, settle, strength
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Network, Train
 
@@ -141,7 +141,7 @@ def test_foreign_speech_is_handed_back_raw_and_usual_speech_is_not(tmp_path: Pat
     store = store_of(tmp_path / "train.zarr", crops(shift=3.0))
     held = np.arange(48) >= 36
     model = SeedModel(DIM, SETTINGS)
-    settle(model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0)
+    settle(model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0, [Judge(model, held)])
     model.strength.fill_(0.4)
     usual, foreign = crops(4, shift=3.0, seed=1), crops(4, shift=-3.0, seed=1)
     assert 0.2 < confidence(model, usual.reshape(-1, DIM))[1] < 2
@@ -177,7 +177,7 @@ def test_what_is_looked_at_of_a_large_store_is_chosen_by_the_seed(
     store, models = store_of(tmp_path / "train.zarr", crops()), []
     for seed in (0, 0, 1):
         model = SeedModel(DIM, SETTINGS)
-        settle(model, store, np.arange(48) >= 36, {}, 50, seed)
+        settle(model, store, np.arange(48) >= 36, {}, 50, seed, [Judge(model, np.arange(48) >= 36)])
         models.append(model.state_dict())
     assert torch.equal(models[0]["domain_matrix"], models[1]["domain_matrix"])
     assert float(models[0]["strength"]) == pytest.approx(0.4)
