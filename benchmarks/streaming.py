@@ -33,8 +33,8 @@ from pipeline.model import SeedModel
 from pipeline.pace import Pace
 from pipeline.pairs import prepared
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import hold_out, optimise, train, validation_loss
 from pipeline.train_settings import Train
+from pipeline.training import hold_out, optimise, train, validation_loss
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 

@@ -41,8 +41,8 @@ from pipeline.model import SeedModel
 from pipeline.pairs import swapped
 from pipeline.saves import Saves
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import optimise, train
 from pipeline.train_settings import Network, Train
+from pipeline.training import optimise, train
 from pipeline.training_state import State
 
 VIEWS, EPOCHS = 4, Train().max_epochs

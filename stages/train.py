@@ -79,7 +79,7 @@ def train(
     from pipeline.model import save_model
     from pipeline.saves import Saves
     from pipeline.store import EmbeddingStore
-    from pipeline.train import train as run
+    from pipeline.training import train as run
     from stages.previous import forget_saved
     from stages.progress import training_progress
 

@@ -18,8 +18,8 @@ from pipeline.feed import StreamFeed, open_feed
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import hold_out, rate_factor, train
 from pipeline.train_settings import Network, Train
+from pipeline.training import hold_out, rate_factor, train
 from stages.cli import main
 from tests.conftest import tree_bytes
 
@@ -197,7 +197,7 @@ def test_without_averaging_the_weights_are_the_last_ones(tmp_path: Path, monkeyp
         gaps.append(max(float((ours - last).detach().abs().max()) for ours, last in pairs))
         return 1.0
 
-    monkeypatch.setattr("pipeline.train.validation_loss", spy)
+    monkeypatch.setattr("pipeline.training.validation_loss", spy)
     for ema in (0.0, 0.9):
         train(store, QUICK.model_copy(update={"max_epochs": 2, "ema": ema}), 0, 50, speakers)
     assert gaps[:4] == [0, 0, 0, 0]  # the third is of the next run's start
