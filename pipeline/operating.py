@@ -4,11 +4,13 @@ Both are found on training data alone.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.bounds import Bounds, lengths, unusual
 from pipeline.comparison import mean_units, unit_crops
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
@@ -41,6 +43,16 @@ UNTOLD = 0.4
 """The strength where speakers are not known."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """How far a model goes, and what that does for held-out speakers."""
+
+    strength: float
+    raw: tuple[float, float] | None = None
+    """EER in percent on clean crops, and the mean over noisy views; None where the strength is not found by EERs."""
+    enhanced: tuple[float, float] | None = None
+
+
 def settle(
     model: SeedModel,
     store: EmbeddingStore,
@@ -48,8 +60,8 @@ def settle(
     speakers: Mapping[str, str | None],
     timestep: int,
     seed: int,
-) -> None:
-    """Give a model its domain and its strength.
+) -> Point:
+    """Give a model its domain, the bounds of its training vectors, and its strength; return what that comes to.
 
     Args:
         model: trained.
@@ -65,8 +77,17 @@ def settle(
     mean, matrix = domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
+    others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
+    with torch.no_grad():
+        model.bounds = Bounds(
+            clean_norm=lengths(seen[:, :, 0]),
+            noisy_norm=lengths(seen[:, :, 1:]),
+            atypicality=unusual(model.atypicality(others)),
+        )
     labels = [speakers.get(store.utterances[row]) for row in rows]
-    model.strength.fill_(strength(model, unseen, labels, timestep, model.settings.strength, seed))
+    point = operating_point(model, unseen, labels, timestep, model.settings.strength, seed)
+    model.strength.fill_(point.strength)
+    return point
 
 
 def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -86,9 +107,9 @@ def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDAr
     return mean, matrix / np.sqrt(max(usual, 1e-12))
 
 
-def strength(
+def operating_point(
     model: SeedModel, crops: Crops, speakers: Sequence[str | None], timestep: int, most: float, seed: int
-) -> float:
+) -> Point:
     """Return how far to go, by crops [N, draws, views, D] of held-out speakers.
 
     Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
@@ -97,11 +118,11 @@ def strength(
     are not known, or are too few for trials, nobody can tell, and it is 0.4.
     """
     if None in speakers:
-        return min(most, UNTOLD)
+        return Point(min(most, UNTOLD))
     try:
         trials = all_pairs(list(map(str, speakers)), TRIALS, seed)
     except TrialError:
-        return min(most, UNTOLD)
+        return Point(min(most, UNTOLD))
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
     whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(timestep)))
     shares = [float(share) for share in np.linspace(0, most, 1 + max(1, round(most / STEPS)))]
@@ -113,7 +134,9 @@ def strength(
     worse = _surely_worse(clean, target, trials, speakers, seed)
     kept = [place for place in range(len(shares)) if not worse[place]]
     goal = (1 + NEARLY) * min(noisy[place] for place in kept)
-    return next(shares[place] for place in kept if noisy[place] <= goal)
+    chosen = next(place for place in kept if noisy[place] <= goal)
+    eers = [(100 * eer(roc_of(clean[place], target)), 100 * noisy[place]) for place in (0, chosen)]
+    return Point(shares[chosen], *eers)
 
 
 def _surely_worse(

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pipeline.saves import Saves, key_of
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import DIFFUSED, Train
 from pipeline.training_state import State
+from pipeline.views import noisy_names
 
 REVISION = 4
 """Raise it when the same store and parameters give another model: models are then trained anew."""
@@ -50,6 +52,20 @@ class Trained:
     """Why training ended before its time, the best weights until then being kept; empty if it did not."""
     init_sha256: str = ""
     """Of the model that it began with, if it did with one."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it was trained on and what it came to on held-out speakers, for its file."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the model's file says of its training."""
+        best = self.curve[self.best_epoch]
+        told: dict[str, Any] = {
+            "best_epoch": best.epoch,
+            "epochs": len(self.curve) - 1,
+            "validation_loss": best.validation_loss,
+        }
+        told |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
+        told |= {"stopped": self.stopped} if self.stopped else {}
+        return told | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
 
 def train(
@@ -100,7 +116,16 @@ def train(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
-    del ids  # of millions of utterances, they would be missed elsewhere
+    known = {speakers.get(name) for name in ids} if speakers else {None}
+    facts: dict[str, Any] = {
+        "seed": seed,
+        "timestep": timestep,
+        "utterances": len(ids),
+        "speakers": None if None in known else len(known),
+        "draws": store.shape[1],
+        "noisy_views": noisy_names(store, settings.noisy_views),
+    }
+    del ids, known  # of millions of utterances, they would be missed elsewhere
     model = SeedModel(store.dim, settings).to(device or torch.device("cpu"))
     origin = take_over(model, init, store) if init else ""
     feed = open_feed(store, held, model, rng, watch, fit=not init)
@@ -109,8 +134,10 @@ def train(
     if saves:
         saves.key = key_of(store, model, feed.validation, revision=REVISION, seed=seed, timestep=timestep)
     trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, saves)
-    settle(trained.model, store, held, speakers or {}, timestep, seed)
-    return replace(trained, init_sha256=origin)
+    point = settle(trained.model, store, held, speakers or {}, timestep, seed)
+    eers = {"raw": point.raw, "enhanced": point.enhanced}
+    facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
+    return replace(trained, init_sha256=origin, facts=facts)
 
 
 def hold_out(
