@@ -34,8 +34,8 @@ from pipeline.optimise import optimise, validation_loss
 from pipeline.pace import Pace
 from pipeline.pairs import prepared
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import hold_out, train
 from pipeline.train_settings import Train
+from pipeline.training import hold_out, train
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 

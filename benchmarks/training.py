@@ -42,8 +42,8 @@ from pipeline.optimise import optimise
 from pipeline.pairs import swapped
 from pipeline.saves import Saves
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import Network, Train
+from pipeline.training import train
 from pipeline.training_state import State
 
 VIEWS, EPOCHS = 4, Train().max_epochs

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import confidence
 from pipeline.errors import ConfigError, OutputError, StoreError
-from pipeline.journal import write_store
 from pipeline.model import SeedModel, check_encoder, denoised_otherwise, load_model, refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
@@ -73,6 +72,8 @@ def enhance(
         OutputError: `out` is the store itself, or something that is no store.
         PlaceError: a remote place does not answer, or refuses.
     """
+    from pipeline.journal import write_store  # and with it Zarr, which `enhanced` does without
+
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
     loaded = load_model(model_path, device or torch.device("cpu"))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.bounds import Bounds, lengths, unusual
 from pipeline.comparison import mean_units, unit_crops
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
@@ -61,6 +62,16 @@ class Unseen:
     """Of each of the crops' utterances [N]."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """How far a model goes, and what that does for speakers that it has not seen."""
+
+    strength: float
+    raw: tuple[float, float] | None = None
+    """EER in percent on clean crops, and the mean over noisy views; None where the strength is not found by EERs."""
+    enhanced: tuple[float, float] | None = None
+
+
 def settle(
     model: SeedModel,
     store: EmbeddingStore,
@@ -69,8 +80,8 @@ def settle(
     timestep: int,
     seed: int,
     judges: Sequence[Judge],
-) -> None:
-    """Give a model its domain and its strength.
+) -> Point:
+    """Give a model its domain, the bounds of its training vectors, and its strength; return what that comes to.
 
     Args:
         model: trained.
@@ -87,11 +98,20 @@ def settle(
     mean, matrix = domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
+    others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
+    with torch.no_grad():
+        model.bounds = Bounds(
+            clean_norm=lengths(seen[:, :, 0]),
+            noisy_norm=lengths(seen[:, :, 1:]),
+            atypicality=unusual(model.atypicality(others)),
+        )
     parts = []
     for judge in judges:
         crops, rows = _some(store, store.ok[judge.held], rng, model)
         parts.append(Unseen(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
-    model.strength.fill_(strength(parts, timestep, model.settings.strength, seed))
+    point = operating_point(parts, timestep, model.settings.strength, seed)
+    model.strength.fill_(point.strength)
+    return point
 
 
 def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -111,7 +131,7 @@ def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDAr
     return mean, matrix / np.sqrt(max(usual, 1e-12))
 
 
-def strength(parts: Sequence[Unseen], timestep: int, most: float, seed: int) -> float:
+def operating_point(parts: Sequence[Unseen], timestep: int, most: float, seed: int) -> Point:
     """Return how far to go, by one model and speakers it has not seen, or by several that are alike.
 
     Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
@@ -123,18 +143,19 @@ def strength(parts: Sequence[Unseen], timestep: int, most: float, seed: int) -> 
     try:
         found = [_tried(part, shares, timestep, seed + number) for number, part in enumerate(parts)]
     except TrialError:
-        return min(most, UNTOLD)
-    noisy, drawn = (np.mean(values, axis=0) for values in zip(*found, strict=True))
+        return Point(min(most, UNTOLD))
+    clean, noisy, drawn = (np.mean(values, axis=0) for values in zip(*found, strict=True))
     worse = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
     kept = [place for place in range(len(shares)) if not worse[place]]
     goal = (1 + NEARLY) * min(noisy[place] for place in kept)
-    return next(shares[place] for place in kept if noisy[place] <= goal)
+    chosen = next(place for place in kept if noisy[place] <= goal)
+    return Point(shares[chosen], *((100 * float(clean[place]), 100 * float(noisy[place])) for place in (0, chosen)))
 
 
 def _tried(
     part: Unseen, shares: Sequence[float], timestep: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return EERs of noisy crops [strengths], and of clean ones as speakers are drawn again and again [R, strengths].
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return EERs [strengths] of clean and of noisy crops, and [R, strengths] of clean ones as speakers are redrawn.
 
     Raises:
         TrialError: speakers are not known, or are too few for trials.
@@ -150,7 +171,8 @@ def _tried(
         scores, target = crop_scores(between(raw, whole, share).numpy().reshape(crops.shape), trials)
         noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
         clean.append(scores[0])
-    return np.array(noisy), _redrawn(clean, target, trials, speakers, seed)
+    eers = np.array([eer(roc_of(scores, target)) for scores in clean])
+    return eers, np.array(noisy), _redrawn(clean, target, trials, speakers, seed)
 
 
 def _redrawn(

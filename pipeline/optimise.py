@@ -1,9 +1,10 @@
 """The loop of training: batches in, the weights of the best epoch out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,20 @@ class Trained:
     """Of the model that it began with, if it did with one."""
     judges: Sequence[Judge] = ()
     """By whom its strength was found."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it was trained on and what it came to on speakers it has not seen, for its file."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the model's file says of its training."""
+        best = self.curve[self.best_epoch]
+        told: dict[str, Any] = {
+            "best_epoch": best.epoch,
+            "epochs": len(self.curve) - 1,
+            "validation_loss": best.validation_loss,
+        }
+        told |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
+        told |= {"stopped": self.stopped} if self.stopped else {}
+        return told | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
 
 def optimise(

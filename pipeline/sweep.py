@@ -30,8 +30,8 @@ from pipeline.places import Place
 from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import WATCHING
+from pipeline.training import train
 from pipeline.validation import Frozen, load_yaml, validated
 
 Changes = dict[str, Any]

@@ -20,9 +20,9 @@ from pipeline.model import SeedModel
 from pipeline.pace import Pace
 from pipeline.precondition import fit_preconditioner
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import Network, Train
-from tests.test_train import ENCODER, QUICK, make_store
+from pipeline.training import train
+from tests.test_training import ENCODER, QUICK, make_store
 
 PLAIN = Train(network=Network(precondition="none"), target="crop")
 

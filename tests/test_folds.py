@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import train as module
-from pipeline.operating import Unseen, strength
+from pipeline import training as module
+from pipeline.operating import Point, Unseen, operating_point
 from pipeline.pace import Pace
-from pipeline.train import ENOUGH, PER_FOLD, folds, train
-from tests.test_train import QUICK, make_store
+from pipeline.training import ENOUGH, PER_FOLD, folds, train
+from tests.test_training import QUICK, make_store
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
 
@@ -53,11 +53,11 @@ def test_they_change_the_strength_and_nothing_else(tmp_path: Path, monkeypatch: 
     store, speakers = make_store(tmp_path / "s.zarr", speakers=30, failed=5)
     asked: list[list[Unseen]] = []
 
-    def spy(parts: list[Unseen], *rest: Any) -> float:
+    def spy(parts: list[Unseen], *rest: Any) -> Point:
         asked.append(parts)
-        return strength(parts, *rest)
+        return operating_point(parts, *rest)
 
-    monkeypatch.setattr("pipeline.operating.strength", spy)
+    monkeypatch.setattr("pipeline.operating.operating_point", spy)
     alone, together = (
         train(store, SHORT.model_copy(update={"folds": count}), 0, 50, speakers).model for count in (0, 3)
     )
@@ -101,7 +101,9 @@ def test_several_parts_are_judged_together(tmp_path: Path) -> None:
     spoilt = SeedModel(DIM, SETTINGS)
     spoilt.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))
     bad = Unseen(spoilt, values, names())
-    assert strength([bad], 50, 1.0, 0) == 0
-    assert strength([good, good], 50, 1.0, 0) == pytest.approx(strength([good], 50, 1.0, 0), abs=0.11)
-    assert strength([bad, bad, good], 50, 1.0, 0) < strength([good], 50, 1.0, 0)
-    assert strength([good, Unseen(model, values, [None] * len(values))], 50, 1.0, 0) == 0.4
+    assert operating_point([bad], 50, 1.0, 0).strength == 0
+    assert operating_point([good, good], 50, 1.0, 0).strength == pytest.approx(
+        operating_point([good], 50, 1.0, 0).strength, abs=0.11
+    )
+    assert operating_point([bad, bad, good], 50, 1.0, 0).strength < operating_point([good], 50, 1.0, 0).strength
+    assert operating_point([good, Unseen(model, values, [None] * len(values))], 50, 1.0, 0).strength == 0.4

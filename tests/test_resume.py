@@ -21,18 +21,25 @@ from pipeline.pace import Pace
 from pipeline.saves import Saves
 from pipeline.stale import leftovers, remove
 from pipeline.store import EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import WATCHING, Network, Train
+from pipeline.training import train
 from stages.cli import main
 from tests.test_feed import in_shards, least
-from tests.test_train import ENCODER, QUICK, make_store
+from tests.test_training import ENCODER, QUICK, make_store
 
 PROJECT = Path(__file__).parent.parent
 SMALL = QUICK.model_copy(update={"max_epochs": 3, "batch_size": 16, "save_every": 4})
 """Nine steps an epoch."""
 
 
-COMMAND = ["pipeline.config", "pipeline.loggers", "pipeline.train", "rich.progress", "stages.previous", "torch._dynamo"]
+COMMAND = [
+    "pipeline.config",
+    "pipeline.loggers",
+    "pipeline.training",
+    "rich.progress",
+    "stages.previous",
+    "torch._dynamo",
+]
 """What the command imports."""
 
 

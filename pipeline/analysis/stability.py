@@ -20,7 +20,7 @@ from pipeline.metrics import eer, roc_of
 from pipeline.report import write_json
 from pipeline.sample import read_some
 from pipeline.store import EmbeddingStore
-from pipeline.train import hold_out, train
+from pipeline.training import hold_out, train
 from pipeline.trials import Index, Trials, all_pairs
 
 Row = dict[str, Any]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from pipeline.places import Place
 from pipeline.saves import Saves, key_of
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Train
+from pipeline.views import noisy_names
 
 REVISION = 5
 """Raise it when the same store and parameters give another model: models are then trained anew."""
@@ -81,7 +83,16 @@ def train(
     torch.manual_seed(seed)
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
     parts = [] if init else folds(ids, speakers or {}, held, settings.folds, seed)
-    del ids  # of millions of utterances, they would be missed elsewhere
+    known = {speakers.get(name) for name in ids} if speakers else {None}
+    facts: dict[str, Any] = {
+        "seed": seed,
+        "timestep": timestep,
+        "utterances": len(ids),
+        "speakers": None if None in known else len(known),
+        "draws": store.shape[1],
+        "noisy_views": noisy_names(store, settings.noisy_views),
+    }
+    del ids, known  # of millions of utterances, they would be missed elsewhere
     where = device or torch.device("cpu")
     model = SeedModel(store.dim, settings).to(where)
     origin = take_over(model, init, store) if init else ""
@@ -94,8 +105,10 @@ def train(
     if trained.stopped or not fits(store, settings) or settings.strength == 0:
         parts = []
     judges = _judges(store, parts, settings, seed, timestep, where, watch) or [Judge(trained.model, held)]
-    settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
-    return replace(trained, init_sha256=origin, judges=judges)
+    point = settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
+    eers = {"raw": point.raw, "enhanced": point.enhanced}
+    facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
+    return replace(trained, init_sha256=origin, facts=facts, judges=judges)
 
 
 def hold_out(

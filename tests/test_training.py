@@ -19,8 +19,8 @@ from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.optimise import rate_factor
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import hold_out, train
 from pipeline.train_settings import Network, Train
+from pipeline.training import hold_out, train
 from stages.cli import main
 from tests.conftest import tree_bytes
 

@@ -1,0 +1,60 @@
+"""What raw vectors of training looked like, in a model's metadata, so that vectors unlike them can be told."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.validation import Frozen
+
+FACTOR = 2.0
+"""How many times shorter than the 1st, or longer than the 99th percentile of training a vector may be.
+
+Between them lies all that an encoder gives (CAM++: speech from 6.7 to 10.9, white noise, tones and music from 8.5 to
+14.6); beyond lie vectors that were scaled by somebody (to length 1, or by the square root of D). With GE2E, vectors of
+half their length already end farther from where they belong than enhancement moves them (docs/api.md).
+"""
+UNUSUAL = 99.9
+"""Percentile of the held-out atypicality above which a vector is unlike training."""
+FALLBACK = 6.0
+"""That atypicality, of a model whose file does not say: between the most of noisy speech and the least of another
+encoder's vectors, as measured with GE2E (docs/api.md)."""
+
+
+class Lengths(Frozen):
+    """Percentiles of L2 norms."""
+
+    p1: float = Field(ge=0, allow_inf_nan=False)
+    p50: float = Field(ge=0, allow_inf_nan=False)
+    p99: float = Field(ge=0, allow_inf_nan=False)
+
+
+class Bounds(Frozen):
+    """Of the vectors that training looked at in its end, see `operating.settle`."""
+
+    clean_norm: Lengths
+    noisy_norm: Lengths
+    atypicality: float = Field(ge=0, allow_inf_nan=False)
+    """Percentile `UNUSUAL` over clean and noisy vectors of held-out speakers, see `SeedModel.atypicality`."""
+
+    def beyond(self, norms: Tensor) -> Tensor:
+        """Return which L2 norms [B] are too short or too long by far [B], see `FACTOR`."""
+        shortest, longest = min(self.clean_norm.p1, self.noisy_norm.p1), max(self.clean_norm.p99, self.noisy_norm.p99)
+        return (norms < shortest / FACTOR) | (norms > longest * FACTOR)
+
+
+def lengths(vectors: NDArray[np.float32]) -> Lengths:
+    """Return the percentiles of the norms of vectors [..., D]."""
+    norms = np.linalg.norm(vectors.reshape(-1, vectors.shape[-1]).astype(np.float64), axis=1)
+    p1, p50, p99 = (_rounded(value) for value in np.percentile(norms, (1, 50, 99)))
+    return Lengths(p1=p1, p50=p50, p99=p99)
+
+
+def unusual(atypicality: Tensor) -> float:
+    """Return the percentile `UNUSUAL` of the atypicality of held-out vectors [B]."""
+    return _rounded(float(np.percentile(atypicality.to(torch.float64).cpu().numpy(), UNUSUAL)))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
