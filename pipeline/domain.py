@@ -22,6 +22,8 @@ def confidence(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float
     """Return how far a model may be trusted with raw embeddings [N, D], 0 to 1, and their median atypicality.
 
     The confidence falls in a line from 1 at `FAMILIAR` to 0 at `FOREIGN`. Without embeddings there is nothing to trust.
+    A model that does not know its training speech (`pipeline.convert`) has a `domain_matrix` of zeros: its atypicality
+    is 0 for anything, and it is always trusted.
     """
     spread = raw[np.linspace(0, len(raw) - 1, min(len(raw), VECTORS)).astype(np.int64)] if len(raw) else raw
     found = model.atypicality(torch.from_numpy(spread).to(model.mean.device)).cpu().numpy()

@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import confidence
 from pipeline.errors import ConfigError, OutputError, StoreError
-from pipeline.model import SeedModel, check_encoder, denoised_otherwise, load_model, refuse_enhanced
+from pipeline.model import (
+    SeedModel,
+    check_encoder,
+    denoised_otherwise,
+    load_model,
+    refuse_enhanced,
+    unknown_encoder,
+)
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import misfit
 
-REVISION = 3
+REVISION = 4
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 _BATCH = 4096
@@ -62,7 +69,8 @@ def enhance(
         device: where to enhance; the CPU if not given.
         progress: called with the number of vectors done.
         domain: raw embeddings of the kind of speech, best clean; `store` if not given.
-        warn: told where the model was trained on audio denoised otherwise than the store's.
+        warn: told where the model was trained on audio denoised otherwise than the store's, or may be of another
+            encoder.
 
     Raises:
         WeightsError: the model cannot be read.
@@ -80,8 +88,9 @@ def enhance(
     for each in (store, domain or store):
         refuse_enhanced(each)
         check_encoder(loaded, each.attributes, model_path, each.path)
-    if (doubtful := denoised_otherwise(loaded, store.attributes)) and warn:
-        warn(f"{model_path}: {doubtful}")
+    for doubt in (unknown_encoder, denoised_otherwise):
+        if (said := doubt(loaded, store.attributes)) and warn:
+            warn(f"{model_path}: {said}")
     if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
             f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"

@@ -95,7 +95,8 @@ class ModelFile:
 
     model: SeedModel
     encoder: Mapping[str, Any]
-    """The encoder whose embeddings it was trained on, see `EmbeddingStore.encoder`."""
+    """The encoder whose embeddings it was trained on, see `EmbeddingStore.encoder`; converted models leave out what is
+    not known of it."""
     sha256: str
     """Of the file."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -180,14 +181,28 @@ def refuse_enhanced(store: EmbeddingStore) -> None:
 
 
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Place, store_path: Place) -> None:
-    """Raise StoreError unless a store's embeddings come from the encoder that the model was trained on."""
-    for key in SPACE:
-        ours, theirs = model.encoder.get(key), attributes.get(key)
+    """Raise StoreError unless a store's embeddings come from the encoder that the model was trained on.
+
+    What the model does not know of its encoder is not looked at, see `unknown_encoder`.
+    """
+    for key in filter(model.encoder.__contains__, SPACE):
+        ours, theirs = model.encoder[key], attributes.get(key)
         if ours != theirs:
             raise StoreError(
                 f"{store_path}: encoder {key} is {theirs!r}, but {model_path} was trained on {ours!r}."
                 " Train a model on this encoder."
             )
+
+
+def unknown_encoder(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a model does not know its encoder's weights, so that a store's may be of others."""
+    if "weights_sha256" in model.encoder:
+        return None
+    ours, theirs = (each.get("encoder") for each in (model.encoder, attributes))
+    return (
+        f"knows its encoder by the name {ours!r} only, so that nobody checked whether vectors of {theirs!r} are of the"
+        " same weights. Convert it with --store to be sure"
+    )
 
 
 def denoised_otherwise(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "Make a store of embeddings from elsewhere.",
     "augment": "Re-create a corrupted view of an utterance as a WAV.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
+    "convert": "Make a model of a network from the SEED paper's own code.",
     "sweep": "Compare trainings with other parameters on the same stores.",
     "enhance": "Enhance a store of embeddings with a trained model.",
     "trials": "Build a trial list out of others.",

@@ -62,6 +62,12 @@ def enhance(
         tell = partial(click.echo, err=True)
         done = run(opened, model, out, how, settings.seed, choose_device(device), advance, reference, tell)
     click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}")
+    if not done.atypicality and settings.enhance.strength is None:
+        click.echo(
+            f"  {model}: does not know the speech that it was trained on, and goes as far on any. Check on your own"
+            " what --strength does for it.",
+            err=True,
+        )
     if done.atypicality > FAMILIAR:
         click.echo(
             f"  {domain or store}: speech is unlike that of the training (atypicality {done.atypicality:.1f}; usual is"

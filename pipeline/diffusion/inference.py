@@ -31,7 +31,7 @@ def told_the_gap(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, dra
 
 def in_one_pass(network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Return f(x, 0), however many steps are asked for."""
-    out: Tensor = network(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    out: Tensor = network(x, torch.zeros(1, dtype=torch.long, device=x.device))
     return out
 
 

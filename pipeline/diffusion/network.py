@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """Return [B, width] for hidden vectors [B, width] and time embeddings [B, time_dim]."""
+        """Return [B, width] for hidden vectors [B, width] and time embeddings [B, time_dim] or [1, time_dim]."""
         out: Tensor = h + self.out_layers(self.in_layers(h) + self.emb_layers(time))
         return out
 
@@ -66,7 +66,10 @@ class Denoiser(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), _zeroed(nn.Linear(width, dim)))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return predicted clean embeddings [B, D] for diffused ones [B, D] at integer timesteps [B]."""
+        """Return predicted clean embeddings [B, D] for diffused ones [B, D] at integer timesteps [B].
+
+        One timestep for all may be given as [1], which spares embedding it B times.
+        """
         return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype)))
 
     def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:

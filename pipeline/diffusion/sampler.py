@@ -73,7 +73,7 @@ def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Seque
     As in diffusers, every step goes down by the same number of timesteps; below 0 is the clean end.
 
     Args:
-        network: f, from [N, D] and timesteps [N] to predicted clean embeddings [N, D].
+        network: f, from [N, D] and timesteps [1], the same for all, to predicted clean embeddings [N, D].
         x: embeddings, noisy or clean [B, D].
         how: the steps.
         abar: cumulative products of 1 - beta [T].
@@ -86,7 +86,7 @@ def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Seque
     if noises:
         x_t = x_t + (1 - here).sqrt() * noises[0]
     for number, time in enumerate(times):
-        x0 = network(x_t, torch.full((len(x),), time, dtype=torch.long, device=x.device))
+        x0 = network(x_t, torch.full((1,), time, dtype=torch.long, device=x.device))
         below = abar[time - ratio] if time >= ratio and how.steps > 1 else torch.ones_like(here)
         noise = noises[1 + number] if how.eta > 0 else None
         x_t = ddim_step(x_t, x0, abar[time], below, how.eta, noise)
@@ -97,6 +97,6 @@ def along_bridge(network: Network, x: Tensor, steps: int, timesteps: int) -> Ten
     """Follow the path from noisy [B, D] to clean by Euler steps: z <- z + (f(z, s T) - z) / (steps left)."""
     z = x
     for number in range(steps):
-        t = torch.full((len(x),), number * timesteps // steps, dtype=torch.long, device=x.device)
+        t = torch.full((1,), number * timesteps // steps, dtype=torch.long, device=x.device)
         z = z + (network(z, t) - z) / (steps - number)
     return z

@@ -78,8 +78,14 @@ def load_state(module: nn.Module, state: State, source: str, advice: str = "") -
         advice: what to do about a misfit, instead of the general advice.
 
     Raises:
-        WeightsError: tensors are missing, left over or of another shape; `module` is then as it was.
+        WeightsError: see `check_state`; `module` is then as it was.
     """
+    check_state(module, state, source, advice)
+    module.load_state_dict(state, strict=True)
+
+
+def check_state(module: nn.Module, state: State, source: str, advice: str = "") -> None:
+    """Raise WeightsError if tensors are missing, left over or of another shape, see `load_state`."""
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [str(key) for key in state if key not in own]
@@ -95,7 +101,6 @@ def load_state(module: nn.Module, state: State, source: str, advice: str = "") -
             f"weights {source} do not fit {type(module).__name__}: {'; '.join(faults)}; "
             f"{advice or 'give the weights of this very architecture'}"
         )
-    module.load_state_dict(state, strict=True)
 
 
 def _unwrapped(key: str) -> str:
