@@ -212,7 +212,7 @@ class EmbeddingStore:
         return content
 
     def trace(self, row: int) -> list[list[dict[str, Any]]]:
-        """Return what happened to the views [draw][view] of a row: the `start` of the crop, and the `steps` in turn.
+        """Return what happened to the views `[draw][view]` of a row: the `start` of the crop, and the `steps` in turn.
 
         Raises:
             StoreError: the row failed, the store is one of enhanced vectors, or it is damaged.
