@@ -190,7 +190,7 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
             )
 
 
-def denoised_otherwise(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
-    """Say so if a store's audio was denoised otherwise than what the model was trained on; that is no error."""
-    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (model.encoder, attributes))
+def denoised_otherwise(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a store's audio was denoised otherwise than a model's training, see `ModelFile.encoder`; no error."""
+    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (encoder, attributes))
     return f"trained on vectors of {ours}, applied to vectors of {theirs}" if ours != theirs else None
