@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.diffusion.sampler import Sampling
-from pipeline.domain import confidence
+from pipeline.domain import lowered_strength
 from pipeline.errors import ConfigError, OutputError, StoreError
 from pipeline.model import (
     SeedModel,
@@ -26,7 +26,8 @@ from pipeline.train_settings import misfit
 REVISION = 4
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
-_BATCH = 4096
+BATCH = 4096
+"""Vectors that are enhanced at a time."""
 _NOISES = 8
 """Of one vector, how many are drawn before batches become smaller."""
 AS_TRAINED = Sampling(strength=None)
@@ -89,7 +90,7 @@ def enhance(
         refuse_enhanced(each)
         check_encoder(loaded, each.attributes, model_path, each.path)
     for doubt in (unknown_encoder, denoised_otherwise):
-        if (said := doubt(loaded, store.attributes)) and warn:
+        if (said := doubt(loaded.encoder, store.attributes)) and warn:
             warn(f"{model_path}: {said}")
     if how.timestep >= len(loaded.model.abar):
         raise ConfigError(
@@ -103,9 +104,9 @@ def enhance(
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
     familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
-    trust, atypicality = confidence(loaded.model, familiar)
+    strength, atypicality = lowered_strength(loaded.model, familiar)
     if how.strength is None:
-        how = replace(how, strength=round(float(loaded.model.strength) * trust, 6))
+        how = replace(how, strength=strength)
     values[store.ok] = enhanced(loaded.model, flat, how, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
@@ -147,7 +148,7 @@ def enhanced(
     """
     device, done = model.mean.device, np.empty_like(vectors)
     rng, noises = np.random.default_rng(seed), how.noise * (1 + how.steps if how.eta > 0 else 1)
-    size = _BATCH if noises <= _NOISES else max(1, _BATCH * _NOISES // noises)  # noise is the most of the memory
+    size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
         inputs = torch.from_numpy(vectors[part]).to(device)

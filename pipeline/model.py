@@ -194,18 +194,18 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
             )
 
 
-def unknown_encoder(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
-    """Say so if a model does not know its encoder's weights, so that a store's may be of others."""
-    if "weights_sha256" in model.encoder:
+def unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a model does not know its encoder's weights, see `ModelFile.encoder`: a store's may be of others."""
+    if "weights_sha256" in encoder:
         return None
-    ours, theirs = (each.get("encoder") for each in (model.encoder, attributes))
+    ours, theirs = (each.get("encoder") for each in (encoder, attributes))
     return (
         f"knows its encoder by the name {ours!r} only, so that nobody checked whether vectors of {theirs!r} are of the"
         " same weights. Convert it with --store to be sure"
     )
 
 
-def denoised_otherwise(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
-    """Say so if a store's audio was denoised otherwise than what the model was trained on; that is no error."""
-    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (model.encoder, attributes))
+def denoised_otherwise(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a store's audio was denoised otherwise than a model's training, see `ModelFile.encoder`; no error."""
+    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (encoder, attributes))
     return f"trained on vectors of {ours}, applied to vectors of {theirs}" if ours != theirs else None

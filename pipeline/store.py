@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PlaceError, StoreError, one_line
-from pipeline.places import ENTRY, Place, exists
+from pipeline.places import ENTRY, Place, exists, to_place
 
 if TYPE_CHECKING:
     import zarr  # imported where a store is opened: whoever has vectors of their own does without it
@@ -69,13 +69,15 @@ class EmbeddingStore:
     """[utterance], OK or FAILED."""
 
     @classmethod
-    def open(cls, path: Place, unfinished: bool = False) -> "EmbeddingStore":
+    def open(cls, path: Place | str, unfinished: bool = False) -> "EmbeddingStore":
         """Open a store; if `unfinished`, rows may be missing.
 
         Raises:
+            ConfigError: the path is a URL that cannot be read.
             StoreError: there is none, it is corrupt, unfinished, or of another schema.
             PlaceError: it is in a remote place that does not answer, or refuses; now, or whenever it is read.
         """
+        path = to_place(path) if isinstance(path, str) else path
         if not exists(path / ENTRY):
             raise StoreError(f"{path}: no embedding store there. Make it with `seed extract`.")
         try:
@@ -171,7 +173,7 @@ class EmbeddingStore:
         return values
 
     @cached_property
-    def _embeddings(self) -> "zarr.Array[Any]":
+    def _embeddings(self) -> Any:  # a Zarr array, or what can be read like one
         try:
             return array_of(_group(self.path), "embeddings")
         except (PlaceError, StoreError):

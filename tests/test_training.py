@@ -271,9 +271,9 @@ def test_noise_depends_on_the_seed_and_a_vectors_place_alone(model_path: Path, m
     model = load_model(model_path).model
     x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
     for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
-        monkeypatch.setattr("pipeline.enhance._BATCH", 4096)
+        monkeypatch.setattr("pipeline.enhance.BATCH", 4096)
         whole = enhanced(model, x, how, seed=1)
-        monkeypatch.setattr("pipeline.enhance._BATCH", 7)
+        monkeypatch.setattr("pipeline.enhance.BATCH", 7)
         np.testing.assert_allclose(enhanced(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
         assert np.abs(enhanced(model, x, how, seed=2) - whole).max() > 1e-3
 
