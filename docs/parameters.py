@@ -60,6 +60,7 @@ UNITS = {
     "train.patience": "epochs",
     "train.validation": "share",
     "train.strength": "share",
+    "train.folds": "parts",
     "train.memory": "GB",
     "train.threads": "threads",
     "train.save_every": "steps",
