@@ -105,7 +105,7 @@ def run_all(
 def lengthened(params: Params, times: int) -> Params:
     """Return parameters of so many times as many epochs, so that a smaller store gets as many steps, all of them.
 
-    The strength is found by held-out speakers alone: many trainings are compared, and folds would take most of the time.
+    The strength is found by held-out speakers alone; folds would take most of the time of so many trainings.
     """
     train = params.train
     epochs = times * train.max_epochs
