@@ -8,12 +8,13 @@ from torch import Tensor
 
 from pipeline.validation import Frozen
 
-FACTOR = 2.0
-"""How many times shorter than the 1st, or longer than the 99th percentile of training a vector may be.
+LEAST, MOST = 1.25, 4.0
+"""How many times shorter than the 1st, or longer than the 99th percentile of training a vector may be, at least and at
+most; in between, as many times as the percentiles are from each other (fences as wide as what is between them).
 
-Between them lies all that an encoder gives (CAM++: speech from 6.7 to 10.9, white noise, tones and music from 8.5 to
-14.6); beyond lie vectors that were scaled by somebody (to length 1, or by the square root of D). With GE2E, vectors of
-half their length already end farther from where they belong than enhancement moves them (docs/api.md).
+Of CAM++ that is from 3.4 to 20: speech has 6.7 to 10.9 (1st to 99th percentile), white noise, tones and music 8.5 to
+14.6. Of an encoder that normalises it is from 0.8 to 1.25. What lies beyond was scaled by somebody: to length 1, or by
+the square root of D.
 """
 UNUSUAL = 99.9
 """Percentile of the held-out atypicality above which a vector is unlike training."""
@@ -38,10 +39,17 @@ class Bounds(Frozen):
     atypicality: float = Field(ge=0, allow_inf_nan=False)
     """Percentile `UNUSUAL` over clean and noisy vectors of held-out speakers, see `SeedModel.atypicality`."""
 
+    @property
+    def fences(self) -> tuple[float, float]:
+        """The least and the greatest L2 norm that are not too short or too long by far, see `LEAST`."""
+        low, high = min(self.clean_norm.p1, self.noisy_norm.p1), max(self.clean_norm.p99, self.noisy_norm.p99)
+        factor = min(max(high / low, LEAST), MOST) if low else MOST
+        return low / factor, high * factor
+
     def beyond(self, norms: Tensor) -> Tensor:
-        """Return which L2 norms [B] are too short or too long by far [B], see `FACTOR`."""
-        shortest, longest = min(self.clean_norm.p1, self.noisy_norm.p1), max(self.clean_norm.p99, self.noisy_norm.p99)
-        return (norms < shortest / FACTOR) | (norms > longest * FACTOR)
+        """Return which L2 norms [B] are too short or too long by far [B]."""
+        low, high = self.fences
+        return (norms < low) | (norms > high)
 
 
 def lengths(vectors: NDArray[np.float32]) -> Lengths:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.bounds import FACTOR, FALLBACK, UNUSUAL
+from pipeline.bounds import FALLBACK, UNUSUAL
 from pipeline.files import replacing
 from pipeline.model import FORMAT, ModelFile, load_model
 from pipeline.places import Place
@@ -136,9 +136,10 @@ def _flags(loaded: ModelFile) -> str:
     bounds = loaded.model.bounds
     if bounds is None:
         return f"Vectors are flagged if their atypicality (usual is 1) is above {FALLBACK:g}."
+    low, high = bounds.fences
     return (
         f"Vectors are flagged if their atypicality (usual is 1) is above {bounds.atypicality:.3g}, the {UNUSUAL:g}th"
-        f" percentile of held-out vectors, or if they are {FACTOR:g} times longer or shorter than those of training."
+        f" percentile of held-out vectors, or if their length is not from {low:.3g} to {high:.3g}."
     )
 
 

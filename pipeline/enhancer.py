@@ -184,7 +184,7 @@ class Enhancer:
             ConfigError: the strength is not from 0 to 1.
 
         Warns:
-            SeedWarning: the median length of the vectors is beyond those of training by far, see `bounds.FACTOR`.
+            SeedWarning: the median length of the vectors is beyond those of training by far, see `Bounds.fences`.
         """
         share = self.strength if strength is None else float(strength)
         if not 0 <= share <= 1:

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from scipy.spatial.distance import cdist, mahalanobis
 
 from pipeline import EmbeddingStore, Enhancer
-from pipeline.bounds import FACTOR
 from pipeline.device import choose_device
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import FAMILIAR
@@ -325,15 +324,15 @@ def test_vectors_of_another_length_by_far_are_warned_of(enhancer: Enhancer) -> N
     bounds = enhancer.model.bounds
     assert bounds
     units = x / np.linalg.norm(x, axis=1, keepdims=True)
-    for wrong in (units, 6 * x, x.astype(np.float64) * 32768):
+    for wrong in (units, 10 * x, x.astype(np.float64) * 32768):
         with pytest.warns(SeedWarning, match=r"median length of .*neither normalised nor scaled") as caught:
             _, info = enhancer.enhance(wrong, return_info=True)
         assert caught[0].filename == __file__  # whose arrays they are
         assert (info.reason == "length").mean() > 0.9
-    edge = min(bounds.clean_norm.p1, bounds.noisy_norm.p1) / FACTOR
-    enhancer.enhance((1.01 * edge * units).astype(np.float32))  # no warning
-    with pytest.warns(SeedWarning):
-        enhancer.enhance((0.99 * edge * units).astype(np.float32))
+    for edge, turn in zip(bounds.fences, (1, -1), strict=True):
+        enhancer.enhance((1.01**turn * edge * units).astype(np.float32))  # no warning
+        with pytest.warns(SeedWarning):
+            enhancer.enhance((0.99**turn * edge * units).astype(np.float32))
     few = np.concatenate([units[:5], x])  # they are flagged, but most are not
     _, info = enhancer.enhance(few, return_info=True)
     assert (info.reason[:5] == "length").all()
