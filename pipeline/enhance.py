@@ -92,14 +92,7 @@ def enhance(
     for doubt in (unknown_encoder, denoised_otherwise):
         if (said := doubt(loaded.encoder, store.attributes)) and warn:
             warn(f"{model_path}: {said}")
-    if how.timestep >= len(loaded.model.abar):
-        raise ConfigError(
-            f"timestep {how.timestep}: {model_path} was trained with {len(loaded.model.abar)} timesteps; take a lower"
-            " one."
-        )
-    wrong = misfit(loaded.model.settings.objective, how.steps, how.noise)
-    if wrong:
-        raise ConfigError(f"enhance: {wrong}, as {model_path} was trained on it.")
+    check_way(loaded.model, how, model_path)
     values = store.read()
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
@@ -114,6 +107,16 @@ def enhance(
     attributes |= {"enhanced_by_sha256": loaded.sha256, **sampling_attributes(how, seed)}
     write_store(out, store.utterances, values, store.status, attributes)
     return Done(len(flat), float(how.strength or 0.0), atypicality)
+
+
+def check_way(model: SeedModel, how: Sampling, path: Place) -> None:
+    """Raise ConfigError if a model, read from `path`, cannot enhance in this way."""
+    if how.timestep >= len(model.abar):
+        raise ConfigError(
+            f"timestep {how.timestep}: {path} was trained with {len(model.abar)} timesteps; take a lower one."
+        )
+    if wrong := misfit(model.settings.objective, how.steps, how.noise):
+        raise ConfigError(f"enhance: {wrong}, as {path} was trained on it.")
 
 
 def sampling_attributes(how: Sampling, seed: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class WeightsError(SeedError, ValueError):
 
 
 class ExportError(SeedError, RuntimeError):
-    """An encoder cannot be exported, or the exported file does not give what the encoder gives."""
+    """An encoder or a model cannot be exported, or the exported file gives something else than it."""
 
 
 class StoreError(SeedError, ValueError):

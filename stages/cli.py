@@ -40,6 +40,7 @@ COMMANDS = {
     "analyze": "Find where enhancement stops to help, and why.",
     "store": "Check an embedding store.",
     "export": "Write a store's vectors to a file for other tools.",
+    "export-model": "Write a trained model as an ONNX or TorchScript file.",
     "clean": "Remove what stopped extractions have left.",
     "encoder": "List the speaker encoders, or check one.",
 }
@@ -53,10 +54,10 @@ class Stages(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import `stages.<name>` and return its command."""
+        """Import the command's module, which is named as its function is, and return the command."""
         if name not in COMMANDS:
             return None
-        own = f"{name}_" if keyword.iskeyword(name) else name
+        own = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
         command: click.Command = getattr(importlib.import_module(f"stages.{own}"), own)
         return command
 

@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 )
 @click.option("--beta-end", type=float, default=0.02, show_default=True, help="Last variance.")
 @click.option(
-    "--timestep", type=click.IntRange(min=0), default=50, show_default=True, help="Timestep to enhance at; is noted."
+    "--timestep",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="That it is to enhance at, noted in the model; `seed enhance` must be told any other than its own.",
 )
 @click.option(
     "--ema/--no-ema",

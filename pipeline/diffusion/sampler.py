@@ -87,9 +87,11 @@ def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Seque
         x_t = x_t + (1 - here).sqrt() * noises[0]
     for number, time in enumerate(times):
         x0 = network(x_t, torch.full((1,), time, dtype=torch.long, device=x.device))
-        below = abar[time - ratio] if time >= ratio and how.steps > 1 else torch.ones_like(here)
+        if time < ratio or how.steps == 1:
+            x_t = x0  # below 0, where abar is 1: a step ends at the prediction, whatever eta is
+            continue
         noise = noises[1 + number] if how.eta > 0 else None
-        x_t = ddim_step(x_t, x0, abar[time], below, how.eta, noise)
+        x_t = ddim_step(x_t, x0, abar[time], abar[time - ratio], how.eta, noise)
     return x_t
 
 

@@ -1,22 +1,16 @@
 """Encoders as ONNX files, for ONNX Runtime and for machines without torch."""
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.encoders.encoder import Network
-from pipeline.errors import ConfigError, ExportError
+from pipeline.errors import ExportError
 from pipeline.files import replacing
+from pipeline.onnx_files import check_onnx, onnx_bytes, root_cause, run_onnx
 
-OPSET = 18
-"""Of the exported files: ONNX Runtime 1.18 and newer read them."""
 TOLERANCE = 1e-4
 """By how much of the largest value an exported file may differ from torch."""
 TRACED = ((2, 3.0), (3, 4.0))
@@ -36,18 +30,14 @@ def export_onnx(network: Network, path: Path) -> None:
         ConfigError: onnxruntime or onnxscript is missing.
         ExportError: the network cannot be traced, or the file gives something else.
     """
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"exporting to ONNX needs {error.name}; pip install 'speaker-seed[onnx]'.") from None
+    check_onnx()
     try:
         copied = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         content = _exported(copied)
         faults = [fault for waves, seconds in CHECKED if (fault := _difference(copied, content, waves, seconds))]
     except Exception as error:  # the exporter raises what the network's code raises, and more
         raise ExportError(
-            f"{type(network).__name__} cannot be exported to {path}: {_root_cause(error)}; its `embed` must be written"
+            f"{type(network).__name__} cannot be exported to {path}: {root_cause(error)}; its `embed` must be written"
             " so that torch.export can trace it with any batch and any duration"
         ) from error
     if faults:
@@ -74,23 +64,7 @@ def _exported(network: Network) -> bytes:
     example, other = (_features(network, waves, seconds) for waves, seconds in TRACED)
     names = ("batch", *("frames" if axis == 1 else f"axis{axis}" for axis in range(1, example.ndim)))
     dynamic = {axis: name for axis, name in enumerate(names) if example.shape[axis] != other.shape[axis]}
-    with _quiet():
-        program = torch.onnx.export(
-            _Embed(network).eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["features"],
-            output_names=["embeddings"],
-            dynamic_shapes=(dynamic,),
-            external_data=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _forget_origin(model.graph)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return onnx_bytes(_Embed(network).eval(), example, ("features", "embeddings"), dynamic)
 
 
 def _features(network: Network, waves: int, seconds: float) -> Tensor:
@@ -103,49 +77,11 @@ def _features(network: Network, waves: int, seconds: float) -> Tensor:
 
 def _difference(network: Network, content: bytes, waves: int, seconds: float) -> str | None:
     """Return what is wrong with a file's embeddings, if anything is."""
-    import onnxruntime
-
     features = _features(network, waves, seconds)
     with torch.no_grad():
         expected = network.embed(features)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["embeddings"], {"features": features.numpy()})
+    found = run_onnx(content, features.numpy())
     if found.shape != tuple(expected.shape):
         return f"{list(found.shape)} instead of {list(expected.shape)} for {waves} waves of {seconds} s"
     error = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
     return None if error <= TOLERANCE else f"values {float(error):.1e} off for {waves} waves of {seconds} s"
-
-
-def _forget_origin(graph: Any) -> None:
-    """Take out of a graph what the exporter notes of the code it came from: paths and lines of this machine."""
-    graph.ClearField("metadata_props")
-    for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _forget_origin(inner)
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return on one line what an exporter's error began with."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of packages that are not there and of its own future."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
