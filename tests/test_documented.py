@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,15 +113,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 @pytest.mark.slow
-def test_the_readme_runs(place: Project) -> None:
+def test_the_readme_and_the_quick_start_run(place: Project) -> None:
     recordings(place)
-    run_page("README.md", place)
+    done = run_page("README.md", place)
     assert (place.folder / "scores/scores.csv").exists()
-
-
-@pytest.mark.slow
-def test_the_quick_start_runs(place: Project) -> None:
-    run_page("docs/index.md", place)
+    run_page("docs/index.md", place, done)
     assert (place.folder / "my/seed/metrics.json").exists()
 
 
@@ -132,7 +128,9 @@ def test_the_recipes_run(place: Project, bucket: S3Server) -> None:
     assert (place.folder / "imported/scores/metrics.json").exists()
 
 
-def run_page(name: str, project: Project) -> None:
+def run_page(name: str, project: Project, before: Collection[str] = ()) -> set[str]:
+    """Run the blocks of a page, less lines that were run `before`, and return the lines that were run."""
+    done: set[str] = set()
     for block in blocks(PROJECT / name):
         where = f"{name}:{block.line}"
         if block.text.split("\n", 1)[0].strip() in PICTURES:
@@ -143,10 +141,12 @@ def run_page(name: str, project: Project) -> None:
             add_settings(block, project)
         elif block.language in SHELL:
             for command in commands(block.text):
-                if command not in NOT_RUN:
+                if command not in NOT_RUN and command not in before:
                     run_line(command, project, where)
+                    done.add(command)
         else:
             pytest.fail(f"{where}: nobody knows how to run {block.language!r}")
+    return done
 
 
 def add_settings(block: Block, project: Project) -> None:
