@@ -27,7 +27,7 @@ VALUES = encoded(HEARD)
 QUICK = {"max_epochs": 2, "batch_size": 64, "device": "cpu", "threads": 1}
 ENCODER = {"encoder": "toy", "family": "linear", "weights_sha256": "ab", "front_end": None, "dim": DIM}
 FOREIGN = ("click", "dask", "distributed", "fsspec", "h5py", "requests", "rich", "ruamel.yaml", "soundfile", "soxr")
-FOREIGN += ("stages", "yaml", "zarr")
+FOREIGN += ("sklearn", "stages", "yaml", "zarr")
 
 
 def modules_after(code: str) -> set[str]:

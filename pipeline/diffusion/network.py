@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 
 def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
-    """Return sinusoids [B, channels] of timesteps [B]: cosines first, then sines, periods 2 pi to 2 pi max_period."""
+    """Return sinusoids [B, channels] of timesteps [B]: cosines first, then sines, periods 2 pi to 2 pi max_period.
+
+    Of an odd number of channels the last is zero.
+    """
     half = channels // 2
     exponents = torch.arange(half, device=t.device, dtype=torch.float32) / half
     angles = t.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
 
 
 class ResidualBlock(nn.Module):
