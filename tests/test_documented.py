@@ -17,7 +17,7 @@ from s3fs import S3FileSystem
 
 from stages.cli import main
 from tests.documented import Block, blocks, commands, quoted, wrong_with
-from tests.project import PROJECT, FirstRun, Project
+from tests.project import CONDITIONS, PROJECT, FirstRun, Project
 from tests.s3_server import S3Server
 
 PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
@@ -116,6 +116,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 def test_the_readme_and_the_quick_start_run(place: Project) -> None:
     recordings(place)
     done = run_page("README.md", place)
+    ran = re.findall(r"Running stage '(.+)'", done["dvc exp run -S train.network.predict=sample"])
+    assert ran == ["train@ge2e", *(f"enhance@ge2e-{name}" for name in CONDITIONS), "score@ge2e", "report"]
     assert (place.folder / "scores/scores.csv").exists()
     run_page("docs/index.md", place, done)
     assert (place.folder / "my/seed/metrics.json").exists()
@@ -128,9 +130,9 @@ def test_the_recipes_run(place: Project, bucket: S3Server) -> None:
     assert (place.folder / "imported/scores/metrics.json").exists()
 
 
-def run_page(name: str, project: Project, before: Collection[str] = ()) -> set[str]:
-    """Run the blocks of a page, less lines that were run `before`, and return the lines that were run."""
-    done: set[str] = set()
+def run_page(name: str, project: Project, before: Collection[str] = ()) -> dict[str, str]:
+    """Run the blocks of a page, less lines that were run `before`, and return what each line of a shell said."""
+    done: dict[str, str] = {}
     for block in blocks(PROJECT / name):
         where = f"{name}:{block.line}"
         if block.text.split("\n", 1)[0].strip() in PICTURES:
@@ -142,8 +144,7 @@ def run_page(name: str, project: Project, before: Collection[str] = ()) -> set[s
         elif block.language in SHELL:
             for command in commands(block.text):
                 if command not in NOT_RUN and command not in before:
-                    run_line(command, project, where)
-                    done.add(command)
+                    done[command] = run_line(command, project, where)
         else:
             pytest.fail(f"{where}: nobody knows how to run {block.language!r}")
     return done
@@ -158,16 +159,19 @@ def add_settings(block: Block, project: Project) -> None:
         YAML(typ="safe").dump(content, file)
 
 
-def run_line(command: str, project: Project, where: str) -> None:
-    """Run a line of a shell: those of `seed` in this process, which spares the start of torch, the others by bash."""
+def run_line(command: str, project: Project, where: str) -> str:
+    """Run a line of a shell: those of `seed` in this process, which spares the start of torch, the others by bash.
+
+    What the latter say on stdout is returned.
+    """
     command = command.replace(FOLDER_OF_CORPORA, str(project.folder.parent / "corpora"))
     if setting := re.fullmatch(r"export (\w+)='?([^']*)'?", command):
         assert setting[1] in ENVIRONMENT, f"{where}: {command}"
         os.environ[setting[1]] = setting[2]
-        return
+        return ""
     if command.startswith("seed ") and not re.search(r"[;&<>$`]", command):
         assert exit_code(shlex.split(command)[1:]) == 0, f"{where}: {command}"
-        return
+        return ""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -178,7 +182,8 @@ def run_line(command: str, project: Project, where: str) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{where}: {command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    importlib.invalidate_caches()
+    importlib.invalidate_caches()  # it may have installed something
+    return done.stdout
 
 
 def exit_code(arguments: list[str]) -> int:
