@@ -1,12 +1,13 @@
 """Enhance a store of embeddings with a trained model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import lowered_strength
@@ -150,14 +151,17 @@ def enhanced(
     place alone.
     """
     device, done = model.mean.device, np.empty_like(vectors)
-    rng, noises = np.random.default_rng(seed), how.noise * (1 + how.steps if how.eta > 0 else 1)
+    rng = np.random.default_rng(seed) if how.noise else None
+    noises = how.noise * (1 + how.steps if how.eta > 0 else 1)
     size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
         inputs = torch.from_numpy(vectors[part]).to(device)
-        drawn = rng.standard_normal((len(inputs), how.noise, noises // max(1, how.noise), model.dim), dtype=np.float32)
-        draws = torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)
-        done[part] = model(inputs, how, [list(noises) for noises in draws]).cpu().numpy()
+        draws: Sequence[Sequence[Tensor]] = ()
+        if rng:
+            drawn = rng.standard_normal((len(inputs), how.noise, noises // how.noise, model.dim), dtype=np.float32)
+            draws = [list(each) for each in torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)]
+        done[part] = model(inputs, how, draws).cpu().numpy()
         if progress:
             progress(len(done[part]))
     return done

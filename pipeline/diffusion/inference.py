@@ -59,21 +59,24 @@ INFERENCES: Mapping[str, Inference] = {
 def between(raw: Tensor, enhanced: Tensor, strength: float) -> Tensor:
     """Go so much of the way from raw to enhanced embeddings [B, D] on the sphere, at the raw ones' length.
 
-    sin((1 - s) w) / sin(w) a + sin(s w) / sin(w) b for unit vectors a and b at the angle w (Shoemake, 1985). At 0 it is
-    the raw embedding itself, at 1 the enhanced one at its own length.
+    sin((1 - s) w) / sin(w) a + sin(s w) / sin(w) b for unit vectors a and b at the angle w (Shoemake, 1985), where
+    sin(w) is left to the length. At 0 it is the raw embedding itself, at 1 the enhanced one at its own length.
     """
     if strength in (0.0, 1.0):
         return enhanced if strength else raw
-    length = raw.norm(dim=1, keepdim=True)
-    a, b = nn.functional.normalize(raw, dim=1), nn.functional.normalize(enhanced, dim=1)
-    # The angle from sine and cosine halves, which unlike acos is exact for near ones.
-    angle = 2 * torch.atan2((a - b).norm(dim=1, keepdim=True), (a + b).norm(dim=1, keepdim=True))
-    small = angle < 1e-3  # where both sines are their arguments
-    angle = torch.where(small, torch.ones_like(angle), angle)
-    ours, theirs = ((share * angle).sin() / angle.sin() for share in (1 - strength, strength))
-    ours, theirs = torch.where(small, 1 - strength, ours), torch.where(small, strength, theirs)
-    mixed: Tensor = length * nn.functional.normalize(ours * a + theirs * b, dim=1)
-    return mixed
+    length = _norm(raw)
+    a, b = raw / length.clamp(min=1e-12), enhanced / _norm(enhanced).clamp(min=1e-12)
+    # The angle from sine and cosine halves, which unlike acos is exact for near ones; below 1e-3 sines are as good as
+    # their arguments, so that any angle gives the same.
+    angle = (2 * torch.atan2(_norm(a - b), _norm(a + b))).clamp(min=1e-3)
+    mixed = torch.addcmul(((1 - strength) * angle).sin() * a, (strength * angle).sin(), b)
+    return mixed * (length / _norm(mixed).clamp(min=1e-12))
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Return the lengths [B, 1] of vectors [B, D]."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return lengths
 
 
 def infer(objective: str, network: nn.Module, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
-def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
-    """Return sinusoids [B, channels] of timesteps [B]: cosines first, then sines, periods 2 pi to 2 pi max_period.
+def frequencies(channels: int, max_period: float = 10_000.0) -> Tensor:
+    """Return the angular frequencies [channels / 2] of sinusoids with periods 2 pi to 2 pi max_period."""
+    exponents = torch.arange(channels // 2, dtype=torch.float32) / (channels // 2)
+    return torch.exp(-math.log(max_period) * exponents)
+
+
+def timestep_embedding(t: Tensor, frequencies: Tensor, channels: int) -> Tensor:
+    """Return sinusoids [B, channels] of timesteps [B] at frequencies [channels / 2]: cosines first, then sines.
 
     Of an odd number of channels the last is zero.
     """
-    half = channels // 2
-    exponents = torch.arange(half, device=t.device, dtype=torch.float32) / half
-    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
-    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
+    angles = t.float()[:, None] * frequencies
+    parts = [angles.cos(), angles.sin()] + ([angles.new_zeros(len(angles), 1)] if channels % 2 else [])
+    return torch.cat(parts, dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -47,6 +52,7 @@ class Denoiser(nn.Module):
     """
 
     abar: Tensor
+    frequencies: Tensor
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Denoiser(nn.Module):
         self.predict = predict
         self.register_buffer("abar", torch.empty(0) if abar is None else abar, persistent=False)
         self.time_channels = width
+        self.register_buffer("frequencies", frequencies(width), persistent=False)
         self.time_embed = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.input_proj = nn.Linear(dim, width)
         self.res_blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(blocks))
@@ -73,7 +80,9 @@ class Denoiser(nn.Module):
 
         One timestep for all may be given as [1], which spares embedding it B times.
         """
-        return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype)))
+        return self._predicted(
+            x, t, self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
+        )
 
     def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:
         h = self.input_proj(x)
@@ -117,8 +126,8 @@ class GapDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
         gap = self.estimate(x) if gap is None else gap
-        time = self.time_embed(timestep_embedding(t, self.time_channels).to(x.dtype))
-        told = self.gap_embed(timestep_embedding(1000 * gap, self.time_channels).to(x.dtype))
+        time = self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
+        told = self.gap_embed(timestep_embedding(1000 * gap, self.frequencies, self.time_channels).to(x.dtype))
         return self._predicted(x, t, time + told)
 
 

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pipeline.diffusion.inference import infer
-from pipeline.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, timestep_embedding
+from pipeline.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, frequencies, timestep_embedding
 from pipeline.diffusion.objective import DISTANCES, LOSSES, seed_loss
 from pipeline.diffusion.sampler import Sampling, along_bridge, ddim, ddim_step, step_times
 from pipeline.diffusion.schedule import cumulative_alphas, forward_diffuse, scaled_linear_betas
@@ -83,11 +83,11 @@ def test_an_untrained_correction_leaves_vectors_alone_and_an_untrained_sample_is
 
 def test_time_is_cosines_then_sines() -> None:
     t = torch.tensor([0, 7])
-    embedding = timestep_embedding(t, 8).numpy()
+    embedding = timestep_embedding(t, frequencies(8), 8).numpy()
     periods = 10_000 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(embedding[1], np.concatenate([np.cos(7 * periods), np.sin(7 * periods)]), rtol=1e-5)
     np.testing.assert_array_equal(embedding[0], [1] * 4 + [0] * 4)
-    odd = timestep_embedding(t, 9).numpy()
+    odd = timestep_embedding(t, frequencies(9), 9).numpy()
     np.testing.assert_array_equal(odd, np.pad(embedding, ((0, 0), (0, 1))))
     assert Denoiser(9, predict="sample")(torch.ones(2, 9), t).shape == (2, 9)
 
