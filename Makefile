@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lint clean
+.PHONY: repro test lint docs clean
 
 # The whole pipeline on the embedded demo, or on whatever params.yaml says; then the table.
 repro: $(VENV)/.installed
@@ -18,6 +18,10 @@ lint: $(VENV)/.installed-dev
 	ruff format --check .
 	mypy
 
+# The documentation as a site, in site/; a broken link ends it.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV)
 
@@ -30,6 +34,6 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots,dev]'
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots,docs,dev]'
 	python -m pip install --quiet --constraint constraints.txt --no-deps "pyrnnoise; sys_platform == 'linux'"
 	touch $@

@@ -20,11 +20,11 @@ from ruamel.yaml import YAML
 
 from pipeline.report import write_text
 
-SWEEPS = ("variants", "size", "draws")
+SWEEPS = ("variants", "frontier", "size", "draws")
 GRIDS, MORE, OUT = Path("params/comparison"), Path("data/comparison"), Path("results/comparison")
 MARKER = "<!-- Tables from here on: python -m benchmarks.comparison -->"
-CHANGED = {"train": {"threads": 1}, "score": {"max_trials": 200_000, "bootstrap": 100}}
-"""Of params.yaml: encoders can be compared side by side, and most of a run is training."""
+CHANGED = {"train": {"threads": 1, "folds": 0}, "score": {"max_trials": 200_000, "bootstrap": 100}}
+"""Of params.yaml: encoders can be compared side by side, and most of a run is training, most of that in folds."""
 COLUMNS = {
     "held-out": ("held_out_clean_eer", "held_out_noisy_eer"),
     "test": ("clean eer", "mean noisy eer"),
@@ -97,8 +97,8 @@ def table(runs: Mapping[str, Sequence[Row]]) -> str:
 def told(parameters: Mapping[str, str]) -> str:
     """Return what differs from params.yaml; of the paper's recipe, what differs from that."""
     given = {name: value for name, value in parameters.items() if value}
-    recipe = given.get("train.scale") == "sampling"
-    shown = {name: value for name, value in given.items() if not recipe or name == "train.objective"}
+    recipe = given.get("train.max_epochs") == "60"
+    shown = {name: value for name, value in given.items() if not recipe or name.startswith("enhance.")}
     cells = (["the paper's recipe"] if recipe else []) + [f"`{name}={value}`" for name, value in shown.items()]
     return ", ".join(cells) or "as they are"
 

@@ -22,7 +22,7 @@ from pipeline.config import Params, read_params
 from pipeline.manifest import Utterance, read_manifest, write_manifest
 from pipeline.report import write_text
 from pipeline.sets import Cut, cut_down
-from pipeline.train import hold_out
+from pipeline.training import hold_out
 
 MORE, OUT = Path("data/gap"), Path("results/gap")
 MARKER = "<!-- Figures from here on: python -m benchmarks.gap -->"

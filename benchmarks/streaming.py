@@ -30,11 +30,12 @@ from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, n
 from pipeline.journal import StoreWriter
 from pipeline.manifest import read_manifest
 from pipeline.model import SeedModel
+from pipeline.optimise import optimise, validation_loss
 from pipeline.pace import Pace
 from pipeline.pairs import prepared
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import hold_out, optimise, train, validation_loss
 from pipeline.train_settings import Train
+from pipeline.training import hold_out, train
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 

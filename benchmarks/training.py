@@ -38,11 +38,12 @@ from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.journal import write_store
 from pipeline.loggers import loggers
 from pipeline.model import SeedModel
+from pipeline.optimise import optimise
 from pipeline.pairs import swapped
 from pipeline.saves import Saves
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import optimise, train
 from pipeline.train_settings import Network, Train
+from pipeline.training import train
 from pipeline.training_state import State
 
 VIEWS, EPOCHS = 4, Train().max_epochs

@@ -1,1 +1,29 @@
-"""Speaker Embedding Enhancement Diffusion: the library behind the `seed` commands."""
+"""Speaker Embedding Enhancement Diffusion: the library behind the `seed` commands (docs/api.md).
+
+The names below are imported when they are first asked for, so that `import pipeline` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline import metrics, scoring
+    from pipeline.enhancer import Enhancer
+    from pipeline.fit import train
+    from pipeline.store import EmbeddingStore
+
+__all__ = ["EmbeddingStore", "Enhancer", "metrics", "scoring", "train"]
+
+_HOMES = {"EmbeddingStore": "pipeline.store", "Enhancer": "pipeline.enhancer", "train": "pipeline.fit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name) if name in _HOMES else import_module(f"pipeline.{name}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,8 +14,9 @@ OF_DATA = "data."
 def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the parameters with the lowest noisy EER of held-out training speakers, clean speech being no worse.
 
-    Both are means over the seeds, which hold out other speakers each. Trainings on a part of the data hold out speakers
-    of their own, and are not looked at. It is None where no speakers are known, or all parameters harm clean speech.
+    Both are means over the seeds, which hold out other speakers each, and over the models that find the strength.
+    Trainings on a part of the data hold out speakers of their own, and are not looked at. It is None where no speakers
+    are known, or all parameters harm clean speech.
 
     Args:
         rows: of `sweep.run_all`.

@@ -42,6 +42,7 @@ PAPER = Train(
     warmup=0,
     schedule="constant",
     max_epochs=60,
+    folds=0,
 )
 """How the paper's networks were trained, `train` of params/paper.yaml."""
 TIMESTEP = 50

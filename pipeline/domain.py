@@ -17,6 +17,12 @@ VECTORS = 20_000
 """What is looked at, at most."""
 
 
+def lowered_strength(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
+    """Return how far a model should go where speech gives raw embeddings [N, D], and their median atypicality."""
+    trust, atypicality = confidence(model, raw)
+    return round(float(model.strength) * trust, 6), atypicality
+
+
 @torch.inference_mode()
 def confidence(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
     """Return how far a model may be trusted with raw embeddings [N, D], 0 to 1, and their median atypicality.

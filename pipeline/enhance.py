@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.diffusion.sampler import Sampling
-from pipeline.domain import confidence
+from pipeline.domain import lowered_strength
 from pipeline.errors import ConfigError, OutputError, StoreError
-from pipeline.journal import write_store
 from pipeline.model import (
     SeedModel,
     check_encoder,
@@ -28,7 +27,8 @@ from pipeline.train_settings import misfit
 REVISION = 4
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
-_BATCH = 4096
+BATCH = 4096
+"""Vectors that are enhanced at a time."""
 _NOISES = 8
 """Of one vector, how many are drawn before batches become smaller."""
 AS_TRAINED = Sampling(strength=None)
@@ -82,6 +82,8 @@ def enhance(
         OutputError: `out` is the store itself, or something that is no store.
         PlaceError: a remote place does not answer, or refuses.
     """
+    from pipeline.journal import write_store  # and with it Zarr, which `enhanced` does without
+
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
     loaded = load_model(model_path, device or torch.device("cpu"))
@@ -89,16 +91,16 @@ def enhance(
         refuse_enhanced(each)
         check_encoder(loaded, each.attributes, model_path, each.path)
     for doubt in (unknown_encoder, denoised_otherwise):
-        if (said := doubt(loaded, store.attributes)) and warn:
+        if (said := doubt(loaded.encoder, store.attributes)) and warn:
             warn(f"{model_path}: {said}")
     check_way(loaded.model, how, model_path)
     values = store.read()
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
     familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
-    trust, atypicality = confidence(loaded.model, familiar)
+    strength, atypicality = lowered_strength(loaded.model, familiar)
     if how.strength is None:
-        how = replace(how, strength=round(float(loaded.model.strength) * trust, 6))
+        how = replace(how, strength=strength)
     values[store.ok] = enhanced(loaded.model, flat, how, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
@@ -151,7 +153,7 @@ def enhanced(
     device, done = model.mean.device, np.empty_like(vectors)
     rng = np.random.default_rng(seed) if how.noise else None
     noises = how.noise * (1 + how.steps if how.eta > 0 else 1)
-    size = _BATCH if noises <= _NOISES else max(1, _BATCH * _NOISES // noises)  # noise is the most of the memory
+    size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
         inputs = torch.from_numpy(vectors[part]).to(device)

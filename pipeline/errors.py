@@ -49,6 +49,10 @@ class ExtractionError(SeedError, RuntimeError):
     """More utterances failed than `extract.max_failures` allows."""
 
 
+class VectorError(SeedError, ValueError):
+    """Vectors that were given are of a type or shape that cannot be used, or hold NaN or infinite values."""
+
+
 class TrialError(SeedError, ValueError):
     """A trial list is malformed, one-sided or empty."""
 
@@ -67,6 +71,10 @@ class PlaceError(SeedError, RuntimeError):
 
 class TrainingError(SeedError, RuntimeError):
     """There is nothing to train on, or the loss is no longer a number."""
+
+
+class SeedWarning(UserWarning):
+    """Something may be wrong with what was given, such as vectors of another encoder; the result is there, though."""
 
 
 def one_line(error: Exception) -> str:

@@ -87,10 +87,15 @@ def open_feed(
         ConfigError: `train.memory` is too small to stream the store.
         TrainingError: it does not have the noisy views that are asked for.
     """
-    rows, draws, _, dim = store.shape
-    if IN_MEMORY * 4 * rows * draws * _width(store, model.settings) * dim <= model.settings.memory * GB:
+    if fits(store, model.settings):
         return MemoryFeed.of(store, held, model, fit)
     return StreamFeed(store, held, model, rng, watch, fit)
+
+
+def fits(store: EmbeddingStore, settings: Train) -> bool:
+    """Return whether the pairs of a store go into `settings.memory`; if not, they are streamed."""
+    rows, draws, _, dim = store.shape
+    return IN_MEMORY * 4 * rows * draws * _width(store, settings) * dim <= settings.memory * GB
 
 
 class MemoryFeed:

@@ -14,6 +14,7 @@ FREE = {
     "contrast",
     "temperature",
     "strength",
+    "folds",
     "noisy_views",
     "target",
     "swap",

@@ -16,8 +16,7 @@ from pipeline.errors import OutputError, PlaceError, StoreError
 from pipeline.files import link_folder, locked, move_folder, new_folder
 from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
 from pipeline.remote import discard, open_group, publish
-from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, Rows, array_of
-from pipeline.traces import NAME as TRACES
+from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, TRACES, Rows, array_of
 from pipeline.traces import create_traces
 
 STORE = "store.zarr"

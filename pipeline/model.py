@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.bounds import Bounds
 from pipeline.diffusion.inference import between, infer
 from pipeline.diffusion.network import NETWORKS, Denoiser
 from pipeline.diffusion.sampler import Sampling
@@ -18,6 +19,7 @@ from pipeline.encoders.checkpoint import load_state
 from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
+from pipeline.scale_policy import scale_policy
 from pipeline.store import DENOISE, SPACE, EmbeddingStore
 from pipeline.train_settings import WATCHING, Network, Train
 from pipeline.validation import validated
@@ -36,6 +38,8 @@ class SeedModel(nn.Module):
     """How far from raw to enhanced embeddings it goes unless it is told, a scalar."""
     domain_mean: Tensor
     domain_matrix: Tensor
+    bounds: Bounds | None = None
+    """What its training vectors looked like, where that is known; kept in the metadata of its file."""
 
     def __init__(self, dim: int, settings: Train) -> None:
         super().__init__()
@@ -95,6 +99,9 @@ class ModelFile:
     not known of it."""
     sha256: str
     """Of the file."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """All that the file says of it: `settings`, `encoder`, `training`, and since they are kept `scale`, `strength` and
+    `vectors` (see `Bounds`)."""
 
 
 def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
@@ -104,7 +111,11 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
         "settings": model.settings.model_dump(exclude={"device", "threads", "memory", *WATCHING}),
         "encoder": dict(encoder),
         "training": dict(summary),
+        "scale": scale_policy(model.dim, model.settings),
+        "strength": round(float(model.strength), 6),
     }
+    if model.bounds:
+        content["vectors"] = model.bounds.model_dump()
     # One key: safetensors keeps metadata in a hash map, whose order would differ from run to run.
     metadata = {"seed": json.dumps(content, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
@@ -130,7 +141,7 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
         raise WeightsError(f"{path}: no such model. Train it with `seed train`.") from None
     except (SafetensorError, OSError, RecursionError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
-    model, encoder = _described(path, metadata.get("seed"), state)
+    model, content = _described(path, metadata.get("seed"), state)
     load_state(model, state, str(path))
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
@@ -138,11 +149,12 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
         raise WeightsError(
             f"{path}: its strength is {float(model.strength):g}, not from 0 to 1. Train the model again."
         )
-    return ModelFile(model.eval().requires_grad_(False).to(device or torch.device("cpu")), encoder, sha256)
+    model = model.eval().requires_grad_(False).to(device or torch.device("cpu"))
+    return ModelFile(model, content["encoder"], sha256, content)
 
 
 def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tuple[SeedModel, Mapping[str, Any]]:
-    """Build the model that a file's metadata describe, no larger than its tensors are."""
+    """Build the model that a file's metadata describe, no larger than its tensors are, and return both."""
     try:
         content = json.loads(text or "")
         if content["format"] != FORMAT:
@@ -152,7 +164,10 @@ def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tu
         wrong = list(state["mean"].shape) != [dim] or blocks > len(state)
         if wrong or list(state[FIRST].shape) != [settings.network.width * dim, dim]:
             raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
-        return SeedModel(dim, settings), encoder
+        model = SeedModel(dim, settings)
+        if "vectors" in content:  # files of before have none
+            model.bounds = validated(Bounds, content["vectors"], f"{path}: vectors")
+        return model, content | {"encoder": encoder}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -179,18 +194,18 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
             )
 
 
-def unknown_encoder(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
-    """Say so if a model does not know its encoder's weights, so that a store's may be of others."""
-    if "weights_sha256" in model.encoder:
+def unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a model does not know its encoder's weights, see `ModelFile.encoder`: a store's may be of others."""
+    if "weights_sha256" in encoder:
         return None
-    ours, theirs = (each.get("encoder") for each in (model.encoder, attributes))
+    ours, theirs = (each.get("encoder") for each in (encoder, attributes))
     return (
         f"knows its encoder by the name {ours!r} only, so that nobody checked whether vectors of {theirs!r} are of the"
         " same weights. Convert it with --store to be sure"
     )
 
 
-def denoised_otherwise(model: ModelFile, attributes: Mapping[str, Any]) -> str | None:
-    """Say so if a store's audio was denoised otherwise than what the model was trained on; that is no error."""
-    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (model.encoder, attributes))
+def denoised_otherwise(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+    """Say so if a store's audio was denoised otherwise than a model's training, see `ModelFile.encoder`; no error."""
+    ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (encoder, attributes))
     return f"trained on vectors of {ours}, applied to vectors of {theirs}" if ours != theirs else None

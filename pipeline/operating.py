@@ -4,11 +4,13 @@ Both are found on training data alone.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.bounds import Bounds, lengths, unusual
 from pipeline.comparison import mean_units, unit_crops
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
@@ -41,6 +43,35 @@ UNTOLD = 0.4
 """The strength where speakers are not known."""
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A model by which the strength of one like it is found."""
+
+    model: SeedModel
+    held: NDArray[np.bool_]
+    """Rows [len(store.ok)] that it was not trained on."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What a model was not trained on."""
+
+    model: SeedModel
+    crops: Crops
+    speakers: Sequence[str | None]
+    """Of each of the crops' utterances [N]."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """How far a model goes, and what that does for speakers that it has not seen."""
+
+    strength: float
+    raw: tuple[float, float] | None = None
+    """EER in percent on clean crops, and the mean over noisy views; None where the strength is not found by EERs."""
+    enhanced: tuple[float, float] | None = None
+
+
 def settle(
     model: SeedModel,
     store: EmbeddingStore,
@@ -48,8 +79,9 @@ def settle(
     speakers: Mapping[str, str | None],
     timestep: int,
     seed: int,
-) -> None:
-    """Give a model its domain and its strength.
+    judges: Sequence[Judge],
+) -> Point:
+    """Give a model its domain, the bounds of its training vectors, and its strength; return what that comes to.
 
     Args:
         model: trained.
@@ -58,15 +90,28 @@ def settle(
         speakers: by utterance, for the strength only.
         timestep: at which the model will enhance.
         seed: of what is looked at, where that is not all.
+        judges: models like this one, or itself, and what they have not seen: they find the strength.
     """
     rng = np.random.default_rng(seed)
     seen, _ = _some(store, store.ok[~held], rng, model)
-    unseen, rows = _some(store, store.ok[held], rng, model)
+    unseen, _ = _some(store, store.ok[held], rng, model)
     mean, matrix = domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
-    labels = [speakers.get(store.utterances[row]) for row in rows]
-    model.strength.fill_(strength(model, unseen, labels, timestep, model.settings.strength, seed))
+    others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
+    with torch.no_grad():
+        model.bounds = Bounds(
+            clean_norm=lengths(seen[:, :, 0]),
+            noisy_norm=lengths(seen[:, :, 1:]),
+            atypicality=unusual(model.atypicality(others)),
+        )
+    parts = []
+    for judge in judges:
+        crops, rows = _some(store, store.ok[judge.held], rng, model)
+        parts.append(Unseen(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
+    point = operating_point(parts, timestep, model.settings.strength, seed)
+    model.strength.fill_(point.strength)
+    return point
 
 
 def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -86,50 +131,58 @@ def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDAr
     return mean, matrix / np.sqrt(max(usual, 1e-12))
 
 
-def strength(
-    model: SeedModel, crops: Crops, speakers: Sequence[str | None], timestep: int, most: float, seed: int
-) -> float:
-    """Return how far to go, by crops [N, draws, views, D] of held-out speakers.
+def operating_point(parts: Sequence[Unseen], timestep: int, most: float, seed: int) -> Point:
+    """Return how far to go, by one model and speakers it has not seen, or by several that are alike.
 
     Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
-    noisy EER is nearly the lowest. What is sure, a bootstrap over these speakers says: there are few of them, so that a
-    difference of two EERs by itself says little, and the lowest EER of several is often so by chance. Where speakers
-    are not known, or are too few for trials, nobody can tell, and it is 0.4.
+    noisy EER is nearly the lowest; EERs are means over the parts. What is sure, a bootstrap over the speakers of each
+    part says: where there are few, a difference of two EERs by itself says little, and the lowest EER of several is
+    often so by chance. Where speakers are not known, or are too few for trials, nobody can tell, and it is 0.4.
     """
-    if None in speakers:
-        return min(most, UNTOLD)
-    try:
-        trials = all_pairs(list(map(str, speakers)), TRIALS, seed)
-    except TrialError:
-        return min(most, UNTOLD)
-    raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
-    whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(timestep)))
     shares = [float(share) for share in np.linspace(0, most, 1 + max(1, round(most / STEPS)))]
+    try:
+        found = [_tried(part, shares, timestep, seed + number) for number, part in enumerate(parts)]
+    except TrialError:
+        return Point(min(most, UNTOLD))
+    clean, noisy, drawn = (np.mean(values, axis=0) for values in zip(*found, strict=True))
+    worse = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
+    kept = [place for place in range(len(shares)) if not worse[place]]
+    goal = (1 + NEARLY) * min(noisy[place] for place in kept)
+    chosen = next(place for place in kept if noisy[place] <= goal)
+    return Point(shares[chosen], *((100 * float(clean[place]), 100 * float(noisy[place])) for place in (0, chosen)))
+
+
+def _tried(
+    part: Unseen, shares: Sequence[float], timestep: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return EERs [strengths] of clean and of noisy crops, and [R, strengths] of clean ones as speakers are redrawn.
+
+    Raises:
+        TrialError: speakers are not known, or are too few for trials.
+    """
+    if None in part.speakers:
+        raise TrialError("speakers are not known")
+    speakers, crops = list(map(str, part.speakers)), part.crops
+    trials = all_pairs(speakers, TRIALS, seed)
+    raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
+    whole = torch.from_numpy(enhanced(part.model, raw.numpy(), Sampling(timestep)))
     noisy, clean = list[float](), list[NDArray[np.float32]]()
     for share in shares:
         scores, target = crop_scores(between(raw, whole, share).numpy().reshape(crops.shape), trials)
         noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
         clean.append(scores[0])
-    worse = _surely_worse(clean, target, trials, speakers, seed)
-    kept = [place for place in range(len(shares)) if not worse[place]]
-    goal = (1 + NEARLY) * min(noisy[place] for place in kept)
-    return next(shares[place] for place in kept if noisy[place] <= goal)
+    eers = np.array([eer(roc_of(scores, target)) for scores in clean])
+    return eers, np.array(noisy), _redrawn(clean, target, trials, speakers, seed)
 
 
-def _surely_worse(
-    clean: Sequence[NDArray[np.float32]],
-    target: NDArray[np.bool_],
-    trials: Trials,
-    speakers: Sequence[str | None],
-    seed: int,
-) -> NDArray[np.bool_]:
-    """Return which scores [strengths][draws * M] of clean crops have an EER above that of the first in most draws."""
+def _redrawn(
+    clean: Sequence[NDArray[np.float32]], target: NDArray[np.bool_], trials: Trials, speakers: Sequence[str], seed: int
+) -> NDArray[np.float64]:
+    """Return the EERs [R, strengths] of scores [strengths][draws * M] as speakers are drawn again."""
     number = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)[1].astype(np.int64)
     draws, rankings = len(target) // len(trials), [Ranking.of(scores, target) for scores in clean]
     enrol, test = (np.tile(number[side], draws) for side in (trials.enrol, trials.test))
-    drawn = replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]
-    above: NDArray[np.bool_] = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
-    return above
+    return replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]
 
 
 def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[float, float] | None:

@@ -11,8 +11,11 @@ class OperatingPoint(Frozen):
     """An application: how likely targets are, and what a miss and a false alarm cost (NIST SRE plans)."""
 
     p_target: float = Field(gt=0, lt=1)
+    """How likely a trial is one of the same speaker."""
     c_miss: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Cost of a target that is rejected."""
     c_fa: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Cost of a non-target that is accepted."""
 
     @property
     def name(self) -> str:

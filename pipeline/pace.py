@@ -18,6 +18,8 @@ class Pace:
     pairs: int
     rate: float
     """Pairs per second since the pass began."""
+    what: str = ""
+    """Of several trainings, which it is."""
 
 
 Watch = Callable[[Pace], None]

@@ -1,19 +1,61 @@
-"""Score lists of trials between two stores."""
+"""Score trials: lists between two stores, or pairs of rows of two arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.comparison import COMPARISONS, Name, unit_crops
+from pipeline.comparison import COMPARISONS, Name, cosine_scores, mean_units, unit_crops
 from pipeline.enrolment import Models, Pooling, mean_of_units, mean_over
-from pipeline.errors import TrialError
+from pipeline.errors import TrialError, VectorError
 from pipeline.places import Place
 from pipeline.spaces import check_comparable
 from pipeline.store import OK, EmbeddingStore
 from pipeline.trials import Trials
+
+
+def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Sequence[Any]") -> NDArray[np.float32]:
+    """Return the cosine [T] of every trial, higher meaning more alike.
+
+    Args:
+        enrol: vectors [N, D], or crops [N, crops, D], which stand together by the mean of their directions.
+        test: vectors [M, D], or crops [M, crops, D]; both sides raw, or both enhanced alike.
+        trials: row of `enrol` and row of `test` of each, [T, 2].
+
+    Raises:
+        VectorError: vectors are no floats, of other shapes, or the sides of other dimensions.
+        TrialError: trials are no pairs of rows, or a vector that is asked for is zero or not finite.
+    """
+    sides = [np.asarray(each) for each in (enrol, test)]
+    for each in sides:
+        if each.ndim not in (2, 3) or each.dtype.kind != "f" or each.shape[-1] != sides[0].shape[-1]:
+            raise VectorError(
+                f"vectors are {sides[0].dtype} {sides[0].shape} and {sides[1].dtype} {sides[1].shape}; give floats"
+                " [N, D] or [N, crops, D] and [M, D] or [M, crops, D]."
+            )
+    sides = [each.astype(np.float32) for each in sides]
+    pairs = np.asarray(trials)
+    if pairs.size == 0:
+        return np.empty(0, np.float32)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
+        raise TrialError(f"trials are {pairs.dtype} {pairs.shape}; give row numbers of both sides, [T, 2].")
+    outside = (pairs < 0) | (pairs >= [len(each) for each in sides])
+    if outside.any():
+        first = int(np.flatnonzero(outside.any(axis=1))[0])
+        raise TrialError(
+            f"{int(outside.any(axis=1).sum())} of {len(pairs)} trials name rows that are not there, first: trial"
+            f" {first}, rows {pairs[first].tolist()} of {len(sides[0])} and {len(sides[1])}."
+        )
+    with np.errstate(invalid="ignore"):  # of vectors that are zero, or cancel each other
+        left, right = (mean_units(unit_crops(each if each.ndim == 3 else each[:, None])) for each in sides)
+    scores = cosine_scores(left, right, Trials(pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), None))
+    if not np.isfinite(scores).all():
+        first = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise TrialError(f"scores are NaN or infinite, first: trial {first}, for a vector is all zeros or not finite.")
+    return scores
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ Stores of audio also hold `traces [utterance, draw, view]`, what happened to eac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import PlaceError, StoreError, one_line
-from pipeline.places import ENTRY, Place, exists
-from pipeline.remote import open_group
-from pipeline.traces import NAME as TRACES
-from pipeline.traces import read_trace
+from pipeline.places import ENTRY, Place, exists, to_place
+
+if TYPE_CHECKING:
+    import zarr  # imported where a store is opened: whoever has vectors of their own does without it
 
 SCHEMA = 1
 MISSING, OK, FAILED = 0, 1, 2
@@ -32,8 +31,8 @@ DENOISE = "denoise"
 CHUNK_ROWS = 16
 """Rows that can be read without decoding a whole shard."""
 
-FINGERPRINTS = "fingerprints"
-"""Name of the array."""
+TRACES, FINGERPRINTS = "traces", "fingerprints"
+"""Names of arrays."""
 FINGERPRINT = 16
 """Bytes of one."""
 
@@ -70,17 +69,19 @@ class EmbeddingStore:
     """[utterance], OK or FAILED."""
 
     @classmethod
-    def open(cls, path: Place, unfinished: bool = False) -> "EmbeddingStore":
+    def open(cls, path: Place | str, unfinished: bool = False) -> "EmbeddingStore":
         """Open a store; if `unfinished`, rows may be missing.
 
         Raises:
+            ConfigError: the path is a URL that cannot be read.
             StoreError: there is none, it is corrupt, unfinished, or of another schema.
             PlaceError: it is in a remote place that does not answer, or refuses; now, or whenever it is read.
         """
+        path = to_place(path) if isinstance(path, str) else path
         if not exists(path / ENTRY):
             raise StoreError(f"{path}: no embedding store there. Make it with `seed extract`.")
         try:
-            group = open_group(path, "r")
+            group = _group(path)
             attributes = dict(group.attrs)
             if attributes.get("schema") != SCHEMA:
                 raise StoreError(f"{path}: store schema {attributes.get('schema')}, this version reads {SCHEMA}.")
@@ -172,9 +173,9 @@ class EmbeddingStore:
         return values
 
     @cached_property
-    def _embeddings(self) -> "zarr.Array[Any]":
+    def _embeddings(self) -> Any:  # a Zarr array, or what can be read like one
         try:
-            return array_of(open_group(self.path, "r"), "embeddings")
+            return array_of(_group(self.path), "embeddings")
         except (PlaceError, StoreError):
             raise
         except Exception as error:
@@ -187,7 +188,7 @@ class EmbeddingStore:
             StoreError: they are damaged.
         """
         try:
-            group = open_group(self.path, "r")
+            group = _group(self.path)
             return np.asarray(array_of(group, FINGERPRINTS)[:]) if FINGERPRINTS in group else None
         except PlaceError:
             raise
@@ -201,7 +202,7 @@ class EmbeddingStore:
             StoreError: a shard that they lie in is damaged.
         """
         try:
-            group = open_group(self.path, "r")
+            group = _group(self.path)
             parts = [np.asarray(array_of(group, name).oindex[rows]) for name in ("embeddings", TRACES, FINGERPRINTS)]
         except PlaceError:
             raise
@@ -213,11 +214,13 @@ class EmbeddingStore:
         return content
 
     def trace(self, row: int) -> list[list[dict[str, Any]]]:
-        """Return what happened to the views [draw][view] of a row: the `start` of the crop, and the `steps` in turn.
+        """Return what happened to the views `[draw][view]` of a row: the `start` of the crop, and the `steps` in turn.
 
         Raises:
             StoreError: the row failed, the store is one of enhanced vectors, or it is damaged.
         """
+        from pipeline.traces import read_trace
+
         return read_trace(self.path, self.utterances[row], row)
 
     def _damaged(self, rows: range, why: str) -> StoreError:
@@ -225,9 +228,17 @@ class EmbeddingStore:
         return StoreError(f"{self.path}: corrupt embedding store, in {where} ({why}). Extract it again.")
 
 
-def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
     """Return an array of a store; StoreError if it is something else."""
+    import zarr
+
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{group.store_path}: {name} is not an array.")
     return array
+
+
+def _group(path: Place) -> "zarr.Group":
+    from pipeline.remote import open_group
+
+    return open_group(path, "r")

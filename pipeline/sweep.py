@@ -24,13 +24,14 @@ from pipeline.evaluation import evaluate, every_pair, usable
 from pipeline.journal import write_store
 from pipeline.manifest import Utterance
 from pipeline.model import SeedModel, save_model
-from pipeline.operating import crop_eers
+from pipeline.operating import Judge, crop_eers
+from pipeline.optimise import Trained
 from pipeline.places import Place
 from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
-from pipeline.train import Trained, hold_out, train
 from pipeline.train_settings import WATCHING
+from pipeline.training import train
 from pipeline.validation import Frozen, load_yaml, validated
 
 Changes = dict[str, Any]
@@ -158,8 +159,9 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
 
     `trained` keeps the last models, so that what differs in enhancement only is trained once.
 
-    `held_out_…` are EERs among the held-out training speakers, clean views as enrolment: what may be chosen by, see
-    `choice`. The others are of the test set, and may not.
+    `held_out_…` are EERs among training speakers that a model has not seen, clean views as enrolment: what may be
+    chosen by, see `choice`. With `train.folds` each is unseen by one of the models that find the strength. The others
+    are of the test set, and may not.
     """
     how = Sampling(**params.enhance.model_dump())
     torch.set_num_threads(params.train.threads)
@@ -179,7 +181,7 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
         "validation_loss": found.curve[found.best_epoch].validation_loss,
         "epoch": found.best_epoch,
         "strength": float(found.model.strength),
-        **_held_out(found.model, params, data, how),
+        **_held_out(found.judges, params, data, _by_itself(how, found.model)),
     }
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -203,18 +205,25 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
     return row | {"test": figures | ({"mean noisy": outcome.mean_noisy["seed"]} if outcome.mean_noisy else {})}
 
 
-def _held_out(model: SeedModel, params: Params, data: Data, how: Sampling) -> dict[str, float]:
-    """Return the EERs in percent among held-out training speakers, see `crop_eers`."""
-    ids = [data.store.utterances[row] for row in data.store.ok]
-    held, _ = hold_out(ids, data.speakers, params.train.validation, np.random.default_rng(params.seed))
-    rows = np.flatnonzero(held)
-    known = [data.speakers.get(ids[row]) for row in rows]
-    values = data.store.read()[data.store.ok[rows]]
-    flat = enhanced(model, values.reshape(-1, values.shape[3]), how, params.seed)
-    eers, raw = (crop_eers(crops, known, params.seed) for crops in (flat.reshape(values.shape), values))
-    if eers is None or raw is None:
-        return {}
-    return {"held_out_clean_eer": eers[0], "held_out_noisy_eer": eers[1], "held_out_raw_clean_eer": raw[0]}
+def _held_out(judges: Sequence[Judge], params: Params, data: Data, how: Sampling) -> dict[str, float]:
+    """Return EERs in percent among training speakers that a model has not seen, see `crop_eers`; means over models."""
+    ids, found = [data.store.utterances[row] for row in data.store.ok], []
+    for judge in judges:
+        rows = np.flatnonzero(judge.held)
+        known = [data.speakers.get(ids[row]) for row in rows]
+        values = data.store.read()[data.store.ok[rows]]
+        flat = enhanced(judge.model, values.reshape(-1, values.shape[3]), how, params.seed)
+        eers, raw = (crop_eers(crops, known, params.seed) for crops in (flat.reshape(values.shape), values))
+        if eers is None or raw is None:
+            return {}
+        found.append((*eers, raw[0]))
+    names = ("held_out_clean_eer", "held_out_noisy_eer", "held_out_raw_clean_eer")
+    return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
+
+
+def _by_itself(how: Sampling, model: SeedModel) -> Sampling:
+    """Return how the model enhances: judges have its strength, not that of their own."""
+    return replace(how, strength=float(model.strength)) if how.strength is None else how
 
 
 def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:

@@ -11,8 +11,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from pipeline.errors import PlaceError, StoreError, one_line
 from pipeline.places import Place
 from pipeline.remote import open_group
-
-NAME = "traces"
+from pipeline.store import TRACES
 
 _CODECS = (ZstdCodec(level=9), Crc32cCodec())  # traces repeat paths: packed, they are a small share of the embeddings
 
@@ -20,7 +19,7 @@ _CODECS = (ZstdCodec(level=9), Crc32cCodec())  # traces repeat paths: packed, th
 def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) -> None:
     """Lay out an empty array of `shape` (utterances, draws, views), in chunks of the rows of a shard."""
     group.create_array(
-        NAME,
+        TRACES,
         shape=shape,
         chunks=(shard, *shape[1:]),
         dtype=str,
@@ -37,7 +36,7 @@ def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, An
         StoreError: there are none, or they are damaged.
     """
     try:
-        array = open_group(store, "r").get(NAME)
+        array = open_group(store, "r").get(TRACES)
         texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
         traces = [[json.loads(str(text)) for text in draw] for draw in texts] if texts.all() else None
     except PlaceError:
@@ -56,7 +55,7 @@ def read_traces(store: Place, rows: NDArray[np.int64]) -> NDArray[np.object_] | 
         StoreError: they are damaged.
     """
     try:
-        array = open_group(store, "r").get(NAME)
+        array = open_group(store, "r").get(TRACES)
         return np.asarray(array.oindex[rows]).astype(object) if isinstance(array, zarr.Array) else None
     except PlaceError:
         raise

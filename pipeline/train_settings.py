@@ -65,6 +65,7 @@ class Train(Frozen):
     patience: int = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
     strength: float = Field(1.0, ge=0, le=1)
+    folds: int = Field(3, ge=0)
     memory: float = Field(8.0, gt=0)
     threads: int = Field(2, ge=1)
     device: str = "auto"

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ConfigError
 
@@ -19,6 +17,9 @@ class Frozen(BaseModel):
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML 1.2 mapping, the dialect DVC reads (so that 5e-4 is a number)."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,20 +1,42 @@
 """`seed enhance`."""
 
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
 
 if TYPE_CHECKING:
+    from pipeline.enhancer import Enhancer
+    from pipeline.pipes import Form, OnBad
     from pipeline.places import Place
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help="Store of embeddings to enhance.")
+@click.option("--store", type=STORE, help="Store of embeddings to enhance.")
 @click.option("--model", type=MODEL, required=True, help="Trained model, ….safetensors.")
-@click.option("--out", type=OUTPUT, required=True, help="Store to write, a folder named ….zarr.")
+@click.option("--out", type=OUTPUT, help="Store to write, a folder named ….zarr.")
+@click.option(
+    "--stdin",
+    "form",
+    type=click.Choice(["json", "f32"]),
+    help="Instead of a store: enhance vectors from standard input to standard output, one at a time. json: a line"
+    " each, a list of numbers or an object with such an `embedding`. f32: little-endian float32, nothing between.",
+)
+@click.option(
+    "--info", "with_info", is_flag=True, help="With --stdin json: say of each how far it was moved, and more."
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice(["raise", "raw"]),
+    help="With --stdin: stop at a vector with NaN or infinite values, or hand it back raw.  [default: raise]",
+)
 @click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
 @click.option(
     "--strength",
@@ -31,6 +53,89 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
 @params_option
 def enhance(
+    store: "Place | None",
+    model: "Place",
+    out: "Place | None",
+    form: "Form | None",
+    with_info: bool,
+    on_bad: "OnBad | None",
+    timestep: int | None,
+    strength: float | None,
+    domain: "Place | None",
+    device: str,
+    params: Path | None,
+) -> None:
+    """Enhance every embedding of a store, by one noise-free reverse step unless `enhance` of the parameters says else.
+
+    Enhanced vectors are to be compared with vectors enhanced by the same model. With --stdin they take one step from
+    the timestep that the model's file gives, at its strength, and parameter files are not read; docs/systems.md.
+    """
+    if form is None:
+        if with_info or on_bad:
+            raise click.UsageError("--info and --on-bad go with --stdin")
+        if store is None or out is None:
+            raise click.UsageError("give --store and --out, or --stdin")
+        _store(store, model, out, timestep, strength, domain, device, params)
+        return
+    if any(given is not None for given in (store, out, timestep, params)):
+        raise click.UsageError("--stdin does not go with --store, --out, --timestep or --params")
+    if with_info and form != "json":
+        raise click.UsageError("--info goes with --stdin json")
+    with _warnings_told():
+        _stream(_enhancer(model, domain, device), form, strength, on_bad or "raise", with_info)
+
+
+def _enhancer(model: "Place", domain: "Place | None", device: str) -> "Enhancer":
+    from pipeline.enhancer import Enhancer
+    from pipeline.store import EmbeddingStore
+
+    loaded = Enhancer.load(model, device)
+    return loaded.for_domain(EmbeddingStore.open(domain)) if domain else loaded
+
+
+def _stream(enhancer: "Enhancer", form: "Form", strength: float | None, on_bad: "OnBad", with_info: bool) -> None:
+    from functools import partial
+
+    from pipeline.pipes import enhance_frames, enhance_lines, frame_size
+
+    if form == "json":
+        answers = enhance_lines(enhancer, sys.stdin.buffer, strength, on_bad, with_info)
+    else:
+        frames = iter(partial(sys.stdin.buffer.read, frame_size(enhancer)), b"")
+        answers = enhance_frames(enhancer, frames, strength, on_bad)
+    for answer in answers:
+        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Tell each warning of ours on a line of stderr; once, whatever its figures, for it may be one of each vector."""
+    from pipeline.errors import SeedWarning
+
+    told = set()
+
+    def tell(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        kind = re.sub(r"[\d.]+", "", str(message))
+        if kind not in told:
+            told.add(kind)
+            click.echo(f"seed: warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", SeedWarning)
+        warnings.showwarning = tell
+        yield
+
+
+def _store(
     store: "Place",
     model: "Place",
     out: "Place",
@@ -40,10 +145,6 @@ def enhance(
     device: str,
     params: Path | None,
 ) -> None:
-    """Enhance every embedding of a store, by one noise-free reverse step unless `enhance` of the parameters says else.
-
-    Enhanced vectors are to be compared with vectors enhanced by the same model.
-    """
     from functools import partial
 
     from pipeline.device import choose_device

@@ -83,7 +83,7 @@ def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], 
                 click.echo(json.dumps({"stage": "train", **figures}), err=True)
 
         def pace(now: "Pace") -> None:
-            what = f"epoch {now.epoch}" if now.epoch else "first pass"
+            what = now.what + (f"epoch {now.epoch}" if now.epoch else "first pass")
             rate = f"{what}: {now.done / now.pairs:.0%}, {now.rate:,.0f} pairs/s"
             bar.update(task, description=f"{losses}; {rate}" if losses else f"training, {rate}")
 

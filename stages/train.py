@@ -58,11 +58,12 @@ def train(
     """Train SEED on pairs of clean and noisy embeddings. No speaker labels are learnt from.
 
     The epoch with the lowest loss on held-out training speakers is kept. The curve is written after every epoch. A
-    training that was killed goes on with --resume, to the very same model and curve.
+    training that was killed goes on with --resume, to the very same model and curve. Beside the model, its card ….md
+    says what it was trained on, what it does, and how to use it.
     """
-    curve = curve or out.with_suffix(".curve.csv")
-    if out.suffix != ".safetensors" or curve == out:
-        raise click.UsageError("--out is a file named ….safetensors, and --curve another file")
+    curve, card = curve or out.with_suffix(".curve.csv"), out.with_suffix(".md")
+    if out.suffix != ".safetensors" or curve in (out, card):
+        raise click.UsageError("--out is a file named ….safetensors, and --curve another file than it and its ….md")
     if init and init.resolve() == out.resolve():
         raise click.UsageError("--init is the model to write; give another --out")
 
@@ -70,6 +71,7 @@ def train(
 
     import torch
 
+    from pipeline.card import write_card
     from pipeline.curve import Epoch, write_curve
     from pipeline.device import choose_device
     from pipeline.errors import ConfigError
@@ -79,7 +81,7 @@ def train(
     from pipeline.model import save_model
     from pipeline.saves import Saves
     from pipeline.store import EmbeddingStore
-    from pipeline.train import train as run
+    from pipeline.training import train as run
     from stages.previous import forget_saved
     from stages.progress import training_progress
 
@@ -87,8 +89,8 @@ def train(
     settings = load_params(params, changes)
     if not isinstance(out, Path) and (resume or settings.train.log):
         raise ConfigError(f"{out}: --resume and train.log need a local --out, for they keep files beside the model.")
-    check_output(out)
-    check_output(curve)
+    for each in (out, card, curve):
+        check_output(each)
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
@@ -112,12 +114,8 @@ def train(
         timestep = settings.enhance.timestep
         trained = run(opened, settings.train, settings.seed, timestep, speakers, where, ended, pace, saves, init)
         best = trained.curve[trained.best_epoch]
-        summary = {"best_epoch": best.epoch, "validation_loss": best.validation_loss, "held_out": trained.held_out}
-        if trained.stopped:
-            summary["stopped"] = trained.stopped
-        if trained.init_sha256:
-            summary["init_sha256"] = trained.init_sha256
-        save_model(out, trained.model, opened.encoder(), summary)
+        save_model(out, trained.model, opened.encoder(), trained.summary())
+        write_card(out, card)
         write_curve(curve, trained.curve)
         if saves:
             saves.remove()

@@ -11,6 +11,7 @@ import soundfile
 from pipeline.encoders.encoder import Encoder
 from pipeline.encoders.registry import load_encoder
 from pipeline.processor import ask_for_same_bits, is_amd
+from tests.project import FirstRun, Project
 
 ask_for_same_bits()  # as `seed` does
 
@@ -33,6 +34,13 @@ def ge2e() -> Encoder:
 @pytest.fixture(scope="session")
 def campplus() -> Encoder:
     return load_encoder("campplus")
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    """The whole pipeline on a cut-down demo: half a minute, so all that need it share it."""
+    project = Project(tmp_path_factory.mktemp("first") / "project")
+    return FirstRun(project, project.repro())
 
 
 def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:

@@ -242,7 +242,7 @@ def test_denoised_and_plain_vectors_do_not_meet_unnoticed(tmp_path: Path, capsys
     model = SeedModel(8, Train.model_validate({"network": {"precondition": "none"}}))
     save_model(tmp_path / "m.safetensors", model, plain.encoder(), {})
     loaded = load_model(tmp_path / "m.safetensors")
-    assert denoised_otherwise(loaded, plain.attributes) is None
+    assert denoised_otherwise(loaded.encoder, plain.attributes) is None
     for store, note in (
         (plain, ""),
         (denoised, "trained on vectors of no denoiser, applied to vectors of rnnoise (0)"),

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.curve import Epoch
 from pipeline.errors import ConfigError, StoreError
 from pipeline.feed import GB, IN_MEMORY, MemoryFeed, StreamFeed, needed, open_feed
 from pipeline.journal import StoreWriter
@@ -19,9 +20,9 @@ from pipeline.model import SeedModel
 from pipeline.pace import Pace
 from pipeline.precondition import fit_preconditioner
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import Epoch, train
 from pipeline.train_settings import Network, Train
-from tests.test_train import ENCODER, QUICK, make_store
+from pipeline.training import train
+from tests.test_training import ENCODER, QUICK, make_store
 
 PLAIN = Train(network=Network(precondition="none"), target="crop")
 

@@ -12,12 +12,12 @@ from pipeline.files import sha256_of
 from pipeline.journal import write_store
 from pipeline.model import load_model, save_model
 from pipeline.store import EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import Network
+from pipeline.training import train
 from stages.cli import main
 from tests.test_feed import in_shards, least
 from tests.test_resume import command
-from tests.test_train import ENCODER, QUICK, make_store
+from tests.test_training import ENCODER, QUICK, make_store
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from pipeline.store import MISSING, OK, EmbeddingStore
 from tests.conftest import assert_same_stores, tree_bytes, voice
-from tests.test_pipeline import Project
+from tests.project import Project
 
 pytestmark = pytest.mark.slow
 

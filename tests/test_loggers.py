@@ -10,7 +10,7 @@ from pipeline.curve import Epoch
 from pipeline.loggers import loggers
 from stages.cli import main
 from tests.test_resume import command
-from tests.test_train import make_store
+from tests.test_training import make_store
 
 VALUES = ("train_loss", "validation_loss", "gradient_norm", "learning_rate", "gradient_peak")
 

@@ -12,7 +12,7 @@ from pipeline.domain import FAMILIAR, FOREIGN, confidence
 from pipeline.enhance import enhance
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, save_model
-from pipeline.operating import RIDGE, crop_eers, domain, settle, strength
+from pipeline.operating import RIDGE, Judge, Unseen, crop_eers, domain, operating_point, settle
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Network, Train
 
@@ -75,11 +75,11 @@ def test_the_strength_is_where_noise_is_least_among_those_that_keep_clean_speech
         found = crop_eers(between(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
         assert found
         eers[float(share)] = found
-    found = strength(model, values, speakers, 50, 1.0, 0)
+    found = operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength
     assert eers[found][1] <= 1.02 * min(noisy for _, noisy in eers.values())  # no strength harms clean speech here
     assert all(eers[share][1] > 1.02 * eers[found][1] for share in eers if share < found)
     assert min(noisy for _, noisy in eers.values()) < 0.7 * eers[0.0][1]
-    assert strength(model, values, speakers, 50, 0.1, 0) <= 0.1
+    assert operating_point([Unseen(model, values, speakers)], 50, 0.1, 0).strength <= 0.1
 
 
 def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
@@ -89,7 +89,7 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
     raw = torch.from_numpy(values.reshape(-1, DIM))
     with torch.no_grad():
         whole = model(raw, Sampling(50))
-    found = strength(model, values, speakers, 50, 1.0, 0)
+    found = operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength
     eers = {}
     for share in (0.0, found, 1.0):
         eers[share] = crop_eers(between(raw, whole, share).numpy().reshape(values.shape), speakers, 0)
@@ -101,12 +101,12 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
 
 def test_the_strength_is_none_where_it_helps_nobody() -> None:
     model, values, speakers = SeedModel(DIM, SETTINGS), crops(noise=3.0), names()
-    assert strength(model, values, speakers, 50, 1.0, 0) == 0  # the same vectors
+    assert operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength == 0  # the same vectors
     model.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))  # the noise alone
-    assert strength(model, values, speakers, 50, 1.0, 0) == 0
+    assert operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength == 0
     for labels in ([None] * len(speakers), ["one"] * len(speakers)):  # nobody can tell
-        assert strength(model, values, labels, 50, 1.0, 0) == 0.4
-        assert strength(model, values, labels, 50, 0.3, 0) == 0.3
+        assert operating_point([Unseen(model, values, labels)], 50, 1.0, 0).strength == 0.4
+        assert operating_point([Unseen(model, values, labels)], 50, 0.3, 0).strength == 0.3
 
 
 def test_eers_of_crops_against_a_plain_loop() -> None:
@@ -141,7 +141,7 @@ def test_foreign_speech_is_handed_back_raw_and_usual_speech_is_not(tmp_path: Pat
     store = store_of(tmp_path / "train.zarr", crops(shift=3.0))
     held = np.arange(48) >= 36
     model = SeedModel(DIM, SETTINGS)
-    settle(model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0)
+    settle(model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0, [Judge(model, held)])
     model.strength.fill_(0.4)
     usual, foreign = crops(4, shift=3.0, seed=1), crops(4, shift=-3.0, seed=1)
     assert 0.2 < confidence(model, usual.reshape(-1, DIM))[1] < 2
@@ -177,7 +177,7 @@ def test_what_is_looked_at_of_a_large_store_is_chosen_by_the_seed(
     store, models = store_of(tmp_path / "train.zarr", crops()), []
     for seed in (0, 0, 1):
         model = SeedModel(DIM, SETTINGS)
-        settle(model, store, np.arange(48) >= 36, {}, 50, seed)
+        settle(model, store, np.arange(48) >= 36, {}, 50, seed, [Judge(model, np.arange(48) >= 36)])
         models.append(model.state_dict())
     assert torch.equal(models[0]["domain_matrix"], models[1]["domain_matrix"])
     assert float(models[0]["strength"]) == pytest.approx(0.4)

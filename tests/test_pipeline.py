@@ -3,69 +3,16 @@
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-PROJECT = Path(__file__).parent.parent
-CONDITIONS = ["clean", "noise0", "babble5", "reverb"]
+from tests.project import CONDITIONS, PROJECT, FirstRun, Project
+
 FIGURES = {"eer", "eer_ci", "eer_rocch", "min_dcf_0.01", "min_dcf_0.05", "min_cllr", "targets", "nontargets"}
-
-MINI = """
-mini:
-  title: synthetic voices of espeak-ng, a few
-  licence: made here
-  origin:
-    synthesis: {train_voices: 10, test_voices: 6, babble_voices: 3, utterances: 3, background: 0.2}
-  speaker: '([^/]+)/[^/]+$'
-  train: {speech: train/*/*.flac, noise: train/*.flac, music: train/*.flac, rooms: train/*.wav, babble: train/*/*.flac}
-  test: {speech: test/*/*.flac, noise: test/*.flac, music: test/*.flac, rooms: test/*.wav, babble: babble/*/*.flac}
-"""
-
-
-class Project:
-    """A clone of the project with its own parameters, run through DVC."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "data").mkdir(parents=True)
-        shutil.copy(PROJECT / "dvc.yaml", folder)
-        shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
-        params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
-        params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
-        params["extract"] |= {"draws": 2, "shard": 8}
-        params["train"] |= {"max_epochs": 4, "batch_size": 32}
-        params["score"] |= {"bootstrap": 20}
-        self.write(params)
-        self.call("git", "init", "-q")
-        self.call("dvc", "init", "-q")
-
-    def write(self, params: dict) -> None:
-        with (self.folder / "params.yaml").open("w") as file:
-            YAML(typ="safe").dump(params, file)
-
-    def change(self, section: str, **values: object) -> None:
-        params = YAML(typ="safe").load((self.folder / "params.yaml").read_text())
-        params[section] |= values
-        self.write(params)
-
-    def call(self, *command: str) -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            command, cwd=self.folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
-    def repro(self) -> list[str]:
-        """Run `dvc repro`, and return the stages that did work."""
-        return re.findall(r"Running stage '(.+)'", self.call("dvc", "repro"))
 
 
 def extracts(*names: str) -> list[str]:
@@ -73,19 +20,18 @@ def extracts(*names: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_dvc_repro_reruns_what_changed_and_nothing_else(tmp_path: Path) -> None:
-    project = Project(tmp_path / "project")
+def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", first_run.project)
     enhanced = [f"enhance@ge2e-{name}" for name in CONDITIONS]
     after_training = [*enhanced, "score@ge2e", "report"]
     whole = ["fetch", "manifest", *extracts("train", *CONDITIONS), "check@ge2e", "train@ge2e", *after_training]
 
-    assert sorted(project.repro()) == sorted(whole)
+    assert sorted(first_run.stages) == sorted(whole)
     check_results(project.folder)
     first = (project.folder / "results/metrics.json").read_bytes()
     assert project.repro() == []
 
-    project.change("train", network={"predict": "correction", "precondition": "center"})
-    assert project.repro() == ["train@ge2e", *after_training]
+    # What a change of `train` reruns, tests/test_documented.py looks at.
     project.change("score", bootstrap=10)
     assert project.repro() == ["score@ge2e", "report"]
     project.change("quality", max_failed=0.5)
@@ -105,7 +51,6 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(tmp_path: Path) -> None:
 
     (tester / "99.flac").unlink()
     (voice / "99.flac").unlink()
-    project.change("train", network={"predict": "correction", "precondition": "whiten"})
     project.change("score", bootstrap=20)
     project.repro()  # the run cache knows these inputs
     assert (project.folder / "results/metrics.json").read_bytes() == first

@@ -30,8 +30,8 @@ from pipeline.places import Place, children, exists, to_place
 from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import train
 from pipeline.train_settings import Train
+from pipeline.training import train
 from stages.cli import main
 from tests.conftest import WriteVoice, tree_bytes
 from tests.s3_server import S3Server

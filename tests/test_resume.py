@@ -16,22 +16,30 @@ from safetensors import safe_open
 
 from pipeline.errors import OutputError, TrainingError
 from pipeline.journal import write_store
+from pipeline.optimise import Trained
 from pipeline.pace import Pace
 from pipeline.saves import Saves
 from pipeline.stale import leftovers, remove
 from pipeline.store import EmbeddingStore
-from pipeline.train import Trained, train
 from pipeline.train_settings import WATCHING, Network, Train
+from pipeline.training import train
 from stages.cli import main
 from tests.test_feed import in_shards, least
-from tests.test_train import ENCODER, QUICK, make_store
+from tests.test_training import ENCODER, QUICK, make_store
 
 PROJECT = Path(__file__).parent.parent
 SMALL = QUICK.model_copy(update={"max_epochs": 3, "batch_size": 16, "save_every": 4})
 """Nine steps an epoch."""
 
 
-COMMAND = ["pipeline.config", "pipeline.loggers", "pipeline.train", "rich.progress", "stages.previous", "torch._dynamo"]
+COMMAND = [
+    "pipeline.config",
+    "pipeline.loggers",
+    "pipeline.training",
+    "rich.progress",
+    "stages.previous",
+    "torch._dynamo",
+]
 """What the command imports."""
 
 
@@ -164,7 +172,7 @@ def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alo
 
 def test_a_training_that_learns_nothing_leaves_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
-    monkeypatch.setattr("pipeline.train.validation_loss", lambda *rest: float("nan"))
+    monkeypatch.setattr("pipeline.optimise.validation_loss", lambda *rest: float("nan"))
     with closing(Saves(model, 2)) as saves, pytest.raises(TrainingError, match="nothing was learnt"):
         train(store, SMALL, 0, 50, saves=saves)
     assert not list(tmp_path.glob(".*"))

@@ -20,7 +20,7 @@ from pipeline.metrics import eer, roc_of
 from pipeline.report import write_json
 from pipeline.sample import read_some
 from pipeline.store import EmbeddingStore
-from pipeline.train import hold_out, train
+from pipeline.training import hold_out, train
 from pipeline.trials import Index, Trials, all_pairs
 
 Row = dict[str, Any]
@@ -103,10 +103,13 @@ def run_all(
 
 
 def lengthened(params: Params, times: int) -> Params:
-    """Return parameters of so many times as many epochs, so that a smaller store gets as many steps, all of them."""
+    """Return parameters of so many times as many epochs, so that a smaller store gets as many steps, all of them.
+
+    The strength is found by held-out speakers alone; folds would take most of the time of so many trainings.
+    """
     train = params.train
     epochs = times * train.max_epochs
-    more = {"max_epochs": epochs, "patience": max(1, epochs), "warmup": times * train.warmup}
+    more = {"max_epochs": epochs, "patience": max(1, epochs), "warmup": times * train.warmup, "folds": 0}
     return params.model_copy(update={"train": train.model_copy(update=more)})
 
 

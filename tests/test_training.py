@@ -17,9 +17,10 @@ from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError,
 from pipeline.feed import StreamFeed, open_feed
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
+from pipeline.optimise import rate_factor
 from pipeline.store import FAILED, OK, EmbeddingStore
-from pipeline.train import hold_out, rate_factor, train
 from pipeline.train_settings import Network, Train
+from pipeline.training import hold_out, train
 from stages.cli import main
 from tests.conftest import tree_bytes
 
@@ -197,7 +198,7 @@ def test_without_averaging_the_weights_are_the_last_ones(tmp_path: Path, monkeyp
         gaps.append(max(float((ours - last).detach().abs().max()) for ours, last in pairs))
         return 1.0
 
-    monkeypatch.setattr("pipeline.train.validation_loss", spy)
+    monkeypatch.setattr("pipeline.optimise.validation_loss", spy)
     for ema in (0.0, 0.9):
         train(store, QUICK.model_copy(update={"max_epochs": 2, "ema": ema}), 0, 50, speakers)
     assert gaps[:4] == [0, 0, 0, 0]  # the third is of the next run's start
@@ -270,9 +271,9 @@ def test_noise_depends_on_the_seed_and_a_vectors_place_alone(model_path: Path, m
     model = load_model(model_path).model
     x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
     for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
-        monkeypatch.setattr("pipeline.enhance._BATCH", 4096)
+        monkeypatch.setattr("pipeline.enhance.BATCH", 4096)
         whole = enhanced(model, x, how, seed=1)
-        monkeypatch.setattr("pipeline.enhance._BATCH", 7)
+        monkeypatch.setattr("pipeline.enhance.BATCH", 7)
         np.testing.assert_allclose(enhanced(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
         assert np.abs(enhanced(model, x, how, seed=2) - whole).max() > 1e-3
 

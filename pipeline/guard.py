@@ -1,0 +1,89 @@
+"""What is known of each vector that was enhanced: how far it was moved, and whether it is one that the model knows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pipeline.arrays import Rows
+from pipeline.bounds import FALLBACK
+from pipeline.model import SeedModel
+
+ZERO = 1e-12
+"""L2 norm below which a vector has no direction."""
+NOT_FINITE, NOTHING, LENGTH, ATYPICAL = "not finite", "zero", "length", "atypical"
+"""Reasons to take a vector for one that the model does not know."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Of vectors [..., D]; each array has their leading shape, and is a NumPy array whatever they are."""
+
+    strength: float
+    """How far from raw (0) to enhanced (1) they were moved."""
+    moved: NDArray[np.float32]
+    """Cosine distance from raw to enhanced, 0 to 2; 0 where a vector came back as it was."""
+    atypicality: NDArray[np.float32]
+    """Squared Mahalanobis distance of the direction from those of training, in medians of held-out vectors: 1 is usual.
+    Infinite where there is no direction."""
+    norm_ratio: NDArray[np.float64] | None
+    """L2 norm by the median of clean training vectors; infinite where not finite. None if the model's file has none."""
+    reason: NDArray[np.str_]
+    """Why a vector is out of distribution, the first of "not finite", "zero", "length" and "atypical" that applies; ""
+    where it is not."""
+
+    @property
+    def out_of_distribution(self) -> NDArray[np.bool_]:
+        """Which vectors are unlike those of training."""
+        return np.asarray(self.reason != "")
+
+
+def empty(rows: Rows) -> Tensor:
+    """Return which rows [B] are finite, but have no direction; beside `rows.exact`."""
+    without: Tensor = rows.values.norm(dim=1) < ZERO
+    return rows.finite & without.to(rows.finite.device)
+
+
+def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
+    """Return what is known of rows, and of what became of them.
+
+    Args:
+        model: that made `result`.
+        rows: raw vectors.
+        result: enhanced ones [B, D], where the model lives.
+        strength: how far it went.
+        shape: of the arrays, B values.
+    """
+    gone = (~rows.finite | empty(rows)).cpu().numpy()
+    # 1 - cos of unit vectors, exact also where they are near.
+    moved = (normalize(rows.values, dim=1) - normalize(result, dim=1)).square().sum(dim=1).cpu().numpy() / 2
+    atypicality = model.atypicality(rows.values).cpu().numpy()
+    bounds, norms = model.bounds, rows.norms
+    length = bounds.beyond(norms).numpy() if bounds else np.zeros(len(norms), bool)
+    far = atypicality > (bounds.atypicality if bounds else FALLBACK)
+    finite = rows.finite.cpu().numpy()
+    reason = np.select([~finite, gone, length, far], [NOT_FINITE, NOTHING, LENGTH, ATYPICAL], "")
+    ratio = np.where(finite, norms.numpy(), np.inf) / max(bounds.clean_norm.p50, ZERO) if bounds else None
+    return Info(
+        strength,
+        _shaped(np.where(gone, np.float32(0), moved), shape),
+        _shaped(np.where(gone, np.float32(np.inf), atypicality), shape),
+        None if ratio is None else _shaped(ratio, shape),
+        _shaped(reason, shape),
+    )
+
+
+def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.asarray(values).reshape(shape)
+
+
+def first_bad(finite: Tensor, shape: tuple[int, ...]) -> str:
+    """Return how many of the vectors of a leading shape are not finite [B], and where the first is."""
+    bad = torch.nonzero(~finite.cpu())[:, 0]
+    place = ", ".join(map(str, np.unravel_index(int(bad[0]), shape))) if shape else ""
+    first = f", first: row {place}" if place else ""
+    return f"{len(bad)} of {len(finite)} vectors hold NaN or infinite values{first}"

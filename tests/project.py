@@ -1,0 +1,78 @@
+"""A clone of the project on a cut-down demo, run through DVC."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parent.parent
+CONDITIONS = ["clean", "noise0", "babble5", "reverb"]
+
+MINI = """
+mini:
+  title: synthetic voices of espeak-ng, a few
+  licence: made here
+  origin:
+    synthesis: {train_voices: 10, test_voices: 6, babble_voices: 3, utterances: 3, background: 0.2}
+  speaker: '([^/]+)/[^/]+$'
+  train: {speech: train/*/*.flac, noise: train/*.flac, music: train/*.flac, rooms: train/*.wav, babble: train/*/*.flac}
+  test: {speech: test/*/*.flac, noise: test/*.flac, music: test/*.flac, rooms: test/*.wav, babble: babble/*/*.flac}
+"""
+
+
+class Project:
+    """A clone of the project with its own parameters, run through DVC."""
+
+    def __init__(self, folder: Path, of: "Project | None" = None) -> None:
+        """Make a new one, or a copy of one that has done something; with the times of files, for DVC goes by them."""
+        self.folder = folder
+        if of:
+            shutil.copytree(of.folder, folder, symlinks=True)
+            return
+        (folder / "data").mkdir(parents=True)
+        shutil.copy(PROJECT / "dvc.yaml", folder)
+        shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
+        params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
+        params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
+        params["extract"] |= {"draws": 2, "shard": 8}
+        params["train"] |= {"max_epochs": 4, "batch_size": 32}
+        params["score"] |= {"bootstrap": 20}
+        self.write(params)
+        self.call("git", "init", "-q")
+        self.call("dvc", "init", "-q")
+
+    def write(self, params: dict) -> None:
+        with (self.folder / "params.yaml").open("w") as file:
+            YAML(typ="safe").dump(params, file)
+
+    def read(self) -> dict:
+        return YAML(typ="safe").load((self.folder / "params.yaml").read_text())
+
+    def change(self, section: str, **values: object) -> None:
+        params = self.read()
+        params[section] |= values
+        self.write(params)
+
+    def call(self, *command: str, **environment: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, **environment}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """Run `dvc repro`, and return the stages that did work."""
+        return re.findall(r"Running stage '(.+)'", self.call("dvc", "repro"))
+
+
+class FirstRun(NamedTuple):
+    """A project whose pipeline has run once; take a copy to do more with it."""
+
+    project: Project
+    stages: list[str]
