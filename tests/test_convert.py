@@ -20,15 +20,16 @@ from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import confidence
 from pipeline.encoders.families import FAMILIES
 from pipeline.enhance import enhanced
+from pipeline.enhancer import Enhancer
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.files import sha256_of
 from pipeline.journal import write_store
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.store import OK, EmbeddingStore
-from pipeline.train import train
+from pipeline.training import train
 from tests.encoders.test_checkpoint import Touch
 from tests.stages.test_cli import PROJECT, run
-from tests.test_train import make_store
+from tests.test_training import make_store
 
 State = dict[str, Tensor]
 
@@ -357,6 +358,13 @@ def test_from_a_checkpoint_to_enhanced_vectors(capsys: pytest.CaptureFixture[str
     code, _, err = run(capsys, *enhance, "--store", "t.zarr", "--strength", "1")
     assert code == 1
     assert "t.zarr: encoder weights_sha256 is '22', but m/seed.safetensors was trained on '11'" in err
+
+
+def test_the_noted_timestep_is_that_of_the_enhancer(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    assert run(capsys, "convert", "c.pt", "--store", "s.zarr", "--out", "m.safetensors", "--timestep", "20")[0] == 0
+    raw = vectors(6, 16)
+    found = Enhancer.load("m.safetensors", encoder=EmbeddingStore.open(place / "s.zarr")).enhance(raw.numpy())
+    assert_near(found, paper(checkpoint(), raw, None, 20))
 
 
 def test_a_model_that_knows_no_weights_says_so_and_still_enhances(
