@@ -18,7 +18,7 @@ from pipeline.domain import lowered_strength
 from pipeline.enhance import BATCH
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.guard import Info, empty, first_bad, info
-from pipeline.model import ModelFile, SeedModel, denoised_otherwise, load_model, refuse_enhanced
+from pipeline.model import ModelFile, SeedModel, denoised_otherwise, load_model, refuse_enhanced, unknown_encoder
 from pipeline.places import Place, is_url, to_place
 from pipeline.store import EmbeddingStore
 
@@ -113,8 +113,9 @@ class Enhancer:
         other = [f"{key} {there!r} instead of {ours!r}" for key, (ours, there) in known.items() if there != ours]
         if other:
             _warn(f"vectors of another encoder than {self.name} was trained on: {', '.join(other)}.")
-        if isinstance(encoder, EmbeddingStore) and (doubtful := denoised_otherwise(self.encoder, theirs)):
-            _warn(f"{self.name}: {doubtful}.")
+        for doubt in (unknown_encoder, denoised_otherwise):
+            if isinstance(encoder, EmbeddingStore) and (said := doubt(self.encoder, theirs)):
+                _warn(f"{self.name}: {said}.")
 
     def for_domain(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore") -> "Enhancer":
         """Return one whose strength is lowered where speech is unlike training, to 0 at last, as `seed enhance` does.
