@@ -33,6 +33,9 @@ from pipeline.places import Place
 from pipeline.reuse import Earlier
 from pipeline.shards import Job, Shard, encode_shard
 
+DEATHS = 10
+"""Workers that a shard may lose before it is given up; by default Dask allows three."""
+
 _loading = threading.Lock()
 
 
@@ -104,7 +107,12 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
         with ExitStack() as stack:
             # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
             # died, or has died again, and then nobody goes on with the work.
-            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
+            # Workers count as lost by a shard even if it only waited its turn on them.
+            waits = {
+                "distributed.deploy.lost-worker-timeout": "365 days",
+                "distributed.scheduler.allowed-failures": DEATHS,
+            }
+            stack.enter_context(dask.config.set(waits))
             runner = _deaf_loop()
             stack.callback(runner.stop)
             cluster = LocalCluster(
