@@ -208,10 +208,11 @@ def run(params: Params, data: Data, trained: Models | None = None) -> dict[str, 
 def _held_out(judges: Sequence[Judge], params: Params, data: Data, how: Sampling) -> dict[str, float]:
     """Return EERs in percent among training speakers that a model has not seen, see `crop_eers`; means over models."""
     ids, found = [data.store.utterances[row] for row in data.store.ok], []
+    encoded = data.store.read()[data.store.ok]
     for judge in judges:
         rows = np.flatnonzero(judge.held)
         known = [data.speakers.get(ids[row]) for row in rows]
-        values = data.store.read()[data.store.ok[rows]]
+        values = encoded[rows]
         flat = enhanced(judge.model, values.reshape(-1, values.shape[3]), how, params.seed)
         eers, raw = (crop_eers(crops, known, params.seed) for crops in (flat.reshape(values.shape), values))
         if eers is None or raw is None:

@@ -57,7 +57,7 @@ def train(
         settings: network, objective and optimiser.
         seed: of initial weights, held-out choice, order, timesteps and noise.
         timestep: the step at which the model will enhance; validation is done there.
-        speakers: speaker by utterance id, used for the hold-out only, never as a training signal.
+        speakers: speaker by utterance id, for the hold-out and the strength only, never as a training signal.
         device: where to train; the CPU if not given.
         progress: called after every epoch; of a training that goes on, at once with those that it has.
         watch: called after every batch, and in the first pass over a streamed store.
