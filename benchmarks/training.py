@@ -40,7 +40,7 @@ from pipeline.loggers import loggers
 from pipeline.model import SeedModel
 from pipeline.optimise import optimise
 from pipeline.pairs import swapped
-from pipeline.saves import Saves
+from pipeline.saves import FILE, Save, Saves
 from pipeline.store import OK, EmbeddingStore
 from pipeline.train_settings import Network, Train
 from pipeline.training import train
@@ -74,7 +74,7 @@ def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
         tempfile.TemporaryDirectory() as folder,
         closing(Saves(Path(folder, "m.safetensors"), min(settings.save_every, steps))) as saves,
     ):
-        optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch, saves)
+        optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch, saves.of(""))
     return times[steps] - times[0]
 
 
@@ -82,7 +82,7 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
     """Return the seconds of saving a state, and of telling curve, TensorBoard and DVCLive of an epoch."""
     model, saved, count = SeedModel(dim, settings), [], 10
 
-    class Timed(Saves):
+    class Timed(Save):
         def step(self, state: State) -> None:
             started = perf_counter()
             super().step(state)
@@ -90,9 +90,9 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         feed = Fixed(torch.randn(settings.batch_size, VECTORS, dim), count, settings.batch_size)
-        with closing(Timed(Path(folder, "m.safetensors"), 1)) as saves:
-            once = settings.model_copy(update={"max_epochs": 1})
-            optimise(model, feed, once, 50, np.random.default_rng(0), "", None, None, saves)
+        with closing(Saves(Path(folder, "m.safetensors"), 1)) as saves:
+            once, timed = settings.model_copy(update={"max_epochs": 1}), Timed(saves, saves.folder / FILE, "", "")
+            optimise(model, feed, once, 50, np.random.default_rng(0), "", None, None, timed)
         epochs = [Epoch(epoch, 0.5, 0.5, 0.5, 0.5) for epoch in range(EPOCHS)]
         with loggers(["tensorboard", "dvclive"], Path(folder)) as told:
             started = perf_counter()

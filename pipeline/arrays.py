@@ -1,6 +1,7 @@
 """Arrays of others, NumPy or torch, of any float type and leading shape: to rows of float32, and back."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,12 +33,20 @@ class Rows:
     """What `exact` was divided by [B, 1]: 1, but for huge vectors; beside `exact`, float64 if that is, else float32."""
     finite: Tensor
     """Which rows are [B], beside `exact`."""
+    plain: bool
+    """Whether all are finite, and none is huge."""
 
-    @property
+    @cached_property
+    def lengths(self) -> Tensor:
+        """L2 norms of `values` [B]."""
+        lengths: Tensor = self.values.norm(dim=1)
+        return lengths
+
+    @cached_property
     def norms(self) -> Tensor:
         """L2 norms of the rows as they came [B], float64 on the CPU; 0 where they are not finite."""
-        norms: Tensor = self.values.norm(dim=1).cpu().double() * self.scale[:, 0].cpu().double()
-        return norms
+        norms = self.lengths.cpu().double()
+        return norms if self.plain else norms * self.scale[:, 0].cpu().double()
 
 
 def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Rows:
@@ -58,13 +67,16 @@ def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Rows:
     exact = native.reshape(-1, dim)
     wide = exact if exact.dtype == torch.float64 else exact.float()
     peak = wide.abs().amax(dim=1, keepdim=True)
+    if (peak <= HUGE).all():  # as it is nearly always, and NaN is not: one vector's time goes to the number of calls
+        ones = torch.ones_like(peak)
+        return Rows(wide.float().to(device), exact, ones, ones[:, 0].bool(), True)
     finite = peak.isfinite()
     scale = torch.where(finite & (peak > HUGE), peak / HUGE, torch.ones_like(peak))
     values = torch.where(finite, wide / scale, torch.zeros_like(wide)).float()
-    return Rows(values.to(device), exact, scale, finite[:, 0])
+    return Rows(values.to(device), exact, scale, finite[:, 0], False)
 
 
-def like(x: Array, rows: Rows, result: Tensor, scaled: bool, kept: Tensor) -> Array:
+def like(x: Array, rows: Rows, result: Tensor, peak: float, scaled: bool, kept: Tensor) -> Array:
     """Return vectors [B, D] of float32 in the shape, type and place of x [..., D].
 
     What is too long for the type becomes the longest vector of its direction that is not: nothing becomes infinite.
@@ -73,12 +85,16 @@ def like(x: Array, rows: Rows, result: Tensor, scaled: bool, kept: Tensor) -> Ar
         x: what `rows` were made of.
         rows: of x.
         result: made of `rows.values`.
+        peak: the largest absolute value of that.
         scaled: whether the result's length goes with that of x.
         kept: which vectors of x stay as they are [B], beside `rows.exact`.
     """
-    wide = result.to(rows.exact.device).to(rows.scale.dtype)
     most = torch.finfo(rows.exact.dtype).max * _MARGIN
-    room = most / wide.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
-    factor = torch.minimum(rows.scale if scaled else torch.ones_like(room), room)
-    out = torch.where(kept[:, None], rows.exact, (wide * factor).to(rows.exact.dtype)).reshape(x.shape)
+    if rows.plain and peak <= most and not kept.any():
+        out = result.to(rows.exact.device, rows.exact.dtype).reshape(x.shape)
+    else:
+        wide = result.to(rows.exact.device).to(rows.scale.dtype)
+        room = most / wide.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
+        factor = torch.minimum(rows.scale if scaled else torch.ones_like(room), room)
+        out = torch.where(kept[:, None], rows.exact, (wide * factor).to(rows.exact.dtype)).reshape(x.shape)
     return out.numpy().astype(x.dtype, copy=False) if isinstance(x, np.ndarray) else out  # type: ignore[return-value]

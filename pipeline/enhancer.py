@@ -1,5 +1,6 @@
 """The enhancement of vectors in somebody else's program: arrays in, arrays out."""
 
+import math
 import os
 import sys
 import warnings
@@ -17,7 +18,7 @@ from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import lowered_strength
 from pipeline.enhance import BATCH
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
-from pipeline.guard import Info, empty, first_bad, info
+from pipeline.guard import Info, info, refuse, unusable
 from pipeline.model import ModelFile, SeedModel, denoised_otherwise, load_model, refuse_enhanced, unknown_encoder
 from pipeline.places import Place, is_url, to_place
 from pipeline.store import EmbeddingStore
@@ -51,6 +52,7 @@ class Enhancer:
         self.model, self.encoder = model.eval().requires_grad_(False), dict(encoder or {})
         self.name, self.sha256 = name, sha256
         self._timestep, self._strength = timestep, round(float(model.strength), 6)
+        self._told = self.model.told(timestep)
 
     @classmethod
     def load(
@@ -136,7 +138,7 @@ class Enhancer:
             raw = vectors.read()[vectors.ok].reshape(-1, self.dim)
         else:
             rows = self._rows(vectors)
-            _refuse(rows, tuple(vectors.shape[:-1]))
+            refuse(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
         made = copy(self)
         made._strength = lowered_strength(self.model, raw)[0]
@@ -194,26 +196,30 @@ class Enhancer:
             raise ConfigError(f"on_bad {on_bad!r} is neither 'raise' nor 'raw'.")
         rows, shape = self._rows(x), tuple(x.shape[:-1])
         if on_bad == "raise":
-            _refuse(rows, shape)
-        self._warn_of_length(rows)
+            refuse(rows, shape)
+        kept = unusable(rows)
+        self._warn_of_length(rows.norms[~kept.cpu()])
         how = Sampling(self._timestep, strength=share)
         with torch.no_grad():
-            result = torch.cat([self.model(part, how) for part in torch.split(rows.values, BATCH)])
-            if not result.isfinite().all():
+            parts = [self.model(part, how, told=self._told) for part in torch.split(rows.values, BATCH)]
+            result = torch.cat(parts) if len(parts) > 1 else parts[0]
+            peak = float(result.abs().amax()) if len(result) else 0.0
+            if not math.isfinite(peak):
                 raise WeightsError(f"{self.name}: gives NaN or infinite vectors. Train the model again.")
-            kept = ~rows.finite | empty(rows) | (share == 0)
-            out = like(x, rows, result, share < 1, kept)
+            out = like(x, rows, result, peak, share < 1, kept if share else torch.ones_like(kept))
             return (out, info(self.model, rows, result, share, shape)) if return_info else out
 
     def _rows(self, x: "NDArray[Any] | Tensor") -> Rows:
         return to_rows(x, self.dim, self.model.mean.device)
 
-    def _warn_of_length(self, rows: Rows) -> None:
-        bounds, norms = self.model.bounds, rows.norms
-        norms = norms[(rows.finite & ~empty(rows)).cpu()]
-        if bounds and len(norms) and bounds.beyond(norms.median()[None])[0]:
+    def _warn_of_length(self, norms: Tensor) -> None:
+        bounds = self.model.bounds
+        if not bounds or not len(norms):
+            return
+        (low, high), median = bounds.fences, float(norms.median())
+        if not low <= median <= high:
             _warn(
-                f"vectors have a median length of {float(norms.median()):.4g}, those {self.name} was trained on"
+                f"vectors have a median length of {median:.4g}, those {self.name} was trained on"
                 f" {bounds.clean_norm.p50:.4g}. Give them as the encoder does, neither normalised nor scaled."
             )
 
@@ -231,12 +237,6 @@ def _read(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, s
     if sha256 is not None and loaded.sha256 != sha256.lower():
         raise WeightsError(f"{text}: has sha256 {loaded.sha256}, expected {sha256}. Get the right file.")
     return loaded
-
-
-def _refuse(rows: Rows, shape: tuple[int, ...]) -> None:
-    """Raise VectorError if rows hold NaN."""
-    if not rows.finite.all():
-        raise VectorError(f"{first_bad(rows.finite, shape)}. Leave them out, or get them back raw with on_bad='raw'.")
 
 
 def _warn(text: str) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from pipeline.arrays import Rows
 from pipeline.bounds import FALLBACK
+from pipeline.errors import VectorError
 from pipeline.model import SeedModel
 
 ZERO = 1e-12
@@ -42,10 +43,10 @@ class Info:
         return np.asarray(self.reason != "")
 
 
-def empty(rows: Rows) -> Tensor:
-    """Return which rows [B] are finite, but have no direction; beside `rows.exact`."""
-    without: Tensor = rows.values.norm(dim=1) < ZERO
-    return rows.finite & without.to(rows.finite.device)
+def unusable(rows: Rows) -> Tensor:
+    """Return which rows [B] are not finite, or have no direction; beside `rows.exact`."""
+    without: Tensor = rows.lengths < ZERO  # as zeros stand for what is not finite
+    return without.to(rows.exact.device)
 
 
 def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
@@ -58,7 +59,7 @@ def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: t
         strength: how far it went.
         shape: of the arrays, B values.
     """
-    gone = (~rows.finite | empty(rows)).cpu().numpy()
+    gone = unusable(rows).cpu().numpy()
     # 1 - cos of unit vectors, exact also where they are near.
     moved = (normalize(rows.values, dim=1) - normalize(result, dim=1)).square().sum(dim=1).cpu().numpy() / 2
     atypicality = model.atypicality(rows.values).cpu().numpy()
@@ -81,9 +82,14 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(values).reshape(shape)
 
 
-def first_bad(finite: Tensor, shape: tuple[int, ...]) -> str:
-    """Return how many of the vectors of a leading shape are not finite [B], and where the first is."""
-    bad = torch.nonzero(~finite.cpu())[:, 0]
+def refuse(rows: Rows, shape: tuple[int, ...]) -> None:
+    """Raise VectorError, which names the first, if vectors of a leading shape are not finite."""
+    if rows.plain or rows.finite.all():
+        return
+    bad = torch.nonzero(~rows.finite.cpu())[:, 0]
     place = ", ".join(map(str, np.unravel_index(int(bad[0]), shape))) if shape else ""
     first = f", first: row {place}" if place else ""
-    return f"{len(bad)} of {len(finite)} vectors hold NaN or infinite values{first}"
+    raise VectorError(
+        f"{len(bad)} of {len(rows.finite)} vectors hold NaN or infinite values{first}. Leave them out, or get them back"
+        " raw with on_bad='raw'."
+    )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.bounds import Bounds
 from pipeline.diffusion.inference import between, infer
-from pipeline.diffusion.network import NETWORKS, Denoiser
+from pipeline.diffusion.network import NETWORKS, Denoiser, Told
 from pipeline.diffusion.sampler import Sampling
 from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.encoders.checkpoint import load_state
@@ -21,7 +22,7 @@ from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
 from pipeline.scale_policy import scale_policy
 from pipeline.store import DENOISE, SPACE, EmbeddingStore
-from pipeline.train_settings import WATCHING, Network, Train
+from pipeline.train_settings import DIFFUSED, WATCHING, Network, Train
 from pipeline.validation import validated
 
 FORMAT = "seed-2"
@@ -65,7 +66,14 @@ class SeedModel(nn.Module):
         scaled: Tensor = nn.functional.normalize(moved, dim=1) * self.dim**0.5
         return scaled
 
-    def forward(self, embeddings: Tensor, how: Sampling, draws: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+    def told(self, timestep: int) -> Told:
+        """Return what the network is told in a single step, see `Denoiser.told`."""
+        with torch.no_grad():
+            return self.network.told([timestep if self.settings.objective in DIFFUSED else 0])
+
+    def forward(
+        self, embeddings: Tensor, how: Sampling, draws: Sequence[Sequence[Tensor]] = (), told: Told | None = None
+    ) -> Tensor:
         """Return enhanced embeddings [B, D] of raw ones; by default in one noise-free reverse step.
 
         They are to be compared with each other, not with raw ones. All of the way (`how.strength` 1) they live in the
@@ -75,9 +83,11 @@ class SeedModel(nn.Module):
             embeddings: as the encoder gave them.
             how: timestep and steps.
             draws: of noise, see `infer`.
+            told: what the network would be told anyway, computed before.
         """
         strength = float(self.strength) if how.strength is None else how.strength
-        enhanced = infer(self.settings.objective, self.network, self.prepare(embeddings), how, self.abar, draws)
+        network = partial(self.network, told=told) if told else self.network
+        enhanced = infer(self.settings.objective, network, self.prepare(embeddings), how, self.abar, draws)
         return between(embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from pipeline.model import SeedModel
 from pipeline.operating import Judge
 from pipeline.pace import Watch, watched
 from pipeline.pairs import swapped
-from pipeline.saves import Saves
+from pipeline.saves import Save
 from pipeline.train_settings import DIFFUSED, Train
 from pipeline.training_state import State
 
@@ -71,7 +71,7 @@ def optimise(
     held_out: str,
     progress: Callable[[Epoch], None] | None,
     watch: Watch | None,
-    saves: Saves | None = None,
+    save: Save | None = None,
 ) -> Trained:
     """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
 
@@ -91,8 +91,8 @@ def optimise(
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
     state, stopped = State(network, ema, optimiser, rate, noise_source, rng, [first]), ""
-    if saves:
-        saves.restore(state)
+    if save:
+        save.restore(state)
     if progress:
         for known in state.curve:
             progress(known)
@@ -120,8 +120,8 @@ def optimise(
                 rate.step()
                 decay = settings.ema if rate.last_epoch > 1 else 0.0  # what it starts from is no part of the average
                 get_ema_multi_avg_fn(decay)(averages, weights, None)  # type: ignore[no-untyped-call]
-                if saves:
-                    saves.step(state)
+                if save:
+                    save.step(state)
         held = validation_loss(model, ema, feed.validation, timestep)
         losses, norms = (float(torch.stack(values).mean()) for values in (state.losses, state.norms))
         if not all(map(math.isfinite, (losses, held, norms))):
@@ -135,9 +135,11 @@ def optimise(
         if progress:
             progress(state.curve[-1])
     if stopped and state.best.epoch == 0:
-        if saves:
-            saves.remove()  # it would come to the same again
+        if save:
+            save.remove()  # it would come to the same again
         raise TrainingError(f"{stopped}, and nothing was learnt before. Lower train.learning_rate, or set train.clip.")
+    if save and not stopped:
+        save.end(state)
     network.load_state_dict(state.best_weights)
     return Trained(model.eval().requires_grad_(False), state.curve, state.best.epoch, held_out, stopped)
 

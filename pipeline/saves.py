@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from pipeline.store import EmbeddingStore
 from pipeline.train_settings import WATCHING
 from pipeline.training_state import State, bytes_of, read_content, restore, write_state
 
-FOLDER, FILE = "training", "state.safetensors"
+FOLDER, FILE, PART = "training", "state.safetensors", "part{}.safetensors"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
 
 
 class Saves:
-    """Where a training's state is kept while it runs."""
+    """Where the states of a model's trainings are kept while they run: its own, and those that find its strength."""
 
     def __init__(self, model: Path, every: int, resume: bool = False, say: Callable[[str], None] | None = None) -> None:
         """Open the journal of a model that is being trained.
@@ -40,32 +41,60 @@ class Saves:
         Raises:
             OutputError: another process is training that model.
         """
-        self.every, self.resume, self._say = every, resume, say or (lambda line: None)
+        self.every, self.resume, self.say = every, resume, say or (lambda line: None)
         self.journal = model.parent / f".{model.name}.journal"
-        self.path = self.journal / FOLDER / FILE
-        self.key = ""
-        """What the training depends on, see `key_of`."""
+        self.folder = self.journal / FOLDER
         self._lock = locked(self.journal)
+
+    def of(self, key: str, part: int = 0) -> "Save":
+        """Return where the state of one training is kept.
+
+        Args:
+            key: what it depends on, see `key_of`.
+            part: number of the part that a training for the strength leaves out; 0 is the model's own training.
+        """
+        return Save(self, self.folder / (PART.format(part) if part else FILE), key, f"part {part}: " if part else "")
+
+    def remove(self) -> None:
+        """Take away what was saved: the training is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let others train; what was saved stays."""
+        if not self.folder.exists():
+            shutil.rmtree(self.journal, ignore_errors=True)
+        self._lock.close()
+
+
+@dataclass(frozen=True)
+class Save:
+    """Where the state of one training is kept."""
+
+    saves: Saves
+    path: Path
+    key: str
+    name: str
+    """For people, in front of what is said; empty for the model's own training."""
 
     def restore(self, state: State) -> None:
         """Let a training whose first step was not taken yet go on from what was saved of one with the same key."""
         if not self.path.exists():
             return
-        if not self.resume:
-            self._say(f"{self.path}: left by a training that was stopped, and not gone on from without --resume")
+        if not self.saves.resume:
+            self._refuse("left by a training that was stopped, and not gone on from without --resume")
             return
         try:
             if read_content(self.path)["key"] != self.key:
-                self._say(
-                    f"{self.path}: of a training on another store, or with other parameters, seed or versions;"
-                    " training begins anew"
+                self._refuse(
+                    "of a training on another store, or with other parameters, seed or versions; training begins anew"
                 )
                 return
             restore(self.path, state)
         except DAMAGED:
-            self._say(f"{self.path}: damaged; training begins anew")
+            self.saves.say(f"{self.path}: damaged; training begins anew")
             return
-        self._say(f"going on after {state.rate.last_epoch} steps, in epoch {len(state.curve)}")
+        going = f"going on after {state.rate.last_epoch} steps, in epoch {len(state.curve)}"
+        self.saves.say(self.name + (going if state.losses else f"trained before, {state.rate.last_epoch} steps"))
 
     def step(self, state: State) -> None:
         """Save, if it is time to, after a step.
@@ -73,19 +102,30 @@ class Saves:
         Raises:
             OutputError: the disk is full.
         """
-        if self.every and state.rate.last_epoch % self.every == 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_state(self.path, state, self.key)
+        if self.saves.every and state.rate.last_epoch % self.saves.every == 0:
+            self._write(state)
+
+    def end(self, state: State) -> None:
+        """Save a training that has come to its end, while others go on.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        if self.saves.every:
+            self._write(state)
 
     def remove(self) -> None:
-        """Take away what was saved: the training is over."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        """Take away all that was saved, this and what goes with it: it would come to the same again."""
+        self.saves.remove()
 
-    def close(self) -> None:
-        """Let others train; what was saved stays."""
-        if not self.path.parent.exists():
-            shutil.rmtree(self.journal, ignore_errors=True)
-        self._lock.close()
+    def _write(self, state: State) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_state(self.path, state, self.key)
+
+    def _refuse(self, why: str) -> None:
+        """Say why a state is not gone on from; once, for it is said of the model's own first."""
+        if not self.name:
+            self.saves.say(f"{self.path}: {why}")
 
 
 def key_of(store: EmbeddingStore, model: SeedModel, validation: Tensor, **made_of: Any) -> str:

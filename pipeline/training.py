@@ -99,12 +99,12 @@ def train(
     feed = open_feed(store, held, model, rng, watch, fit=not init)
     if feed.validated:
         held_out = f"{held_out} ({feed.validated})"
-    if saves:
-        saves.key = key_of(store, model, feed.validation, revision=REVISION, seed=seed, timestep=timestep)
-    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, saves)
+    keyed = {"revision": REVISION, "seed": seed, "timestep": timestep}
+    save = saves.of(key_of(store, model, feed.validation, **keyed)) if saves else None
+    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, save)
     if trained.stopped or not fits(store, settings) or settings.strength == 0:
         parts = []
-    judges = _judges(store, parts, settings, seed, timestep, where, watch) or [Judge(trained.model, held)]
+    judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [Judge(trained.model, held)]
     point = settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
     eers = {"raw": point.raw, "enhanced": point.enhanced}
     facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
@@ -157,6 +157,7 @@ def _judges(
     timestep: int,
     device: torch.device,
     watch: Watch | None,
+    saves: Saves | None,
 ) -> list[Judge]:
     """Train a model without each of the parts [rows], which it is validated on."""
     judges = []
@@ -166,7 +167,9 @@ def _judges(
         rng = np.random.default_rng([seed, number])
         model = SeedModel(store.dim, settings).to(device)
         feed = open_feed(store, held, model, rng, told)
-        judges.append(Judge(optimise(model, feed, settings, timestep, rng, "", None, told).model, held))
+        keyed = {"revision": REVISION, "seed": seed, "timestep": timestep, "part": number}
+        save = saves.of(key_of(store, model, feed.validation, **keyed), number) if saves else None
+        judges.append(Judge(optimise(model, feed, settings, timestep, rng, "", None, told, save).model, held))
     return judges
 
 

@@ -71,11 +71,11 @@ class State:
 
 
 def write_state(path: Path, state: State, key: str) -> None:
-    """Write a training between two steps of an epoch, whole or not at all.
+    """Write a training between two steps, whole or not at all.
 
     Args:
         path: of the file.
-        state: with a step of an epoch done.
+        state: to go on from.
         key: what the training depends on.
 
     Raises:
@@ -88,14 +88,14 @@ def write_state(path: Path, state: State, key: str) -> None:
         **{f"best.{name}": value for name, value in state.best_weights.items()},
         **{f"optimiser.{at}.{name}": value for at, held in moments.items() for name, value in held.items()},
         **{f"random.{name}": value for name, value in _random(state).items()},
-        "losses": torch.stack(state.losses),
-        "norms": torch.stack(state.norms),
+        "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
+        "norms": torch.stack(state.norms) if state.norms else torch.empty(0),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
     content = {
         "format": FORMAT,
         "key": key,
-        "order": state.epoch_order,
+        "order": state.epoch_order if state.losses else state.order.bit_generator.state,
         "rate": state.rate.state_dict(),
         "curve": [asdict(epoch) for epoch in state.curve],
         "best": state.best.epoch,
@@ -154,7 +154,7 @@ def restore(path: Path, state: State) -> None:
     state.best = state.curve[content["best"]]
     state.best_weights = {name: value.to(device) for name, value in part("best.").items()}
     state.losses, state.norms = (list(tensors[name].to(device).unbind()) for name in ("losses", "norms"))
-    state.epoch_order = content["order"]
+    state.epoch_order = state.order.bit_generator.state = content["order"]
     generators = part("random.")
     state.noise.set_state(generators["noise"])
     torch.set_rng_state(generators["cpu"])

@@ -1,27 +1,37 @@
 """What the documentation shows is run, line by line, or there is a reason why not; and all that it names exists."""
 
 import importlib
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import soundfile
+import torch
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
+from torch.nn.functional import normalize
 
+from pipeline.enhancer import Enhancer
+from pipeline.journal import write_store
+from pipeline.store import OK
 from stages.cli import main
 from tests.documented import Block, blocks, commands, quoted, wrong_with
 from tests.project import CONDITIONS, PROJECT, FirstRun, Project
 from tests.s3_server import S3Server
+from tests.test_convert import checkpoint, vectors
 
 PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
-RUN = ("README.md", "docs/index.md", "docs/recipes.md")
+RUN = ("README.md", "docs/index.md", "docs/recipes.md", "docs/api.md", "docs/systems.md", "docs/deploy.md")
 """Pages whose blocks are run, from the first to the last, in a project whose pipeline has run."""
 
 SHELL = ("", "sh", "bash", "console")
@@ -130,15 +140,54 @@ def test_the_recipes_run(place: Project, bucket: S3Server) -> None:
     assert (place.folder / "imported/scores/metrics.json").exists()
 
 
-def run_page(name: str, project: Project, before: Collection[str] = ()) -> dict[str, str]:
-    """Run the blocks of a page, less lines that were run `before`, and return what each line of a shell said."""
+@pytest.mark.slow
+def test_the_pages_on_other_programs_run(place: Project) -> None:
+    run_page("docs/api.md", place)
+    defined: dict[str, Any] = {}
+    (answer,) = map(json.loads, run_page("docs/systems.md", place, defined=defined).values())
+    assert (answer["id"], len(answer["embedding"])) == (7, 256)
+    check_adapters(defined, place)
+    of_the_authors(place)
+    run_page("docs/deploy.md", place)
+    raw, enhanced = (np.load(place.folder / f"{name}.npy") for name in ("raw", "enhanced"))
+    ours = Enhancer.load(place.folder / "models/ge2e/seed.safetensors").enhance(raw)
+    np.testing.assert_allclose(enhanced, ours, atol=1e-5 * np.abs(ours).max())
+
+
+def check_adapters(defined: Mapping[str, Any], project: Project) -> None:
+    """Use what the page defines for other people's encoders on stand-ins of them."""
+    model, raw = project.folder / "models/ge2e/seed.safetensors", normalize(torch.rand(2, 256))
+    classifier = Mock(encode_batch=Mock(return_value=raw[:, None]))
+    assert defined["enhanced"](classifier, model).encode_batch(torch.zeros(2, 16_000)).shape == (2, 1, 256)
+    embedding = Mock(dimension=256, return_value=raw.numpy())
+    assert defined["enhanced_embedding"](embedding, model)(torch.zeros(2, 1, 16_000)).shape == (2, 256)
+
+
+def of_the_authors(project: Project) -> None:
+    """Write a checkpoint as the paper's authors do, and a store of vectors of their encoder."""
+    torch.save(checkpoint(dim=256), project.folder / "ecapa_SEED.model")
+    attributes = {"encoder": "ecapa_seed", "family": "ecapa_seed", "weights_sha256": "ab", "dim": 256}
+    values = vectors(8, 256).numpy().reshape(4, 2, 1, 256)
+    write_store(project.folder / "test.zarr", list("abcd"), values, np.full(4, OK, np.uint8), attributes)
+
+
+def run_page(
+    name: str, project: Project, before: Collection[str] = (), defined: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """Run the blocks of a page, less lines that were run `before`, and return what each line of a shell said.
+
+    What blocks of Python define is put into `defined`.
+    """
     done: dict[str, str] = {}
     for block in blocks(PROJECT / name):
         where = f"{name}:{block.line}"
         if block.text.split("\n", 1)[0].strip() in PICTURES:
             continue
         if block.language == "python":
-            exec(compile(block.text, where, "exec"), {"__name__": "documented"})
+            names: dict[str, Any] = {"__name__": "documented"}
+            exec(compile(block.text, where, "exec"), names)
+            if defined is not None:
+                defined |= names
         elif block.language == "yaml":
             add_settings(block, project)
         elif block.language in SHELL:

@@ -1,5 +1,6 @@
 """The strength, found by models that have not seen a part of the speakers each."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import pytest
 import torch
 
 from pipeline import training as module
+from pipeline.model import save_model
 from pipeline.operating import Point, Unseen, operating_point
+from pipeline.optimise import Trained
 from pipeline.pace import Pace
+from pipeline.saves import Saves
+from pipeline.train_settings import Network, Train
 from pipeline.training import ENOUGH, PER_FOLD, folds, train
-from tests.test_training import QUICK, make_store
+from tests.test_training import ENCODER, QUICK, make_store
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
 
@@ -88,6 +93,95 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(feeds) == 4
     assert np.stack(feeds[1:]).sum(axis=0).tolist() == [1] * len(store.ok)
     assert {pace.what for pace in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
+
+
+SAVED = SHORT.model_copy(update={"save_every": 4, "network": Network(dropout=0.5)})
+ANEW = "of a training on another store, or with other parameters, seed or versions; training begins anew"
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+class Run:
+    """Trainings of one model, that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.speakers = make_store(folder / "s.zarr", speakers=24)
+        self.model, self.parts = folder / "m.safetensors", folder / ".m.safetensors.journal/training"
+
+    def once(
+        self, settings: Train = SAVED, seed: int = 0, resume: bool = True, until: tuple[str, int] | None = None
+    ) -> tuple[Trained | None, list[str], set[str]]:
+        """Train, to the end or that of an epoch of one training; return what was said as well, and what took steps."""
+        said, worked = list[str](), set[str]()
+
+        def watch(pace: Pace) -> None:
+            worked.add(pace.what)
+            if until and pace.what.startswith(until[0]) and (pace.epoch, pace.done) == (until[1], pace.pairs):
+                raise KilledError
+
+        with closing(Saves(self.model, settings.save_every, resume, said.append)) as saves:
+            try:
+                return train(self.store, settings, seed, 50, self.speakers, watch=watch, saves=saves), said, worked
+            except KilledError:
+                return None, said, worked
+
+
+def test_a_training_for_the_strength_goes_on_to_the_same_bits_and_finished_ones_are_kept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    whole = train(run.store, SAVED, 0, 50, run.speakers)
+    assert run.once(until=("strength, part 1", 2))[2] == {"", "strength, part 1 of 3, "}
+    assert run.once(until=("strength, part 1", 3))[2] == {"strength, part 1 of 3, "}
+    assert run.once(until=("strength, part 3", 2))[2] == {f"strength, part {n} of 3, " for n in (1, 2, 3)}
+    trained, said, worked = run.once()
+    assert trained
+    assert worked == {"strength, part 3 of 3, "}
+    assert said == [
+        "trained before, 18 steps",
+        "part 1: trained before, 12 steps",
+        "part 2: trained before, 12 steps",
+        "part 3: going on after 8 steps, in epoch 2",
+    ]
+    assert models(trained, tmp_path / "a") == models(whole, tmp_path / "b")
+    assert sorted(path.name for path in run.parts.iterdir()) == [
+        *(f"part{n}.safetensors" for n in (1, 2, 3)),
+        "state.safetensors",
+    ]
+
+
+def models(trained: Trained, folder: Path) -> list[bytes]:
+    """The file of a model, and those of the models that found its strength."""
+    files = [folder / f"{number}.safetensors" for number in range(1 + len(trained.judges))]
+    for path, model in zip(files, (trained.model, *(judge.model for judge in trained.judges)), strict=True):
+        save_model(path, model, ENCODER, trained.summary())
+    return [path.read_bytes() for path in files]
+
+
+@pytest.mark.parametrize("wrong", ["damaged", "other seed", "without --resume", "swapped"])
+def test_what_is_no_state_of_a_part_is_not_gone_on_from(tmp_path: Path, wrong: str) -> None:
+    run = Run(tmp_path)
+    run.once(until=("strength, part 2", 2))
+    one, two, main = (run.parts / f"{name}.safetensors" for name in ("part1", "part2", "state"))
+    if wrong == "damaged":
+        two.write_bytes(two.read_bytes()[:-9])
+    if wrong == "swapped":
+        two.write_bytes(one.read_bytes())
+    seed = int(wrong == "other seed")
+    trained, said, _ = run.once(seed=seed, resume=wrong != "without --resume")
+    left = "left by a training that was stopped, and not gone on from without --resume"
+    first, done = "trained before, 18 steps", "part 1: trained before, 12 steps"
+    assert (
+        said
+        == {
+            "damaged": [first, done, f"{two}: damaged; training begins anew"],
+            "swapped": [first, done],
+            "other seed": [f"{main}: {ANEW}"],
+            "without --resume": [f"{main}: {left}"],
+        }[wrong]
+    )
+    assert trained
+    assert models(trained, tmp_path / "a") == models(train(run.store, SAVED, seed, 50, run.speakers), tmp_path / "b")
 
 
 def test_several_parts_are_judged_together(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """SEED's denoising network: residual blocks on a vector that are told the time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Told = Mapping[int, Sequence[Tensor]]
+"""What each residual block is told at some timesteps: [blocks] of [1, width]."""
 
 
 def frequencies(channels: int, max_period: float = 10_000.0) -> Tensor:
@@ -35,9 +38,9 @@ class ResidualBlock(nn.Module):
             nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout), _zeroed(nn.Linear(width, width))
         )
 
-    def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """Return [B, width] for hidden vectors [B, width] and time embeddings [B, time_dim] or [1, time_dim]."""
-        out: Tensor = h + self.out_layers(self.in_layers(h) + self.emb_layers(time))
+    def forward(self, h: Tensor, told: Tensor) -> Tensor:
+        """Return [B, width] for hidden vectors [B, width] and what `emb_layers` make of a time [B or 1, width]."""
+        out: Tensor = h + self.out_layers(self.in_layers(h) + told)
         return out
 
 
@@ -75,18 +78,33 @@ class Denoiser(nn.Module):
         self.res_blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(blocks))
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), _zeroed(nn.Linear(width, dim)))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def told(self, times: Iterable[int]) -> Told:
+        """Return what can be computed of timesteps before there is any input, for as long as the weights stay."""
+        return {time: list(self._of_time(self.abar.new_tensor([time]), self.abar.dtype)) for time in times}
+
+    def forward(self, x: Tensor, t: Tensor, *, told: Told | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D] for diffused ones [B, D] at integer timesteps [B].
 
-        One timestep for all may be given as [1], which spares embedding it B times.
+        One timestep for all may be given as [1], which spares embedding it B times; what `told` has of it, any time.
         """
-        return self._predicted(
-            x, t, self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
-        )
+        known = told.get(int(t)) if told and len(t) == 1 else None
+        return self._predicted(x, t, self._of_time(t, x.dtype) if known is None else known)
 
-    def _predicted(self, x: Tensor, t: Tensor, time: Tensor) -> Tensor:
+    def _of_time(self, t: Tensor, dtype: torch.dtype) -> Iterable[Tensor]:
+        """Return what each block is told of timesteps [B]."""
+        return self._for_blocks(self._embedded(t, self.time_embed, dtype))
+
+    def _embedded(self, t: Tensor, layers: nn.Module, dtype: torch.dtype) -> Tensor:
+        embedded: Tensor = layers(timestep_embedding(t, self.frequencies, self.time_channels).to(dtype))
+        return embedded
+
+    def _for_blocks(self, time: Tensor) -> Iterable[Tensor]:
+        blocks: Any = self.res_blocks
+        return (block.emb_layers(time) for block in blocks)
+
+    def _predicted(self, x: Tensor, t: Tensor, told: Iterable[Tensor]) -> Tensor:
         h = self.input_proj(x)
-        for block in self.res_blocks:
+        for block, time in zip(self.res_blocks, told, strict=True):
             h = block(h, time)
         out: Tensor = self.out(h)
         if self.predict == "correction":
@@ -123,12 +141,15 @@ class GapDenoiser(Denoiser):
         gap: Tensor = self.gap(x).squeeze(1)
         return gap
 
-    def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None) -> Tensor:
+    def told(self, times: Iterable[int]) -> Told:
+        """Return nothing: what blocks are told depends on the input as well."""
+        return {}
+
+    def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None, *, told: Told | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
         gap = self.estimate(x) if gap is None else gap
-        time = self.time_embed(timestep_embedding(t, self.frequencies, self.time_channels).to(x.dtype))
-        told = self.gap_embed(timestep_embedding(1000 * gap, self.frequencies, self.time_channels).to(x.dtype))
-        return self._predicted(x, t, time + told)
+        time = self._embedded(t, self.time_embed, x.dtype)
+        return self._predicted(x, t, self._for_blocks(time + self._embedded(1000 * gap, self.gap_embed, x.dtype)))
 
 
 NETWORKS: Mapping[str, type[Denoiser]] = {"gap": GapDenoiser, "bridge": BridgeDenoiser}

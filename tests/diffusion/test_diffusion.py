@@ -285,6 +285,21 @@ def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
         assert not torch.equal(network(x0, t, torch.zeros(64)), network(x0, t, torch.ones(64)))
 
 
+@pytest.mark.parametrize("predict", ["sample", "correction", "v"])
+def test_what_is_told_of_a_time_may_be_computed_before(predict: str) -> None:
+    network, x = Denoiser(8, predict=predict, abar=ABAR).eval(), randn(5, 8)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        told = network.told([50, 0])
+        for time in (50, 0, 7):  # also one of which nothing is known
+            t = torch.tensor([time])
+            assert torch.equal(network(x, t, told=told), network(x, t))
+        assert not torch.equal(network(x, torch.tensor([50]), told={50: told[0]}), network(x, torch.tensor([50])))
+        assert torch.equal(network(x, torch.tensor([50] * 5), told={50: []}), network(x, torch.tensor([50] * 5)))
+    assert GapDenoiser(8, abar=ABAR).told([50]) == {}
+
+
 def test_several_draws_are_averaged() -> None:
     network = Denoiser(8).eval()
     x, draws = randn(3, 8), [[randn(3, 8, seed=1)], [randn(3, 8, seed=2)]]
