@@ -3,9 +3,9 @@
     python -m benchmarks.comparison [--encoder ge2e --encoder campplus] [--page docs/comparison.md]
 
 For every encoder it runs `seed sweep` on the grids of params/comparison, the one on draws after extracting eight of
-them into data/comparison/<encoder>. It puts the tables of all encoders behind the marker in the page, and a CSV with a
-row a run, all conditions, costs and intervals in it, beside the page. Runs that results/comparison has are not made
-again.
+them into data/comparison/<encoder>. It puts the tables of all encoders behind the marker in the page, and beside the
+page a CSV with a row a run, all conditions, costs and intervals in it, and a picture of the frontier. Runs that
+results/comparison has are not made again.
 """
 
 import csv
@@ -15,12 +15,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
 from pipeline.report import write_text
 
-SWEEPS = ("variants", "frontier", "size", "draws")
+SWEEPS = {
+    "variants": "One change at a time",
+    "frontier": "The frontier: noise against clean speech",
+    "size": "The size of the network",
+    "draws": "Draws of each utterance",
+}
+"""Grids, and what they are about."""
 GRIDS, MORE, OUT = Path("params/comparison"), Path("data/comparison"), Path("results/comparison")
 MARKER = "<!-- Tables from here on: python -m benchmarks.comparison -->"
 CHANGED = {"train": {"threads": 1, "folds": 0}, "score": {"max_trials": 200_000, "bootstrap": 100}}
@@ -29,6 +38,8 @@ COLUMNS = {
     "held-out": ("held_out_clean_eer", "held_out_noisy_eer"),
     "test": ("clean eer", "mean noisy eer"),
 }
+LINES = {("", ""): "default", ("dae", ""): "dae", ("", "0"): "linear map alone", ("", "60"): "the paper's recipe"}
+"""What is drawn, by objective and epochs where they are not those of params.yaml."""
 Row = Mapping[str, str]
 
 
@@ -56,7 +67,10 @@ def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
         if not all((OUT / encoder / grid / "sweep.csv").exists() for encoder in encoders):
             continue
         runs = {encoder: list(csv.DictReader((OUT / encoder / grid / "sweep.csv").open())) for encoder in encoders}
-        tables.append(table(runs))
+        picture = "![Clean against noisy EER](pictures/frontier.svg)\n\n" if grid == "frontier" else ""
+        tables.append(f"## {SWEEPS[grid]}\n\n{picture}{table(runs)}")
+        if picture:
+            draw(runs, page.parent / "pictures/frontier.svg")
         for encoder in encoders:
             text = (OUT / encoder / grid / "sweep.csv").read_text(encoding="utf-8")
             write_text(page.parent / "comparison" / f"{encoder}-{grid}.csv", text)
@@ -92,6 +106,28 @@ def table(runs: Mapping[str, Sequence[Row]]) -> str:
         cells += [mean(rows, "enhance_us") for rows in same.values()]
         lines.append(f"| {told(dict(zip(names, wanted, strict=True)))} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def draw(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Draw clean against noisy test EERs of all encoders, a line for what is the same but for the strength."""
+    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same figures give the same file
+    figure = Figure(figsize=(5 * len(runs), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (encoder, rows) in zip(np.atleast_1d(figure.subplots(1, len(runs))), runs.items(), strict=True):
+        lines: dict[str, dict[str, list[Row]]] = {}
+        for row in rows:
+            parameters = {name: value for name, value in row.items() if name.startswith("train.") and value}
+            name = LINES.get((parameters.get("train.objective", ""), parameters.get("train.max_epochs", "")))
+            name = f"{name}, L1 alone" if name == "dae" and "train.contrast" in parameters else str(name)
+            lines.setdefault(name, {}).setdefault(row["enhance.strength"], []).append(row)
+        for name, points in lines.items():
+            means = [[np.mean([float(row[of]) for row in same]) for of in COLUMNS["test"]] for same in points.values()]
+            axes.plot(*np.transpose(means), marker="o", markersize=4, label=name)
+        axes.set(title=encoder, xlabel="EER, clean, %", ylabel="mean EER, noisy, %")
+        axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def told(parameters: Mapping[str, str]) -> str:
