@@ -10,8 +10,9 @@ repro: $(VENV)/.installed
 	dvc repro
 	seed report
 
+# Side by side on all cores, those that share what takes long together (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	python -m pytest
+	python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	ruff check .

@@ -1,5 +1,6 @@
 """The loop of training: batches in, the weights of the best epoch out."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.curve import Epoch
 from pipeline.diffusion.contrast import with_contrast
@@ -77,9 +78,10 @@ def optimise(
     A loss or gradient that is not finite ends training before its step is taken: the best weights so far are kept.
     """
     network, abar = model.network, model.abar
-    average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
-    ema = AveragedModel(network, multi_avg_fn=average)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    ema = copy.deepcopy(network).requires_grad_(False)
+    # Listed once: to find them anew at every step would take longer than to average them.
+    weights, averages = list(network.parameters()), list(ema.parameters())
+    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     per_epoch = math.ceil(feed.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
     loss_of, views = LOSSES[settings.objective], feed.validation.shape[1]
@@ -87,7 +89,7 @@ def optimise(
     limited = settings.max_timestep is not None and settings.objective in DIFFUSED
     highest = 1 + settings.max_timestep if limited and settings.max_timestep is not None else settings.timesteps
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
-    first = Epoch(0, math.nan, validation_loss(model, ema.module, feed.validation, timestep))
+    first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
     state, stopped = State(network, ema, optimiser, rate, noise_source, rng, [first]), ""
     if save:
         save.restore(state)
@@ -107,17 +109,20 @@ def optimise(
                 loss = loss_of(network, moved[:, 0], moved[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                norm = clip_grad_norm_(network.parameters(), settings.clip or math.inf)
+                norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+                if settings.clip:
+                    clip_grads_with_norm_(weights, settings.clip, norm)
                 state.losses.append(loss.detach())
                 state.norms.append(norm)
                 if not torch.isfinite(state.losses[-1] + norm):
                     break
                 optimiser.step()
                 rate.step()
-                ema.update_parameters(network)
+                decay = settings.ema if rate.last_epoch > 1 else 0.0  # what it starts from is no part of the average
+                get_ema_multi_avg_fn(decay)(averages, weights, None)  # type: ignore[no-untyped-call]
                 if save:
                     save.step(state)
-        held = validation_loss(model, ema.module, feed.validation, timestep)
+        held = validation_loss(model, ema, feed.validation, timestep)
         losses, norms = (float(torch.stack(values).mean()) for values in (state.losses, state.norms))
         if not all(map(math.isfinite, (losses, held, norms))):
             stopped = (

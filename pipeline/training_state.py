@@ -15,13 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from pipeline.curve import Epoch
 from pipeline.errors import OutputError
 from pipeline.files import replacing
 
-FORMAT = "seed-training-2"
+FORMAT = "seed-training-3"
 
 
 @dataclass
@@ -29,7 +28,8 @@ class State:
     """A training between two steps."""
 
     network: nn.Module
-    ema: AveragedModel
+    ema: nn.Module
+    """Of its weights, their moving average."""
     optimiser: Optimizer
     rate: LRScheduler
     noise: torch.Generator
@@ -67,7 +67,7 @@ class State:
             self._keep()
 
     def _keep(self) -> None:
-        self.best, self.best_weights = self.curve[-1], copy.deepcopy(self.ema.module.state_dict())
+        self.best, self.best_weights = self.curve[-1], copy.deepcopy(self.ema.state_dict())
 
 
 def write_state(path: Path, state: State, key: str) -> None:

@@ -1,6 +1,10 @@
 """Shared fixtures: small audio made on the spot, the real GE2E encoder, and the real recordings where they are."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch is loaded: else threads of several runs wait for each other
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,14 @@ from tests.project import FirstRun, Project
 ask_for_same_bits()  # as `seed` does
 
 WriteVoice = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share a fixture, when they are run side by side, and begin with the longest."""
+    for item in items:
+        shared = "first_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("first_run" if shared else item.nodeid.split("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ class Project:
 
     def call(self, *command: str, **environment: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, **environment}
+        environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
