@@ -20,7 +20,8 @@ def project(folder: Path) -> Path:
     """Lay out a project whose documentation is two pages, with the settings of ours."""
     (folder / "docs/assets").mkdir(parents=True)
     shutil.copy(PROJECT / "docs/sources.py", folder / "docs")
-    shutil.copy(PROJECT / "docs/assets/iframe-worker.js", folder / "docs/assets")
+    for name in ("iframe-worker.js", "site.css"):
+        shutil.copy(PROJECT / "docs/assets" / name, folder / "docs/assets")
     settings = (PROJECT / "mkdocs.yml").read_text()
     (folder / "mkdocs.yml").write_text(re.sub(r"(?s)\nnav:\n.*", "\nnav: [index.md, sub/page.md]\n", settings))
     (folder / "docs/sub").mkdir()
