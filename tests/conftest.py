@@ -22,6 +22,7 @@ ask_for_same_bits()  # as `seed` does
 WriteVoice = Callable[..., Path]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that share a fixture, when they are run side by side, and begin with the longest."""
     for item in items:
