@@ -22,12 +22,14 @@ ask_for_same_bits()  # as `seed` does
 WriteVoice = Callable[..., Path]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep tests together that share a fixture, when they are run side by side."""
+    shared = "first_run" in getattr(item, "fixturenames", ())
+    item.add_marker(pytest.mark.xdist_group("first_run" if shared else item.nodeid.split("::")[0]))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share a fixture, when they are run side by side, and begin with the longest."""
-    for item in items:
-        shared = "first_run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("first_run" if shared else item.nodeid.split("::")[0]))
+    """Begin with the longest."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
