@@ -10,9 +10,9 @@ repro: $(VENV)/.installed
 	dvc repro
 	seed report
 
-# Side by side on all cores, those that share what takes long together (tests/conftest.py).
+# Side by side on all cores; those of one file, which may share what takes long, one after another.
 test: $(VENV)/.installed-dev
-	python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	ruff check .

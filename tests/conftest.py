@@ -22,14 +22,8 @@ ask_for_same_bits()  # as `seed` does
 WriteVoice = Callable[..., Path]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep tests together that share a fixture, when they are run side by side."""
-    shared = "first_run" in getattr(item, "fixturenames", ())
-    item.add_marker(pytest.mark.xdist_group("first_run" if shared else item.nodeid.split("::")[0]))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest."""
+    """Begin with the longest, that others are run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
