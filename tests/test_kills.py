@@ -48,8 +48,9 @@ def extraction(place: Path, out: Path, scheduler: str, *more: str) -> list[str]:
 
 
 def start(command: list[str], **options: object) -> "subprocess.Popen[str]":
-    """Start a command in a process group of its own, as a shell does."""
+    """Start a command in a process group of its own, as a shell does: it hears Ctrl-C, even if we do not."""
     usual = {"env": os.environ | {"PYTHONPATH": str(PROJECT)}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    usual |= {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     return subprocess.Popen(command, start_new_session=True, text=True, **usual | options)  # type: ignore[call-overload,no-any-return]
 
 
