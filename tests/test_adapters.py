@@ -118,8 +118,20 @@ def test_speechbrains_embeddings_are_enhanced(classifier: Any) -> None:
         SpeechBrainEnhanced(classifier, enhancer_of(np.eye(32))).encode_batch(WAVES)
 
 
-def test_pyannotes_own_class_has_the_interface() -> None:
-    own = pytest.importorskip("pyannote.audio.pipelines.speaker_verification")
-    for name in ("sample_rate", "dimension", "metric", "min_num_samples", "to", "__call__"):
-        assert hasattr(own.PyannoteAudioPretrainedSpeakerEmbedding, name)
-        assert hasattr(PyannoteEnhanced, name)
+def test_pyannotes_own_class_is_enhanced() -> None:
+    """With the real package, and its ResNet34 with random weights."""
+    own = pytest.importorskip("pyannote.audio.pipelines.speaker_verification", exc_type=ImportError)
+    network = pytest.importorskip("pyannote.audio.models.embedding", exc_type=ImportError).WeSpeakerResNet34
+    torch.manual_seed(0)
+    embedding, waves = own.PyannoteAudioPretrainedSpeakerEmbedding(network().eval()), WAVES[:, None]
+    raw = embedding(waves)
+    enhancer = enhancer_of(raw)
+    ours = PyannoteEnhanced(embedding, enhancer)
+    np.testing.assert_array_equal(ours(waves), enhancer.enhance(raw))
+    assert not np.allclose(ours(waves), raw, rtol=1e-3)
+    masks = torch.ones(3, 99)
+    masks[1, 50:] = 0
+    np.testing.assert_array_equal(ours(waves, masks=masks), enhancer.enhance(embedding(waves, masks=masks)))
+    assert ours.to(torch.device("cpu")) is ours
+    told = (ours.sample_rate, ours.dimension, ours.metric, ours.min_num_samples)
+    assert told == (16_000, 256, "cosine", embedding.min_num_samples)
