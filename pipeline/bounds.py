@@ -52,6 +52,19 @@ class Bounds(Frozen):
         return (norms < low) | (norms > high)
 
 
+def doubt_of_length(bounds: Bounds | None, norms: Tensor) -> str | None:
+    """Return what is to be said where the median of L2 norms [B] is beyond the fences, or None."""
+    if not bounds or not len(norms):
+        return None
+    (low, high), median = bounds.fences, float(norms.median())
+    if low <= median <= high:
+        return None
+    return (
+        f"vectors have a median length of {median:.4g}, those of the training {bounds.clean_norm.p50:.4g}. Give them as"
+        " the encoder does, neither normalised nor scaled."
+    )
+
+
 def lengths(vectors: NDArray[np.float32]) -> Lengths:
     """Return the percentiles of the norms of vectors [..., D]."""
     norms = np.linalg.norm(vectors.reshape(-1, vectors.shape[-1]).astype(np.float64), axis=1)

@@ -11,7 +11,7 @@ from pipeline.augment.steps import Steps, condition_steps
 from pipeline.encoders.definition import Denoise, EncoderDefinition
 from pipeline.operating_points import STANDARD, OperatingPoint
 from pipeline.systems import CohortUse, Column, System
-from pipeline.train_settings import DIFFUSED, Enhance, Train, misfit
+from pipeline.train_settings import Enhance, Train, misfit
 from pipeline.validation import Frozen, load_yaml, validated
 
 HOP = 160
@@ -152,13 +152,8 @@ class Params(Frozen):
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:
             raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
-        if self.train.max_epochs == 0 and self.train.network.predict == "sample":
-            raise ValueError("train.max_epochs 0 needs network.predict: correction; an untrained sample is zero")
-        if self.enhance.timestep >= self.train.timesteps:
-            raise ValueError("enhance.timestep must be below train.timesteps")
-        highest = self.train.max_timestep
-        if self.train.objective in DIFFUSED and highest is not None and self.enhance.timestep > highest:
-            raise ValueError("enhance.timestep must not be above train.max_timestep, as nothing is learnt there")
+        if wrong := self.train.misfit_of_timestep(self.enhance.timestep):
+            raise ValueError(f"enhance.timestep {self.enhance.timestep}: of train, {wrong}")
         wrong = misfit(self.train.objective, self.enhance.steps, self.enhance.noise)
         if wrong:
             raise ValueError(f"enhance: {wrong}")

@@ -9,9 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import like, to_rows
+from pipeline.bounds import doubt_of_length
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import lowered_strength
 from pipeline.errors import ConfigError, OutputError, StoreError
+from pipeline.guard import ZERO, unusable
 from pipeline.model import (
     SeedModel,
     check_encoder,
@@ -24,7 +27,7 @@ from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import misfit
 
-REVISION = 4
+REVISION = 5
 """Raise it when the same store and model give other vectors: stored ones are then made anew."""
 
 BATCH = 4096
@@ -71,8 +74,8 @@ def enhance(
         device: where to enhance; the CPU if not given.
         progress: called with the number of vectors done.
         domain: raw embeddings of the kind of speech, best clean; `store` if not given.
-        warn: told where the model was trained on audio denoised otherwise than the store's, or may be of another
-            encoder.
+        warn: told where the model was trained on audio denoised otherwise than the store's, may be of another encoder,
+            or was trained on vectors much longer or shorter.
 
     Raises:
         WeightsError: the model cannot be read.
@@ -98,6 +101,9 @@ def enhance(
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
     familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
+    norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1, dtype=torch.float64)
+    if (said := doubt_of_length(loaded.model.bounds, norms[norms >= ZERO])) and warn:
+        warn(f"{store.path}: {said}")
     strength, atypicality = lowered_strength(loaded.model, familiar)
     if how.strength is None:
         how = replace(how, strength=strength)
@@ -112,10 +118,8 @@ def enhance(
 
 def check_way(model: SeedModel, how: Sampling, path: Place) -> None:
     """Raise ConfigError if a model, read from `path`, cannot enhance in this way."""
-    if how.timestep >= len(model.abar):
-        raise ConfigError(
-            f"timestep {how.timestep}: {path} was trained with {len(model.abar)} timesteps; take a lower one."
-        )
+    if wrong := model.settings.misfit_of_timestep(how.timestep):
+        raise ConfigError(f"timestep {how.timestep}: of {path}, {wrong}.")
     if wrong := misfit(model.settings.objective, how.steps, how.noise):
         raise ConfigError(f"enhance: {wrong}, as {path} was trained on it.")
 
@@ -145,23 +149,26 @@ def enhanced(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return vectors [N, D] enhanced wherever the model lives; NaN stays NaN.
+    """Return vectors [N, D] enhanced wherever the model lives; those without a direction, zeros or NaN, stay so.
 
     Noise, where there is any, is drawn vector by vector on the CPU, so that it depends on the seed and on a vector's
     place alone.
     """
     device, done = model.mean.device, np.empty_like(vectors)
     rng = np.random.default_rng(seed) if how.noise else None
+    share = float(model.strength) if how.strength is None else how.strength
     noises = how.noise * (1 + how.steps if how.eta > 0 else 1)
     size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
-        inputs = torch.from_numpy(vectors[part]).to(device)
+        rows = to_rows(vectors[part], model.dim, device)
+        inputs = rows.values
         draws: Sequence[Sequence[Tensor]] = ()
         if rng:
             drawn = rng.standard_normal((len(inputs), how.noise, noises // how.noise, model.dim), dtype=np.float32)
             draws = [list(each) for each in torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)]
-        done[part] = model(inputs, how, draws).cpu().numpy()
+        result = model(inputs, how, draws)
+        done[part] = like(vectors[part], rows, result, float(result.abs().amax()), share < 1, unusable(rows))
         if progress:
             progress(len(done[part]))
     return done

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.arrays import Array, Rows, like, to_rows
+from pipeline.bounds import doubt_of_length
 from pipeline.device import choose_device
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import lowered_strength
@@ -198,7 +199,8 @@ class Enhancer:
         if on_bad == "raise":
             refuse(rows, shape)
         kept = unusable(rows)
-        self._warn_of_length(rows.norms[~kept.cpu()])
+        if doubt := doubt_of_length(self.model.bounds, rows.norms[~kept.cpu()]):
+            _warn(f"{self.name}: {doubt}")
         how = Sampling(self._timestep, strength=share)
         with torch.no_grad():
             parts = [self.model(part, how, told=self._told) for part in torch.split(rows.values, BATCH)]
@@ -211,17 +213,6 @@ class Enhancer:
 
     def _rows(self, x: "NDArray[Any] | Tensor") -> Rows:
         return to_rows(x, self.dim, self.model.mean.device)
-
-    def _warn_of_length(self, norms: Tensor) -> None:
-        bounds = self.model.bounds
-        if not bounds or not len(norms):
-            return
-        (low, high), median = bounds.fences, float(norms.median())
-        if not low <= median <= high:
-            _warn(
-                f"vectors have a median length of {median:.4g}, those {self.name} was trained on"
-                f" {bounds.clean_norm.p50:.4g}. Give them as the encoder does, neither normalised nor scaled."
-            )
 
 
 def _read(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, sha256: str | None) -> ModelFile:

@@ -30,6 +30,9 @@ from pipeline.saves import Save
 from pipeline.train_settings import DIFFUSED, Train
 from pipeline.training_state import State
 
+DIVERGED = 10.0
+"""Times the validation loss before training, from which on there is nothing to wait for."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -75,7 +78,8 @@ def optimise(
 ) -> Trained:
     """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
 
-    A loss or gradient that is not finite ends training before its step is taken: the best weights so far are kept.
+    A loss or gradient that is not finite ends training before its step is taken, and so does a validation loss
+    `DIVERGED` times as high as before training: the best weights so far are kept.
     """
     network, abar = model.network, model.abar
     ema = copy.deepcopy(network).requires_grad_(False)
@@ -128,6 +132,12 @@ def optimise(
             stopped = (
                 f"in epoch {epoch} the loss is {losses:g}, the gradient's norm {norms:g}, and the validation loss"
                 f" {held:g}"
+            )
+            break
+        if held > DIVERGED * state.curve[0].validation_loss:
+            stopped = (
+                f"in epoch {epoch} the validation loss is {held:.4g}, more than {DIVERGED:g} times the"
+                f" {state.curve[0].validation_loss:.4g} before training"
             )
             break
         used = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)

@@ -84,9 +84,19 @@ class Train(Frozen):
             raise ValueError("objective vmf-pl is a loss of its own; set contrast to 0")
         if self.max_timestep is not None and self.max_timestep >= self.timesteps:
             raise ValueError("max_timestep must be below timesteps")
+        if self.max_epochs == 0 and self.network.predict == "sample":
+            raise ValueError("max_epochs 0 needs network.predict: correction; an untrained sample is zero")
         if self.objective == "gap" and self.scale == "sampling":
             raise ValueError("objective gap compares lengths, which must be one in training, too; set scale to both")
         return self
+
+    def misfit_of_timestep(self, timestep: int) -> str | None:
+        """Return why a model that is trained so cannot enhance from a timestep, if it cannot."""
+        if timestep >= self.timesteps:
+            return f"there are timesteps from 0 to {self.timesteps - 1}"
+        if self.objective in DIFFUSED and self.max_timestep is not None and timestep > self.max_timestep:
+            return f"nothing is learnt above max_timestep, which is {self.max_timestep}"
+        return None
 
 
 class Enhance(Frozen):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.curve import Epoch
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.feed import fits, open_feed
 from pipeline.fine_tune import take_over
 from pipeline.model import SeedModel, refuse_enhanced
@@ -65,7 +65,8 @@ def train(
         init: file of a model to begin with in place of a network that has learnt nothing; its preconditioner stays.
 
     Raises:
-        ConfigError: `settings.memory` is too small even to stream the store, or `init` is a model of other settings.
+        ConfigError: nothing is learnt at `timestep`, `settings.memory` is too small even to stream the store, or `init`
+            is a model of other settings.
         OutputError: there is no space to save the state.
         StoreError: the store is damaged, holds enhanced embeddings, or is not of the encoder of `init`.
         WeightsError: `init` cannot be read.
@@ -73,12 +74,15 @@ def train(
             one, or a loss that is not finite before anything was learnt.
     """
     refuse_enhanced(store)
+    if wrong := settings.misfit_of_timestep(timestep):
+        raise ConfigError(f"timestep {timestep}: {wrong}.")
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
     if len(ids) < 2 or views < 2:
         raise TrainingError(
             f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
             " or more, and a clean and a noisy view of each. Extract with the training recipe."
         )
+    _check_moved(store)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
@@ -104,11 +108,26 @@ def train(
     trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, save)
     if trained.stopped or not fits(store, settings) or settings.strength == 0:
         parts = []
-    judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [Judge(trained.model, held)]
+    try:
+        judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [Judge(trained.model, held)]
+    except TrainingError as error:  # the model itself is sound: it is kept, and asked in their place
+        facts["folds_failed"], judges = str(error), [Judge(trained.model, held)]
     point = settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
     eers = {"raw": point.raw, "enhanced": point.enhanced}
     facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
     return replace(trained, init_sha256=origin, facts=facts, judges=judges)
+
+
+def _check_moved(store: EmbeddingStore) -> None:
+    """Raise TrainingError if no noisy embedding of a store's first utterances differs from the clean one."""
+    first = set(store.ok.tolist())
+    shard = next(part for part in store.shards() if not first.isdisjoint(part))
+    crops = store.read_rows(shard)[[row - shard.start for row in shard if row in first]]
+    if (crops[:, :, 1:] == crops[:, :, :1]).all():
+        raise TrainingError(
+            f"{store.path}: all noisy embeddings of its first {len(crops)} utterances are equal to the clean ones. Look"
+            " at the store with `seed store check`, and extract it anew."
+        )
 
 
 def hold_out(
@@ -159,7 +178,11 @@ def _judges(
     watch: Watch | None,
     saves: Saves | None,
 ) -> list[Judge]:
-    """Train a model without each of the parts [rows], which it is validated on."""
+    """Train a model without each of the parts [rows], which it is validated on.
+
+    Raises:
+        TrainingError: one of them did not come to its end; models of other quality say nothing of the strength.
+    """
     judges = []
     for number, held in enumerate(parts, 1):
         told = _told_of(watch, f"strength, part {number} of {len(parts)}, ")
@@ -169,7 +192,13 @@ def _judges(
         feed = open_feed(store, held, model, rng, told)
         keyed = {"revision": REVISION, "seed": seed, "timestep": timestep, "part": number}
         save = saves.of(key_of(store, model, feed.validation, **keyed), number) if saves else None
-        judges.append(Judge(optimise(model, feed, settings, timestep, rng, "", None, told, save).model, held))
+        try:
+            trained = optimise(model, feed, settings, timestep, rng, "", None, told, save)
+        except TrainingError as error:
+            raise TrainingError(f"part {number} of {len(parts)}: {error}") from error
+        if trained.stopped:
+            raise TrainingError(f"part {number} of {len(parts)}: {trained.stopped}.")
+        judges.append(Judge(trained.model, held))
     return judges
 
 

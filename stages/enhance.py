@@ -152,18 +152,23 @@ def _store(
     from pipeline.domain import FAMILIAR
     from pipeline.enhance import enhance as run
     from pipeline.store import EmbeddingStore
+    from pipeline.train_settings import Enhance
+    from pipeline.validation import validated
     from stages.previous import forget_saved
 
-    settings = load_params(params, {"enhance.timestep": timestep, "enhance.strength": strength})
+    settings = load_params(params)
+    # Options are of the model at hand, whatever the file would train: they are checked against the model.
+    given = {key: value for key, value in (("timestep", timestep), ("strength", strength)) if value is not None}
+    way = validated(Enhance, settings.enhance.model_dump() | given, "options")
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
     with progress_bar("enhancing", None) as advance:
-        how = Sampling(**settings.enhance.model_dump())
+        how = Sampling(**way.model_dump())
         reference = EmbeddingStore.open(domain) if domain else None
         tell = partial(click.echo, err=True)
         done = run(opened, model, out, how, settings.seed, choose_device(device), advance, reference, tell)
     click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}")
-    if not done.atypicality and settings.enhance.strength is None:
+    if not done.atypicality and way.strength is None:
         click.echo(
             f"  {model}: does not know the speech that it was trained on, and goes as far on any. Check on your own"
             " what --strength does for it.",

@@ -124,6 +124,14 @@ def train(
         f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
         f" ({before} {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
     )
+    if not best.epoch and settings.train.max_epochs:
+        click.echo(
+            f"  {out}: no epoch was better than the network {before}; nothing was learnt. Look at the curve, {curve}; a"
+            " lower train.learning_rate, or more pairs, may help.",
+            err=True,
+        )
+    if failed := trained.facts.get("folds_failed"):
+        click.echo(f"  train.folds: {failed} The strength was found by the held-out speakers instead.", err=True)
     if trained.stopped:
         click.echo(
             f"  stopped: {trained.stopped}; the weights of epoch {best.epoch} are kept. Lower train.learning_rate, or"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import training as module
+from pipeline.diffusion.objective import LOSSES
 from pipeline.model import save_model
 from pipeline.operating import Point, Unseen, operating_point
 from pipeline.optimise import Trained
@@ -201,3 +202,25 @@ def test_several_parts_are_judged_together(tmp_path: Path) -> None:
     )
     assert operating_point([bad, bad, good], 50, 1.0, 0).strength < operating_point([good], 50, 1.0, 0).strength
     assert operating_point([good, Unseen(model, values, [None] * len(values))], 50, 1.0, 0).strength == 0.4
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_training_for_the_strength_that_breaks_off_costs_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """It is left out, its kind with it, and told; the model is as if no parts had been asked for."""
+    store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
+    alone = train(store, SHORT.model_copy(update={"folds": 0}), 0, 50, speakers)
+    broken: list[Pace] = []
+
+    def watch(pace: Pace) -> None:
+        broken.extend([pace] if pace.what.startswith("strength, part 2") and pace.epoch == epoch else [])
+
+    real = LOSSES["seed"]
+    monkeypatch.setitem(LOSSES, "seed", lambda *args: real(*args) * (float("nan") if broken else 1.0))
+    trained = train(store, SHORT, 0, 50, speakers, watch=watch)
+    assert broken
+    assert trained.facts["folds_failed"].startswith(f"part 2 of 3: in epoch {epoch} the loss is nan")
+    for name, tensor in alone.model.state_dict().items():
+        assert torch.equal(tensor, trained.model.state_dict()[name]), name
+    save_model(tmp_path / "m.safetensors", trained.model, store.encoder(), trained.summary())

@@ -190,7 +190,7 @@ def test_frames_go_through_and_a_truncated_one_is_named(enhancer: Enhancer, mode
         assert len(process.stdout.read()) == 2 * size
         assert process.wait() == 1
         warned, *said = process.stderr.read().decode().splitlines()
-    assert warned.startswith("seed: warning: vectors have a median length of")  # once
+    assert warned.startswith(f"seed: warning: {model}: vectors have a median length of")  # once
     assert said == [f"seed: error: frame 6: has {size - 3} bytes; the model takes {DIM} float32, which are {size}."]
 
 

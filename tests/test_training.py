@@ -298,6 +298,26 @@ def test_a_store_without_noisy_views_cannot_be_trained_on(tmp_path: Path) -> Non
         train(EmbeddingStore.open(tmp_path / "s.zarr"), QUICK, 0, 50)
 
 
+def test_a_store_whose_noisy_views_are_the_clean_one_cannot_be_trained_on(tmp_path: Path) -> None:
+    values = np.repeat(np.random.default_rng(0).standard_normal((40, 2, 1, DIM)).astype(np.float32), 3, axis=2)
+    write_store(tmp_path / "s.zarr", [f"u{n}" for n in range(40)], values, np.full(40, OK, np.uint8), ENCODER)
+    for settings in (QUICK, Train(network=Network(precondition="none"))):
+        with pytest.raises(TrainingError, match="first 40 utterances are equal to the clean ones"):
+            train(EmbeddingStore.open(tmp_path / "s.zarr"), settings, 0, 50)
+
+
+def test_a_network_that_learns_nothing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(tmp_path / "s.zarr")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text("train: {learning_rate: 0.3, warmup: 0, max_epochs: 1, threads: 1}")
+    main(["train", "--store", "s.zarr", "--out", "m.safetensors", "--params", "p.yaml"])
+    said = capsys.readouterr()
+    assert "epoch 0 of 1" in said.out
+    assert "no epoch was better than the network untrained; nothing was learnt" in said.err
+
+
 @pytest.fixture
 def model_path(tmp_path: Path) -> Path:
     torch.manual_seed(0)
