@@ -53,13 +53,16 @@ def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Rows:
     """Return vectors [..., dim] as rows.
 
     Raises:
-        VectorError: they are no floats, or of another dimension.
+        VectorError: they are no floats, no dense array, or of another dimension.
     """
     if not isinstance(x, np.ndarray | Tensor):
         raise VectorError(f"vectors are a {type(x).__name__}; give a NumPy array or a torch tensor [..., {dim}].")
     native = x.detach() if isinstance(x, Tensor) else None
     if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize <= 8:
         native = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ["C", "W"]))
+    if native is not None and (native.layout is not torch.strided or native.is_meta):
+        kind = "on the meta device" if native.is_meta else str(native.layout)
+        raise VectorError(f"vectors are a tensor {kind}; give a dense one [..., {dim}] with values.")
     if native is None or native.dtype not in _TYPES:
         raise VectorError(f"vectors are {x.dtype}; give float16, float32 or float64, or torch's bfloat16.")
     if x.ndim == 0 or x.shape[-1] != dim:

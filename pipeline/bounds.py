@@ -18,6 +18,8 @@ lies beyond was scaled by somebody: to length 1, or by the square root of D.
 """
 UNUSUAL = 99.9
 """Percentile of the held-out atypicality above which a vector is unlike training."""
+LEVELS = (*range(0, 100, 5), 97.5, 99, 99.5, UNUSUAL, 100)
+"""Percentiles of the held-out atypicality that a model keeps, to tell how usual a vector is."""
 FALLBACK = 6.0
 """That atypicality, of a model whose file does not say: between the most of noisy speech and the least of another
 encoder's vectors, as measured with GE2E (docs/api.md)."""
@@ -38,6 +40,8 @@ class Bounds(Frozen):
     noisy_norm: Lengths
     atypicality: float = Field(ge=0, allow_inf_nan=False)
     """Percentile `UNUSUAL` over clean and noisy vectors of held-out speakers, see `SeedModel.atypicality`."""
+    percentiles: list[float] | None = Field(None, min_length=len(LEVELS), max_length=len(LEVELS))
+    """Of the same vectors, at `LEVELS`; None of models of before."""
 
     @property
     def fences(self) -> tuple[float, float]:
@@ -45,6 +49,16 @@ class Bounds(Frozen):
         low, high = min(self.clean_norm.p1, self.noisy_norm.p1), max(self.clean_norm.p99, self.noisy_norm.p99)
         factor = min(max(high / low, LEAST), MOST) if low else MOST
         return low / factor, high * factor
+
+    def confidence(self, atypicality: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return the share of held-out vectors that are as atypical as each [B], or more; None of models of before.
+
+        Of vectors like those it is spread evenly over 0 to 1: the p-value of conformal prediction (Vovk et al., 2005).
+        """
+        if self.percentiles is None:
+            return None
+        share = np.interp(atypicality, self.percentiles, 1 - np.array(LEVELS) / 100, left=1.0, right=0.0)
+        return share.astype(np.float32)
 
     def beyond(self, norms: Tensor) -> Tensor:
         """Return which L2 norms [B] are too short or too long by far [B]."""
@@ -72,9 +86,10 @@ def lengths(vectors: NDArray[np.float32]) -> Lengths:
     return Lengths(p1=p1, p50=p50, p99=p99)
 
 
-def unusual(atypicality: Tensor) -> float:
-    """Return the percentile `UNUSUAL` of the atypicality of held-out vectors [B]."""
-    return _rounded(float(np.percentile(atypicality.to(torch.float64).cpu().numpy(), UNUSUAL)))
+def percentiles(atypicality: Tensor) -> list[float]:
+    """Return the percentiles at `LEVELS` of the atypicality of held-out vectors [B]."""
+    found = np.percentile(atypicality.to(torch.float64).cpu().numpy(), LEVELS)
+    return [_rounded(float(value)) for value in found]
 
 
 def _rounded(value: float) -> float:

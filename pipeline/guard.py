@@ -31,6 +31,9 @@ class Info:
     atypicality: NDArray[np.float32]
     """Squared Mahalanobis distance of the direction from those of training, in medians of held-out vectors: 1 is usual.
     Infinite where there is no direction."""
+    confidence: NDArray[np.float32] | None
+    """Share of held-out training vectors, clean and noisy, that are as atypical or more: spread over 0 to 1 for speech
+    like that of training, near 0 for anything else; 0 without a direction. None if the model's file has none."""
     norm_ratio: NDArray[np.float64] | None
     """L2 norm by the median of clean training vectors; infinite where not finite. None if the model's file has none."""
     reason: NDArray[np.str_]
@@ -68,11 +71,13 @@ def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: t
     far = atypicality > (bounds.atypicality if bounds else FALLBACK)
     finite = rows.finite.cpu().numpy()
     reason = np.select([~finite, gone, length, far], [NOT_FINITE, NOTHING, LENGTH, ATYPICAL], "")
+    sure = bounds.confidence(atypicality) if bounds else None
     ratio = np.where(finite, norms.numpy(), np.inf) / max(bounds.clean_norm.p50, ZERO) if bounds else None
     return Info(
         strength,
         _shaped(np.where(gone, np.float32(0), moved), shape),
         _shaped(np.where(gone, np.float32(np.inf), atypicality), shape),
+        None if sure is None else _shaped(np.where(gone, np.float32(0), sure), shape),
         None if ratio is None else _shaped(ratio, shape),
         _shaped(reason, shape),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.bounds import Bounds, lengths, unusual
+from pipeline.bounds import LEVELS, UNUSUAL, Bounds, lengths, percentiles
 from pipeline.comparison import mean_units, unit_crops
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
@@ -100,10 +100,12 @@ def settle(
     model.domain_matrix.copy_(torch.from_numpy(matrix))
     others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
     with torch.no_grad():
+        known = percentiles(model.atypicality(others))
         model.bounds = Bounds(
             clean_norm=lengths(seen[:, :, 0]),
             noisy_norm=lengths(seen[:, :, 1:]),
-            atypicality=unusual(model.atypicality(others)),
+            atypicality=known[LEVELS.index(UNUSUAL)],
+            percentiles=known,
         )
     parts = []
     for judge in judges:

@@ -22,7 +22,7 @@ EMBEDDING = "embedding"
 """The key of an object that holds the vector."""
 FRAME = np.dtype("<f4")
 """What a frame is made of."""
-_TOLD = ("moved", "atypicality", "out_of_distribution")
+_TOLD = ("moved", "atypicality", "confidence", "out_of_distribution")
 
 
 def frame_size(enhancer: Enhancer) -> int:
@@ -72,8 +72,8 @@ def enhance_lines(
             no number, as NaN is none.
         strength: 0 (raw) to 1 (all of the way), by default that of the enhancer.
         on_bad: what to do about vectors with what is no number or infinite: `raise`, or hand them back `raw`.
-        with_info: whether to add `moved`, `atypicality` and `out_of_distribution`, see `Info`, to the object; a list
-            becomes one.
+        with_info: whether to add `moved`, `atypicality`, `confidence` and `out_of_distribution`, see `Info`, to the
+            object; a list becomes one.
 
     Raises:
         VectorError: a line is no such JSON, or bad; those before it were answered.
@@ -140,6 +140,7 @@ def _usable(x: NDArray[np.floating[Any]], place: str, on_bad: OnBad) -> bool:
 
 
 def _described(info: Info) -> dict[str, Any]:
-    """Return what is told of a vector; null for infinity, which JSON has no word for."""
-    values = [float(info.moved), float(info.atypicality), bool(info.out_of_distribution)]
+    """Return what is told of a vector; null for infinity, which JSON has no word for, and for what nobody knows."""
+    sure = math.nan if info.confidence is None else float(info.confidence)
+    values = [float(info.moved), float(info.atypicality), sure, bool(info.out_of_distribution)]
     return {key: value if math.isfinite(value) else None for key, value in zip(_TOLD, values, strict=True)}

@@ -71,7 +71,8 @@ def convert(
     """Make a model of a network that was trained by the code of the SEED paper's authors.
 
     CHECKPOINT holds the network's weights: a PyTorch file of tensors, or ….safetensors. The defaults are the paper's.
-    The model goes all of the way (strength 1) on any kind of speech, as it does not know what it was trained on.
+    The model goes all of the way (strength 1) on any kind of speech, as it does not know what it was trained on. Its
+    card, ….md, is written beside it.
     """
     if not (encoder or store):
         raise click.UsageError("give --encoder, the encoder's name, or --store, a store of its vectors")
@@ -82,6 +83,7 @@ def convert(
     if out.resolve() == checkpoint.resolve():
         raise click.UsageError("--out is the checkpoint itself; give another name")
 
+    from pipeline.card import write_card
     from pipeline.convert import PAPER, encoder_of, encoder_of_store
     from pipeline.convert import convert as run
     from pipeline.files import check_output
@@ -91,6 +93,7 @@ def convert(
     from pipeline.validation import validated
 
     check_output(out)
+    card = out.with_suffix(".md")
     told = {"scale": scale, "timesteps": timesteps, "beta_start": beta_start, "beta_end": beta_end}
     network = PAPER.network.model_dump() | {"predict": predict}
     made = run(checkpoint, validated(Train, PAPER.model_dump() | told | {"network": network}, "options"), ema)
@@ -99,7 +102,9 @@ def convert(
         known = encoder_of_store(EmbeddingStore.open(store), encoder, dim)
     else:
         known = encoder_of(str(encoder), load_params(params), dim)
+    check_output(card)
     save_model(out, made.model, known, {"converted_from_sha256": made.sha256, "timestep": timestep})
+    write_card(out, card)
     names = f"tensors {made.prefix}*" if made.prefix else "all tensors"
     click.echo(f"{out}: D = {dim}, {shape.blocks} blocks, width {shape.width}, predicts {predict}; {names}")
     if "weights_sha256" not in known:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from pipeline.bounds import Bounds, Lengths, lengths, unusual
+from pipeline.bounds import LEVELS, UNUSUAL, Bounds, Lengths, lengths, percentiles
 
 
 def bounds(clean: tuple[float, float, float], noisy: tuple[float, float, float]) -> Bounds:
@@ -43,4 +44,19 @@ def test_percentiles_are_of_all_vectors_whatever_their_axes() -> None:
 
 def test_the_bound_of_atypicality_is_exceeded_by_one_in_a_thousand() -> None:
     held_out = torch.from_numpy(np.random.default_rng(0).chisquare(8, 20_000).astype(np.float32))
-    assert int((held_out > unusual(held_out)).sum()) in (20, 21)  # the bound is rounded
+    bound = percentiles(held_out)[LEVELS.index(UNUSUAL)]
+    assert int((held_out > bound).sum()) in (20, 21)  # it is rounded
+
+
+def test_confidence_is_the_share_of_held_out_vectors_that_are_as_atypical() -> None:
+    rng = np.random.default_rng(0)
+    held_out = rng.chisquare(8, 20_000).astype(np.float32)
+    made = bounds((1, 1, 1), (1, 1, 1)).model_copy(update={"percentiles": percentiles(torch.from_numpy(held_out))})
+    others = rng.chisquare(8, 5000).astype(np.float32)
+    found = made.confidence(others)
+    assert found is not None
+    np.testing.assert_allclose(found, (held_out >= others[:, None]).mean(axis=1), atol=0.02)
+    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
+    usual, odd = made.confidence(np.float32([0, 1e-3])), made.confidence(np.float32([1e3, np.inf]))
+    assert (usual.min() > 0.999, odd.tolist()) == (True, [0.0, 0.0])  # type: ignore[union-attr]
+    assert bounds((1, 1, 1), (1, 1, 1)).confidence(others) is None

@@ -125,7 +125,7 @@ def test_shape_type_and_kind_come_back(enhancer: Enhancer, shape: tuple[int, ...
     found = out.float().numpy() if isinstance(out, torch.Tensor) else out
     off = {2: 2.0**-6, 4: 2e-5, 8: 2e-5}[x.dtype.itemsize] * (8 if x.dtype == torch.bfloat16 else 1)
     np.testing.assert_allclose(found, expected, atol=off)
-    for each in (info.moved, info.atypicality, info.norm_ratio, info.reason, info.out_of_distribution):
+    for each in (info.moved, info.atypicality, info.confidence, info.norm_ratio, info.reason, info.out_of_distribution):
         assert isinstance(each, np.ndarray)
         assert each.shape == shape[:-1]
 
@@ -217,6 +217,8 @@ def test_nan_and_infinity_are_an_error_or_come_back_flagged(enhancer: Enhancer, 
     np.testing.assert_array_equal(out[~wrong], enhancer.enhance(x[~wrong]))
     assert (info.moved[wrong] == 0).all()
     assert np.isposinf(info.atypicality[wrong]).all()
+    assert info.confidence is not None
+    assert (info.confidence[wrong] == 0).all()
     assert info.norm_ratio is not None
     assert np.isposinf(info.norm_ratio[wrong]).all()
     assert np.isfinite(info.moved).all()
@@ -300,6 +302,17 @@ def test_info_against_plain_formulas(enhancer: Enhancer) -> None:
     far = [mahalanobis(row / np.linalg.norm(row), units.mean(axis=0), np.linalg.inv(covariance)) ** 2 for row in x]
     assert np.corrcoef(info.atypicality, far)[0, 1] > 0.9  # with those held out, whom the model did not look at
     assert np.median(info.atypicality) == pytest.approx(1, abs=0.3)
+    assert info.confidence is not None
+    assert 0.2 < np.median(info.confidence) < 0.9
+    order = np.argsort(info.atypicality)
+    assert (np.diff(info.confidence[order]) <= 0).all()
+    assert (info.confidence[np.flatnonzero(info.reason == "atypical")] < 0.0011).all()
+
+
+def test_tensors_without_values_of_their_own_are_refused(enhancer: Enhancer) -> None:
+    for x in (torch.zeros(3, DIM).to_sparse(), torch.zeros(3, DIM, device="meta")):
+        with pytest.raises(VectorError, match=r"give a dense one"):
+            enhancer.enhance(x)
 
 
 def test_usual_vectors_are_rarely_flagged_and_those_of_other_encoders_always(enhancer: Enhancer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -113,6 +114,19 @@ def test_it_goes_into_a_pipeline(fitted: SeedEnhancer) -> None:
     frozen = make_pipeline(FrozenEstimator(fitted), LogisticRegression(max_iter=300))
     speakers = np.repeat(np.arange(8), len(RAW) // 8)
     assert frozen.fit(RAW, speakers).score(RAW, speakers) > 0.9
+
+
+def test_a_grid_search_finds_the_strength() -> None:
+    def score(model: SeedEnhancer, clean: np.ndarray, noisy: np.ndarray) -> float:
+        """Return the mean cosine of clean vectors and enhanced noisy ones, both of length 1."""
+        sides = (model.transform(clean), model.transform(noisy[:, 0]))
+        ours, theirs = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
+        return float((ours * theirs).sum(axis=1).mean())
+
+    search = GridSearchCV(SeedEnhancer(QUICK), {"strength": [0.0, 0.5, 1.0]}, scoring=score, cv=2).fit(CLEAN, NOISY)
+    tried = search.cv_results_["mean_test_score"]
+    assert tried[0] < tried[1] < tried[2]
+    assert search.best_estimator_.strength == 1.0
 
 
 def test_output_is_set_as_scikit_learn_has_it(fitted: SeedEnhancer) -> None:

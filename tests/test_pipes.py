@@ -83,13 +83,16 @@ def test_info_is_that_of_the_enhancer(enhancer: Enhancer) -> None:
     x = np.stack([RAW[0], 50 * RAW[1], 0 * RAW[2]]).astype(float)
     with pytest.warns(UserWarning, match="median length"):
         told = answers(enhancer, {"id": 7, "embedding": x[0].tolist()}, x[1].tolist(), x[2].tolist(), with_info=True)
-    assert list(told[0]) == ["id", "embedding", "moved", "atypicality", "out_of_distribution"]
-    assert list(told[1]) == ["embedding", "moved", "atypicality", "out_of_distribution"]
+    assert list(told[0]) == ["id", "embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
+    assert list(told[1]) == ["embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
     out, info = enhancer.enhance(x[0], return_info=True)
     assert told[0]["embedding"] == out.tolist()
     assert (told[0]["moved"], told[0]["atypicality"]) == (float(info.moved), float(info.atypicality))
+    assert info.confidence is not None
+    assert told[0]["confidence"] == float(info.confidence)
     assert [each["out_of_distribution"] for each in told] == [False, True, True]
-    assert told[2] == {"embedding": [0.0] * DIM, "moved": 0.0, "atypicality": None, "out_of_distribution": True}
+    nothing = {"moved": 0.0, "atypicality": None, "confidence": 0.0, "out_of_distribution": True}
+    assert told[2] == {"embedding": [0.0] * DIM} | nothing
     with pytest.raises(VectorError, match=r"line 1: has moved of its own"):
         answers(enhancer, {"moved": 1, "embedding": x[0].tolist()}, with_info=True)
 
@@ -131,7 +134,7 @@ def test_bad_vectors_come_back_as_they_were(enhancer: Enhancer) -> None:
     assert json.loads(good) == enhancer.enhance(np.array(X)).tolist()
     assert bad == [line(record), line(NAN)]
     (info,) = answers(enhancer, record, on_bad="raw", with_info=True)
-    assert info == record | {"moved": 0.0, "atypicality": None, "out_of_distribution": True}
+    assert info == record | {"moved": 0.0, "atypicality": None, "confidence": 0.0, "out_of_distribution": True}
     frames = [np.float32(X).tobytes(), np.float32(NAN).tobytes()]
     assert list(enhance_frames(enhancer, frames, on_bad="raw")) == [
         enhancer.enhance(np.float32(X)).tobytes(),
