@@ -26,6 +26,8 @@ class Block:
     values: Values
     odd: Mapping[int, str] = field(default_factory=dict)
     """Which of the rows are no vectors of `dim` numbers, and what they are; NaN in `values`."""
+    rounded: bool = False
+    """Whether `values` are float32 of what was float64."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def keyed(
 def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[Block]:
     """Yield blocks of vectors that come one by one, with their ids; None is a row without one."""
     size, count = rows_of(dim), 0
-    values, odd = np.empty((size, dim), np.float32), dict[int, str]()
+    values, odd, rounded = np.empty((size, dim), np.float32), dict[int, str](), False
     for name, given in vectors:
         vector = _squeezed(np.empty(0, np.float32) if given is None else given)
         if vector.shape == (dim,) and vector.dtype.kind != "f":
@@ -98,15 +100,16 @@ def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | 
         if vector.shape == (dim,):
             with np.errstate(over="ignore"):  # becomes infinite, which is reported
                 values[count] = vector
+            rounded |= vector.dtype.itemsize > 4
         else:
             values[count] = np.nan
             odd[count] = f"{name} of {'x'.join(map(str, vector.shape))}"
         count += 1
         if count == size:
-            yield Block(values, odd)
+            yield Block(values, odd, rounded)
             values, odd, count = np.empty((size, dim), np.float32), {}, 0
     if count:
-        yield Block(values[:count], odd)
+        yield Block(values[:count], odd, rounded)
 
 
 def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
