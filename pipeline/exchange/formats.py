@@ -16,7 +16,7 @@ _MODULES = {
     "ark": "kaldi",
     "scp": "kaldi",
     "parquet": "tables",
-    "csv": "tables",
+    "csv": "delimited",
     "pt": "tensors",
     "pt-dict": "tensors",
 }
