@@ -1,7 +1,7 @@
 """Files of embeddings made into a store, shard by shard."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
-from pipeline.errors import ExchangeError
+from pipeline.errors import ExchangeError, PlaceError
 from pipeline.exchange.flat import Flat
 from pipeline.exchange.matching import DIMENSIONS, EXAMPLES, NAN, Findings, Matched, Rows, match
 from pipeline.exchange.source import Source, rows_of
@@ -65,6 +65,11 @@ def import_store(
     """
     views = {CLEAN: clean, **noisy}
     for name, source in noisy.items():
+        if name == CLEAN or name.isdecimal():
+            raise ExchangeError(
+                f"{source.path}: a noisy view cannot be called {name!r}, for views go by their numbers as well, and the"
+                f" first is {CLEAN!r}. Give another name."
+            )
         if source.dim != clean.dim:
             raise ExchangeError(
                 f"{source.path}: {name} has vectors of {source.dim} numbers, but {clean.path} of {clean.dim}. Give"
@@ -98,9 +103,9 @@ def import_store(
                 raise ExchangeError(
                     f"{clean.path}: no utterance is left, all have failed. Check what made the vectors."
                 )
-        except ExchangeError:
-            stale = writer.stale()
-            remove_folder(writer.folder if stale else writer.folder.parent)
+        except BaseException:  # whatever it is: nothing of an import is taken up again
+            with suppress(PlaceError):
+                remove_folder(writer.folder if writer.stale() else writer.folder.parent)
             raise
         writer.finish()
     return Summary(len(matched.utterances), failed, intake.rounded(), findings)
