@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.decimals import parsed
 from pipeline.exchange.source import Source, Vectors, keyed
+from pipeline.exchange.tabular import beside
 from pipeline.files import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
@@ -34,7 +35,8 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
     Raises:
         ExchangeError: an id holds white space.
     """
-    ark, scp = path.with_suffix(".ark"), path.with_suffix(".scp")
+    own = (".ark", ".scp")
+    ark, scp = (path if path.suffix.lower() == suffix else beside(path, suffix, own) for suffix in own)
     with ExitStack() as stack:
         listed = stack.enter_context(replacing(scp))
         archive = stack.enter_context(replacing(ark))  # which is in its place before the list

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError
+from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
 
 BLOCK_BYTES = 2**23
@@ -71,9 +71,18 @@ def check_floating(path: object, dtype: np.dtype[Any], dim: int) -> None:
 
 
 def keyed(
-    path: Path, names: Callable[[], Iterator[str]], vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]]
+    path: Path,
+    names: Callable[[], Iterator[str]],
+    vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]],
+    expected: str = "Give a vector for each id",
 ) -> Source:
     """Return the source of a file that holds each vector by itself, under its id.
+
+    Args:
+        path: of the file.
+        names: yields the ids.
+        vectors: yields them again, with their vectors.
+        expected: what to do about a file that is otherwise.
 
     Raises:
         ExchangeError: there is none, or the first is no vector.
@@ -83,7 +92,7 @@ def keyed(
         raise ExchangeError(f"{path}: holds no vectors. Check what it was made with.")
     vector = _squeezed(first[1])
     if vector.ndim != 1:
-        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. Give embeddings.")
+        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. {expected}.")
     check_floating(path, vector.dtype, len(vector))
     dim = len(vector)
     return Source(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
@@ -116,6 +125,11 @@ def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
     """Yield names some at a time."""
     while part := list(islice(names, size)):
         yield part
+
+
+def not_text(path: object, error: Exception) -> ExchangeError:
+    """Return what is said of a file whose ids are bytes that are no text."""
+    return ExchangeError(f"{path}: ids are no text in UTF-8 ({one_line(error)}). Write them as such.")
 
 
 def joined(sources: Sequence[Source], path: str) -> Source:

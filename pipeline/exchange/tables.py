@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.exchange.source import Block, Source, Vectors, check_floating, rows_of, stacked
+from pipeline.exchange.source import Block, Source, Vectors, check_floating, not_text, rows_of, stacked
 from pipeline.exchange.tabular import chosen, id_column, numbered
 from pipeline.files import replacing
 
@@ -134,7 +134,7 @@ def ids_of(path: Path, column: pa.Array) -> list[str]:
     try:
         names: list[str] = column.cast(pa.string()).to_pylist()
     except pa.ArrowException as error:
-        raise ExchangeError(f"{path}: ids are no text in UTF-8 ({one_line(error)}). Write them as such.") from error
+        raise not_text(path, error) from error
     return names
 
 

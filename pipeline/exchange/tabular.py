@@ -80,13 +80,23 @@ def ids_beside(path: Path, ids: Path | None) -> Path:
     """
     if ids is not None:
         return ids
-    for suffix in (".ids", ".txt"):
-        if path.with_suffix(suffix).is_file():
-            return path.with_suffix(suffix)
+    if found := found_beside(path):
+        return found
     raise ExchangeError(
         f"{path}: holds no ids, and neither {path.stem}.ids nor {path.stem}.txt is beside it. Write one id a line"
         " there, or name the file with --ids."
     )
+
+
+def found_beside(path: Path) -> Path | None:
+    """Return the text file of ids beside a file, if there is one."""
+    names = [path.with_name(path.name + suffix) for suffix in (".ids", ".txt")]  # `emb.v2.ids` before `emb.ids`
+    return next((name for name in [*names, *map(path.with_suffix, (".ids", ".txt"))] if name.is_file()), None)
+
+
+def beside(path: Path, suffix: str, own: Sequence[str]) -> Path:
+    """Return what a file's companion is called: its name with `suffix`, in the place of its own one if of `own`."""
+    return path.with_suffix(suffix) if path.suffix.lower() in own else path.with_name(path.name + suffix)
 
 
 def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:

@@ -194,6 +194,16 @@ def test_bfloat16_tensors_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read()[:, 0, 0], table.float().numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("by_id", [False, True])
+def test_tensors_of_eight_bits_are_read(tmp_path: Path, dtype: torch.dtype, by_id: bool) -> None:
+    table = torch.randn(57, DIM).to(dtype)
+    content = dict(zip(IDS, table, strict=True)) if by_id else {"ids": IDS, "embeddings": table}
+    torch.save(content, tmp_path / "a.pt")
+    store = imported(tmp_path / "a.pt", tmp_path / "s.zarr")
+    np.testing.assert_array_equal(store.read()[:, 0, 0], table.float().numpy())
+
+
 def read_npy(path: Path) -> dict[str, np.ndarray]:
     names = path.with_suffix(".ids").read_text(encoding="utf-8").splitlines()
     return dict(zip(names, np.load(path, allow_pickle=False), strict=True))
@@ -350,6 +360,55 @@ def test_a_pattern_reads_all_its_files_in_turn(tmp_path: Path) -> None:
     store = imported(tmp_path / "xvector.*.ark", tmp_path / "s.zarr")
     assert store.utterances == tuple(IDS)
     np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize("first", [0, 9, 80])
+def test_tables_are_found_among_other_datasets(tmp_path: Path, first: int) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(first):
+            file[f"a{number:02d}"] = np.arange(3)
+        file["embeddings"], file["ids"], file["x"] = VALUES, IDS, np.eye(3)
+    store = imported(tmp_path / "a.h5", tmp_path / "s.zarr")
+    assert store.utterances == tuple(IDS)
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.pt"])
+def test_ids_may_be_whole_numbers(tmp_path: Path, name: str) -> None:
+    numbers = np.arange(1000, 1057)
+    if name == "a.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file["embeddings"], file["ids"] = VALUES, numbers
+    elif name == "a.npz":
+        np.savez(tmp_path / name, embeddings=VALUES, ids=numbers)
+    else:
+        torch.save({"embeddings": torch.from_numpy(VALUES), "ids": torch.from_numpy(numbers)}, tmp_path / name)
+    store = imported(tmp_path / name, tmp_path / "s.zarr")
+    assert store.utterances == tuple(map(str, numbers))
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "files"),
+    [
+        ("ark", "emb.v2", ["emb.v2.ark", "emb.v2.scp"]),
+        ("scp", "emb.v2.scp", ["emb.v2.ark", "emb.v2.scp"]),
+        ("ark", "EMB.ARK", ["EMB.ARK", "EMB.scp"]),
+        ("npy", "emb.v2", ["emb.v2", "emb.v2.ids"]),
+        ("npy", "emb.npy", ["emb.ids", "emb.npy"]),
+    ],
+)
+def test_files_keep_the_whole_name(tmp_path: Path, form: str, name: str, files: list[str]) -> None:
+    npz(tmp_path / "a.npz", VALUES)
+    store = imported(tmp_path / "a.npz", tmp_path / "s.zarr")
+    export_store(store, tmp_path / "out" / name, form)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    if form == "npy":
+        again = import_store(open_sources(str(tmp_path / "out" / name), form), {}, tmp_path / "again.zarr", "x")
+        assert again.utterances == 57
+    else:
+        read = kaldiio.load_scp(str(tmp_path / "out" / next(file for file in files if file.endswith("scp"))))
+        np.testing.assert_array_equal(read[IDS[-1]], VALUES[-1])
 
 
 def test_formats_go_by_suffix() -> None:
