@@ -150,6 +150,9 @@ def encoder_of(name: str, params: Params, dim: int) -> dict[str, Any]:
     if definition.dim not in (None, dim):
         raise ConfigError(f"encoder {name}: its dim is set to {definition.dim}, but the network takes {dim} numbers.")
     if definition.family in FAMILIES:
+        published = FAMILIES[definition.family].dim if definition.weights is None else None
+        if published not in (None, dim):
+            raise ConfigError(f"encoder {name}: gives {published}-d embeddings, but the network takes {dim} numbers.")
         sha256 = _weights_of(definition)
         known = {"family": definition.family, "front_end": None, **({"weights_sha256": sha256} if sha256 else {})}
     elif name in params.encoder or name in families():

@@ -90,7 +90,7 @@ def export_model(path: Place, out: Place, form: str | None = None, how: Sampling
 def format_of(out: PurePath | Place) -> str:
     """Return the form of a file by its suffix; ConfigError if it says none."""
     try:
-        return FORMATS[out.suffix]
+        return FORMATS[out.suffix.lower()]
     except KeyError:
         raise ConfigError(f"{out}: no form has this suffix. Name it ….onnx or ….pt, or give --format.") from None
 

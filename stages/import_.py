@@ -25,8 +25,8 @@ def _views(context: click.Context, option: click.Parameter, given: tuple[str, ..
     files: dict[str, str] = {}
     for text in given:
         name, _, file = text.partition("=")
-        if not name or not file or name in files or name == "clean":
-            raise click.BadParameter(f"{text}: must be NAME=FILE, each name once, and none 'clean'")
+        if not name or not file or name in files or name == "clean" or name.isdecimal():
+            raise click.BadParameter(f"{text}: must be NAME=FILE, each name once, and none 'clean' or a number")
         files[name] = file
     return files
 

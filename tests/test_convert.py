@@ -296,6 +296,9 @@ def test_an_encoder_is_known_as_far_as_its_definition_goes(tmp_path: Path) -> No
     }
     assert encoder_of("ge2e", Params(), 256)["weights_sha256"] == FAMILIES["ge2e"].sha256
     assert encoder_of("nobody", params, 7) == {"encoder": "nobody", "dim": 7}
+    for name, length in (("ge2e", 256), ("campplus", 192), ("ecapa_speechbrain", 192)):
+        with pytest.raises(ConfigError, match=f"{name}: gives {length}-d embeddings, but the network takes 32 numbers"):
+            encoder_of(name, Params(), 32)
     with pytest.raises(ConfigError, match="its dim is set to 300, but the network takes 256 numbers"):
         encoder_of("long", params, 256)
 

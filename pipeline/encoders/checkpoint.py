@@ -33,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         loaded = (
             load_file(path)
-            if path.suffix == ".safetensors"
+            if path.suffix.lower() == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle raises nearly anything: IndexError, struct.error, AttributeError …

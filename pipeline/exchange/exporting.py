@@ -79,8 +79,8 @@ def _view(store: EmbeddingStore, view: str) -> int:
     count = store.shape[2]
     named = [str(each["name"]) for each in (store.attributes.get("recipe") or {}).get("views", [])]
     named = named if len(named) == count else ["clean", *map(str, range(1, count))]
+    if view.isdecimal() and int(view) < count:  # first, that 0 is the clean one whatever views are called
+        return int(view)
     if view in named:
         return named.index(view)
-    if view.isdecimal() and int(view) < count:
-        return int(view)
     raise ExchangeError(f"{store.path}: no view {view!r}; there are {', '.join(named)}, or numbers from 0.")

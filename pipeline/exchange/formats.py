@@ -16,7 +16,7 @@ _MODULES = {
     "ark": "kaldi",
     "scp": "kaldi",
     "parquet": "tables",
-    "csv": "tables",
+    "csv": "delimited",
     "pt": "tensors",
     "pt-dict": "tensors",
 }
@@ -65,7 +65,10 @@ def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> S
     if not path.is_file():
         raise ExchangeError(f"{path}: is no file. Give a file of embeddings.")
     form = form or format_of(path)
-    source: Source = _module(path, form).open_source(path, form, ids)
+    module = _module(path, form)
+    if not path.stat().st_size:
+        raise ExchangeError(f"{path}: is empty, of no bytes. Copy or make it again.")
+    source: Source = module.open_source(path, form, ids)
     return source
 
 

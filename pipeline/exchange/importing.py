@@ -1,8 +1,8 @@
 """Files of embeddings made into a store, shard by shard."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
-from pipeline.errors import ExchangeError
+from pipeline.errors import ExchangeError, PlaceError
 from pipeline.exchange.flat import Flat
 from pipeline.exchange.matching import DIMENSIONS, EXAMPLES, NAN, Findings, Matched, Rows, match
 from pipeline.exchange.source import Source, rows_of
@@ -65,6 +65,11 @@ def import_store(
     """
     views = {CLEAN: clean, **noisy}
     for name, source in noisy.items():
+        if name == CLEAN or name.isdecimal():
+            raise ExchangeError(
+                f"{source.path}: a noisy view cannot be called {name!r}, for views go by their numbers as well, and the"
+                f" first is {CLEAN!r}. Give another name."
+            )
         if source.dim != clean.dim:
             raise ExchangeError(
                 f"{source.path}: {name} has vectors of {source.dim} numbers, but {clean.path} of {clean.dim}. Give"
@@ -98,13 +103,21 @@ def import_store(
                 raise ExchangeError(
                     f"{clean.path}: no utterance is left, all have failed. Check what made the vectors."
                 )
-        except ExchangeError:
-            stale = writer.stale()
-            remove_folder(writer.folder if stale else writer.folder.parent)
+        except BaseException:  # whatever it is: nothing of an import is taken up again
+            with suppress(PlaceError):
+                remove_folder(writer.folder if writer.stale() else writer.folder.parent)
             raise
         writer.finish()
-    rounded = [source.path for source in views.values() if source.dtype.itemsize > 4]
-    return Summary(len(matched.utterances), failed, rounded, findings)
+    return Summary(len(matched.utterances), failed, intake.rounded(), findings)
+
+
+@dataclass
+class _Notes:
+    """What was noticed while a file was read."""
+
+    odd: dict[int, str] = field(default_factory=dict)
+    """Rows without vectors, and what is there."""
+    rounded: bool = False
 
 
 class _Intake:
@@ -112,8 +125,8 @@ class _Intake:
 
     def __init__(self, sources: Sequence[Source], matched: Matched, folder: Path | None) -> None:
         self._matched, self._sources, self._dim = matched, sources, sources[0].dim
-        self._odd = [dict[int, str]() for _ in sources]
-        self._views = [_view(*each, folder) for each in zip(sources, matched.where, self._odd, strict=True)]
+        self._notes = [_Notes(rounded=source.dtype.itemsize > 4) for source in sources]
+        self._views = [_view(*each, folder) for each in zip(sources, matched.where, self._notes, strict=True)]
         self._nan, self._examples = [0] * len(sources), [list[str]() for _ in sources]
 
     def read(self, rows: range) -> Part:
@@ -130,7 +143,7 @@ class _Intake:
                 bad = np.flatnonzero(~np.isfinite(part.reshape(-1, self._dim)).all(axis=1))
                 status[bad // draws] = FAILED
                 for row in bad:
-                    if int(wanted[row]) not in self._odd[number]:
+                    if int(wanted[row]) not in self._notes[number].odd:
                         self._nan[number] += 1
                         if len(self._examples[number]) < EXAMPLES:
                             self._examples[number].append(self._matched.utterances[rows.start + row // draws])
@@ -139,30 +152,35 @@ class _Intake:
 
     def report(self, findings: Findings) -> None:
         """Add what was found."""
-        for source, odd, nan, examples in zip(self._sources, self._odd, self._nan, self._examples, strict=True):
+        for source, notes, nan, examples in zip(self._sources, self._notes, self._nan, self._examples, strict=True):
             findings.add(NAN, nan, f"vectors of {source.path} hold NaN or infinite numbers", examples)
             what = f"vectors of {source.path} are not of {source.dim} numbers"
-            findings.add(DIMENSIONS, len(odd), what, odd.values())
+            findings.add(DIMENSIONS, len(notes.odd), what, notes.odd.values())
+
+    def rounded(self) -> list[str]:
+        """Return the files of float64."""
+        return [source.path for source, notes in zip(self._sources, self._notes, strict=True) if notes.rounded]
 
 
-def _view(source: Source, where: Rows, odd: dict[int, str], folder: Path | None) -> Callable[[Rows], NDArray[Any]]:
-    """Return what gives rows of a file, asked for in the order of `where`; `odd` is told of rows without vectors.
+def _view(source: Source, where: Rows, notes: _Notes, folder: Path | None) -> Callable[[Rows], NDArray[Any]]:
+    """Return what gives rows of a file, asked for in the order of `where`.
 
     A file in that order is read once from its start. Another is read at random, if its form allows that, or else copied
     to a temporary file of float32 first.
     """
     places = where.reshape(-1)
     if (places[1:] > places[:-1]).all():
-        return _InOrder(source, odd)
+        return _InOrder(source, notes)
     if source.flat is not None:
         return source.flat.gather
-    return Flat.of(_blocks(source, odd), source.dim, folder).gather
+    return Flat.of(_blocks(source, notes), source.dim, folder).gather
 
 
-def _blocks(source: Source, odd: dict[int, str]) -> Iterator[NDArray[np.float32]]:
+def _blocks(source: Source, notes: _Notes) -> Iterator[NDArray[np.float32]]:
     start = 0
     for block in source.blocks():
-        odd |= {start + row: what for row, what in block.odd.items()}
+        notes.odd |= {start + row: what for row, what in block.odd.items()}
+        notes.rounded |= block.rounded or block.values.dtype.itemsize > 4
         start += len(block.values)
         with np.errstate(over="ignore"):
             values = block.values.astype(np.float32, copy=False)
@@ -172,8 +190,8 @@ def _blocks(source: Source, odd: dict[int, str]) -> Iterator[NDArray[np.float32]
 class _InOrder:
     """Rows of a file that are asked for in ascending order."""
 
-    def __init__(self, source: Source, odd: dict[int, str]) -> None:
-        self._source, self._blocks = source, _blocks(source, odd)
+    def __init__(self, source: Source, notes: _Notes) -> None:
+        self._source, self._blocks = source, _blocks(source, notes)
         self._block, self._start = np.empty((0, source.dim), np.float32), 0
 
     def __call__(self, wanted: Rows) -> NDArray[np.float32]:

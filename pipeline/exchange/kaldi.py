@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
+from pipeline.exchange.decimals import parsed
 from pipeline.exchange.source import Source, Vectors, keyed
+from pipeline.exchange.tabular import beside
 from pipeline.files import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
@@ -33,7 +35,8 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
     Raises:
         ExchangeError: an id holds white space.
     """
-    ark, scp = path.with_suffix(".ark"), path.with_suffix(".scp")
+    own = (".ark", ".scp")
+    ark, scp = (path if path.suffix.lower() == suffix else beside(path, suffix, own) for suffix in own)
     with ExitStack() as stack:
         listed = stack.enter_context(replacing(scp))
         archive = stack.enter_context(replacing(ark))  # which is in its place before the list
@@ -55,10 +58,11 @@ def _names(path: Path) -> Iterator[str]:
         while (name := _token(file, path)) is not None:
             head = _head(file, path, name)
             if head in _BINARY:
-                _, _, length = struct.unpack("<5sci", file.read(10).ljust(10, b"\0"))
-                file.seek(length * _BINARY[head], 1)
-                if length < 0 or file.tell() > size:
-                    raise ExchangeError(f"{path}: truncated in {name}. Copy or make it again.")
+                start = file.tell()
+                stop = start + _size(file, head)
+                if not start + 10 <= stop <= size:
+                    raise _truncated(path, name)
+                file.seek(stop)
             else:
                 _value(file, path, name)
             yield name
@@ -75,7 +79,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                name, _, where = line.strip().partition(" ")
+                name, _, where = line.strip().replace("\t", " ", 1).partition(" ")
                 archive, _, offset = where.strip().rpartition(":")
                 if "|" in where:
                     raise ExchangeError(
@@ -121,9 +125,42 @@ def _head(file: IO[bytes], path: Path, name: str) -> bytes:
 
 
 def _value(file: IO[bytes], path: Path, name: str) -> NDArray[Any]:
-    text = _head(file, path, name) not in _READ
+    head, start = _head(file, path, name), file.tell()
+    stop = start + _size(file, head) if head in _BINARY else None
+    file.seek(start)
     try:
-        vector = np.asarray(kaldiio.matio.read_kaldi(file))
-        return vector.astype(np.float32) if text else vector  # numbers without a point are read as integers
+        # Kaldi leaves the point out of whole numbers; kaldiio takes a vector that begins with one for integers.
+        vector = np.asarray(kaldiio.matio.read_kaldi(file)) if head in _READ else _text(file)
     except Exception as error:  # kaldiio raises and asserts whatever its parsers run into
         raise ExchangeError(f"{path}: {name} cannot be read ({one_line(error)}). Copy or make it again.") from error
+    if stop not in (None, file.tell()):  # kaldiio gives what is there of a vector
+        raise _truncated(path, name)
+    return vector
+
+
+def _size(file: IO[bytes], head: bytes) -> int:
+    """Return the bytes of a binary vector of which ten are read here; less than ten if it is damaged."""
+    _, _, length = struct.unpack("<5sci", file.read(10).ljust(10, b"\0"))
+    return 10 + int(length) * _BINARY[head]
+
+
+def _text(file: IO[bytes]) -> NDArray[Any]:
+    """Read a vector `[ 1 0.5 ]`, or a matrix, whose rows are lines; ValueError if it is something else."""
+    lines = [b""]
+    while b"]" not in lines[-1]:
+        lines.append(file.readline())
+        if not lines[-1]:
+            raise ValueError("there is no ] to its [")
+    content, _, rest = b"".join(lines).partition(b"]")
+    if rest.strip():
+        raise ValueError("something follows ] in its line")
+    rows = [row.split() for row in content.decode("ascii").replace("[", " ", 1).splitlines()]
+    rows = [row for row in rows if row] or [[]]
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("its rows are of different lengths")
+    numbers = parsed([word for row in rows for word in row])
+    return numbers if len(rows) == 1 else numbers.reshape(len(rows), -1)
+
+
+def _truncated(path: Path, name: str) -> ExchangeError:
+    return ExchangeError(f"{path}: truncated in {name}. Copy or make it again.")

@@ -1,6 +1,6 @@
 """Which row of each file an utterance's vectors are, by id; ids are held in memory, vectors are not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError
-from pipeline.exchange.source import Source
+from pipeline.exchange.source import Source, not_text
 
 UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
 """What may be wrong with rows, and may be put up with."""
@@ -95,10 +95,20 @@ def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
     return Matched([names[row] for row in np.flatnonzero(whole)], [places[whole] for places in where])
 
 
+def _ids(source: Source) -> Iterator[list[str]]:
+    """Yield the ids of a file, which are text that a store can hold."""
+    for names in source.ids():
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError as error:  # halves of characters, as Python has them of bytes that are no text
+            raise not_text(source.path, error) from error
+        yield names
+
+
 def _numbered(source: Source, index: dict[str, int]) -> Rows:
     """Return the number of each id of a file, and put new ones into the index."""
     parts = []
-    for names in source.ids():
+    for names in _ids(source):
         first = len(index)
         new = dict(zip(names, range(first, first + len(names)), strict=True))
         if len(new) == len(names) and index.keys().isdisjoint(new):  # as ids should be, and several times as fast
@@ -112,7 +122,7 @@ def _numbered(source: Source, index: dict[str, int]) -> Rows:
 def _found(source: Source, index: dict[str, int], unknown: list[str]) -> Rows:
     """Return the number of each id of a file, -1 where the index has none, and note the first such ids."""
     parts = []
-    for names in source.ids():
+    for names in _ids(source):
         rows = np.fromiter(map(index.get, names, repeat(-1)), dtype=np.int64, count=len(names))
         unknown += [names[row] for row in np.flatnonzero(rows < 0)[: EXAMPLES - len(unknown)]]
         parts.append(rows)

@@ -1,8 +1,10 @@
 """NumPy: `.npy` with ids in a text file beside it, and `.npz` with both, or with an array for each id."""
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
-from pipeline.exchange.source import Block, Source, Vectors, check_floating, in_lists, keyed, rows_of
-from pipeline.exchange.tabular import chosen, counted, id_lines, ids_beside
+from pipeline.exchange.source import Block, Source, Vectors, check_floating, in_lists, keyed, not_text, rows_of
+from pipeline.exchange.tabular import beside, chosen, counted, id_lines, ids_beside
 from pipeline.files import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Shape, whether columns come first, and type."""
+
+_EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
 
 
 def open_source(path: Path, form: str, ids: Path | None) -> Source:
@@ -32,7 +36,9 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         return
     with ExitStack() as stack:
         values = stack.enter_context(replacing(path))
-        names = stack.enter_context(replacing(path.with_suffix(".ids")))  # which is in its place before the values
+        names = stack.enter_context(
+            replacing(beside(path, ".ids", (".npy",)))
+        )  # which is in its place before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
             for some, block in vectors.blocks():
@@ -61,19 +67,18 @@ def _open_npy(path: Path, ids: Path | None) -> Source:
 
 
 def _open_npz(path: Path, ids: Path | None) -> Source:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.endswith(".npy")]
-            headers = {}
-            for member in members:
-                with archive.open(member) as file:
-                    headers[member.removesuffix(".npy")] = _header(file, path)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
+    with _unpacking(path), zipfile.ZipFile(path) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        headers = {}
+        for member in members:
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _header(file, path)
     tables = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
     texts = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 1 and dtype.kind in "US"]
+    if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
+        texts = ["ids"]
     if len(headers) > 1 and not texts and ids is None:
-        return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers))
+        return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
     table = chosen(path, "arrays of vectors", tables, "embeddings")
     text = None if ids else chosen(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
@@ -85,14 +90,14 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
         if text is None:
             yield from counted(path, ids, count)
             return
-        with zipfile.ZipFile(path) as archive, archive.open(f"{text}.npy") as file:
+        with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{text}.npy") as file:
             (length, *_), _, kind = _header(file, path)
             if length != count:
                 raise ExchangeError(f"{path}: {length:,} ids for {count:,} vectors. Make the file again.")
-            yield from in_lists(_texts(file, kind, count))
+            yield from in_lists(_texts(path, file, kind, count))
 
     def blocks() -> Iterator[Block]:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
+        with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
             _header(file, path)
             for start in range(0, count, rows_of(dim)):
                 rows = min(rows_of(dim), count - start)
@@ -102,15 +107,30 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
 
 
 def _arrays(path: Path, headers: dict[str, Header]) -> Iterator[tuple[str, NDArray[Any]]]:
-    with np.load(path, allow_pickle=False) as archive:
+    with _unpacking(path), np.load(path, allow_pickle=False) as archive:
         for name in headers:
             yield name, archive[name]
 
 
-def _texts(file: IO[bytes], dtype: np.dtype[Any], count: int) -> Iterator[str]:
+@contextmanager
+def _unpacking(path: Path) -> Iterator[None]:
+    """Raise ExchangeError where an archive is damaged, at whatever place of it."""
+    try:
+        yield
+    except ExchangeError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+        # RuntimeError: with a password, or packed in a way that Python does not know
+        raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
+
+
+def _texts(path: Path, file: IO[bytes], dtype: np.dtype[Any], count: int) -> Iterator[str]:
     for start in range(0, count, 65536):
         part = np.frombuffer(file.read(min(65536, count - start) * dtype.itemsize), dtype)
-        yield from (part if dtype.kind == "U" else np.char.decode(part, "utf-8")).tolist()
+        try:
+            yield from (np.char.decode(part, "utf-8") if dtype.kind == "S" else part.astype(str)).tolist()
+        except UnicodeDecodeError as error:
+            raise not_text(path, error) from error
 
 
 def _header(file: IO[bytes], path: Path) -> Header:
@@ -132,6 +152,9 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
 
 def _write_npz(path: Path, vectors: Vectors) -> None:
     width = max(map(len, vectors.ids))
+    for name in vectors.ids:
+        if name.endswith("\0"):
+            raise ExchangeError(f"{path}: id {name!r} ends with a NUL, which NumPy's text cannot hold. Take .parquet.")
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open(zipfile.ZipInfo("ids.npy"), "w", force_zip64=True) as file:
             kind = np.dtype(f"<U{width}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError
+from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
 
 BLOCK_BYTES = 2**23
@@ -26,6 +26,8 @@ class Block:
     values: Values
     odd: Mapping[int, str] = field(default_factory=dict)
     """Which of the rows are no vectors of `dim` numbers, and what they are; NaN in `values`."""
+    rounded: bool = False
+    """Whether `values` are float32 of what was float64."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,18 @@ def check_floating(path: object, dtype: np.dtype[Any], dim: int) -> None:
 
 
 def keyed(
-    path: Path, names: Callable[[], Iterator[str]], vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]]
+    path: Path,
+    names: Callable[[], Iterator[str]],
+    vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]],
+    expected: str = "Give a vector for each id",
 ) -> Source:
     """Return the source of a file that holds each vector by itself, under its id.
+
+    Args:
+        path: of the file.
+        names: yields the ids.
+        vectors: yields them again, with their vectors.
+        expected: what to do about a file that is otherwise.
 
     Raises:
         ExchangeError: there is none, or the first is no vector.
@@ -81,7 +92,7 @@ def keyed(
         raise ExchangeError(f"{path}: holds no vectors. Check what it was made with.")
     vector = _squeezed(first[1])
     if vector.ndim != 1:
-        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. Give embeddings.")
+        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. {expected}.")
     check_floating(path, vector.dtype, len(vector))
     dim = len(vector)
     return Source(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
@@ -90,7 +101,7 @@ def keyed(
 def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[Block]:
     """Yield blocks of vectors that come one by one, with their ids; None is a row without one."""
     size, count = rows_of(dim), 0
-    values, odd = np.empty((size, dim), np.float32), dict[int, str]()
+    values, odd, rounded = np.empty((size, dim), np.float32), dict[int, str](), False
     for name, given in vectors:
         vector = _squeezed(np.empty(0, np.float32) if given is None else given)
         if vector.shape == (dim,) and vector.dtype.kind != "f":
@@ -98,21 +109,27 @@ def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | 
         if vector.shape == (dim,):
             with np.errstate(over="ignore"):  # becomes infinite, which is reported
                 values[count] = vector
+            rounded |= vector.dtype.itemsize > 4
         else:
             values[count] = np.nan
             odd[count] = f"{name} of {'x'.join(map(str, vector.shape))}"
         count += 1
         if count == size:
-            yield Block(values, odd)
+            yield Block(values, odd, rounded)
             values, odd, count = np.empty((size, dim), np.float32), {}, 0
     if count:
-        yield Block(values[:count], odd)
+        yield Block(values[:count], odd, rounded)
 
 
 def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
     """Yield names some at a time."""
     while part := list(islice(names, size)):
         yield part
+
+
+def not_text(path: object, error: Exception) -> ExchangeError:
+    """Return what is said of a file whose ids are bytes that are no text."""
+    return ExchangeError(f"{path}: ids are no text in UTF-8 ({one_line(error)}). Write them as such.")
 
 
 def joined(sources: Sequence[Source], path: str) -> Source:

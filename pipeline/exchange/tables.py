@@ -1,45 +1,70 @@
-"""Parquet and CSV, by pyarrow: a column of ids, and a column of lists or numbered columns for the vectors."""
+"""Parquet, by pyarrow: a column of ids, and a column of lists or numbered columns for the vectors."""
 
-import csv
-import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.exchange.source import BLOCK_BYTES, Block, Source, Vectors, check_floating, rows_of, stacked
-from pipeline.exchange.tabular import chosen, numbered
+from pipeline.exchange.source import Block, Source, Vectors, check_floating, not_text, rows_of, stacked
+from pipeline.exchange.tabular import chosen, id_column, numbered
 from pipeline.files import replacing
 
 ID, VECTOR = "utterance", "embedding"
 """Names of the columns that we write."""
 
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE)
-
 
 def open_source(path: Path, form: str, ids: Path | None) -> Source:
-    """Open a Parquet or CSV file; see `formats.open_file`."""
-    return _open_csv(path) if form == "csv" else _open_parquet(path)
+    """Open a Parquet file; see `formats.open_file`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, "Parquet", error) from error
+    if not count:
+        raise ExchangeError(f"{path}: holds no rows. Check what it was made with.")
+    texts = [column.name for column in schema if _is_text(column.type)]
+    bytes_ = [column.name for column in schema if _is_binary(column.type)]  # which may be text, if there is no other
+    whole = [column.name for column in schema if pa.types.is_integer(column.type)]
+    lists = [column.name for column in schema if _is_list(column.type)]
+    name = id_column(path, texts or bytes_, whole + bytes_)
+    if lists:
+        vector = chosen(path, "columns of lists of numbers", lists, VECTOR)
+        columns, kinds = [vector], [schema.field(vector).type.value_type]
+        dim = _length(path, vector)
+    else:
+        floats = [column.name for column in schema if pa.types.is_floating(column.type)]
+        columns = numbered(path, schema.names, floats or whole)
+        kinds, dim = [schema.field(column).type for column in columns], len(columns)
+        _check_columns(path, dict(zip(columns, kinds, strict=True)))
+        # Whole numbers, as of a column that is 0 throughout, are of the precision of the others.
+        kinds = [kind for kind in kinds if pa.types.is_floating(kind)] or kinds
+    dtype = np.result_type(*{np.dtype(kind.to_pandas_dtype()) for kind in kinds})
+    check_floating(path, dtype, dim)
+
+    def batches(names: list[str]) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path) as file:
+            try:
+                yield from file.iter_batches(rows_of(dim), columns=names, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise unreadable(path, "Parquet", error) from error
+
+    def blocks() -> Iterator[Block]:
+        for batch in batches(columns if not lists else [name, columns[0]]):
+            yield from _of_lists(path, batch, name, columns[0], dim) if lists else [of_columns(batch, columns)]
+
+    return Source(
+        str(path), dim, dtype, lambda: (ids_of(path, batch.column(name)) for batch in batches([name])), blocks
+    )
 
 
 def write(path: Path, form: str, vectors: Vectors) -> None:
-    """Write columns `utterance` and `embedding` (lists of float32), or in CSV `utterance`, `e0`, `e1` …"""
+    """Write columns `utterance` and `embedding` (lists of float32)."""
     with replacing(path) as temporary:
-        if form == "csv":
-            names = [ID, *(f"e{number}" for number in range(vectors.dim))]
-            schema = pa.schema([(names[0], pa.string()), *((name, pa.float32()) for name in names[1:])])
-            with pa.csv.CSVWriter(temporary, schema) as writer:
-                for ids, block in vectors.blocks():
-                    columns = [pa.array(ids, pa.string()), *map(pa.array, np.ascontiguousarray(block.T))]
-                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            return
         kind = pa.list_(pa.float32(), vectors.dim)
         schema = pa.schema([(ID, pa.string()), (VECTOR, kind)])
         with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
@@ -48,105 +73,29 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
                 writer.write_batch(pa.RecordBatch.from_arrays([pa.array(ids, pa.string()), lists], schema=schema))
 
 
-def _open_parquet(path: Path) -> Source:
-    try:
-        with pq.ParquetFile(path) as file:
-            schema, count = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, "Parquet", error) from error
-    if not count:
-        raise ExchangeError(f"{path}: holds no rows. Check what it was made with.")
-    texts = [column.name for column in schema if _is_text(column.type)]
-    lists = [column.name for column in schema if _is_list(column.type)]
-    name = chosen(path, "columns of text", texts, ID if ID in texts else "id")
-    if lists:
-        vector = chosen(path, "columns of lists of numbers", lists, VECTOR)
-        columns, kind = [vector], schema.field(vector).type.value_type
-        dim = _length(path, vector)
-    else:
-        columns = numbered(path, [column.name for column in schema if pa.types.is_floating(column.type)])
-        kind, dim = schema.field(columns[0]).type, len(columns)
-    dtype = np.dtype(kind.to_pandas_dtype())
-    check_floating(path, dtype, dim)
-
-    def batches(names: list[str]) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(path) as file:
-            try:
-                yield from file.iter_batches(rows_of(dim), columns=names, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise _unreadable(path, "Parquet", error) from error
-
-    def blocks() -> Iterator[Block]:
-        for batch in batches(columns if not lists else [name, columns[0]]):
-            yield from _of_lists(path, batch, name, columns[0], dim) if lists else [_of_columns(batch, columns)]
-
-    return Source(str(path), dim, dtype, lambda: (_ids(path, batch.column(name)) for batch in batches([name])), blocks)
+def _check_columns(path: Path, kinds: dict[str, pa.DataType]) -> None:
+    """Raise ExchangeError if numbered columns hold something else than numbers: no part of a vector is left out."""
+    for name, kind in kinds.items():
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise ExchangeError(
+                f"{path}: column {name!r} is numbered as those of the vectors, but of type {kind}. Write it as float32,"
+                " or give it another name."
+            )
 
 
-def _open_csv(path: Path) -> Source:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    header, cells = _first_line(path, delimiter)
-    places = list(range(1, len(cells)))
-    named = 0
-    if header:
-        columns = numbered(path, [cell for cell in cells if not _is_id(cell)])
-        places = [cells.index(column) for column in columns]
-        others = [place for place, cell in enumerate(cells) if place not in places and _is_id(cell)]
-        named = others[0] if others else 0
-        if named in places:
-            raise ExchangeError(f"{path}:1: no column of ids. Name one 'utterance'.")
-    names = [f"c{place}" for place in range(len(cells))]
-    values = [names[place] for place in places]
-    if not values:
-        raise ExchangeError(f"{path}:1: no columns of numbers after the id.")
-
-    def batches(which: list[str]) -> Iterator[pa.RecordBatch]:
-        types = {names[named]: pa.string()} | {value: pa.float32() for value in values}
-        try:
-            with closing(
-                pa.csv.open_csv(
-                    path,
-                    pa.csv.ReadOptions(
-                        use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=int(header)
-                    ),
-                    pa.csv.ParseOptions(delimiter=delimiter),
-                    pa.csv.ConvertOptions(
-                        column_types=types, include_columns=which, strings_can_be_null=False, check_utf8=True
-                    ),
-                )
-            ) as reader:
-                yield from reader
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, "CSV", error) from error
-
-    return Source(
-        str(path),
-        len(values),
-        np.dtype(np.float32),
-        lambda: (_ids(path, batch.column(0)) for batch in batches([names[named]])),
-        lambda: (_of_columns(batch, values) for batch in batches(values)),
-    )
+def of_columns(batch: pa.RecordBatch, names: list[str]) -> Block:
+    """Return columns of numbers as vectors."""
+    return Block(np.stack([_numbers(batch.column(name)) for name in names], axis=1))
 
 
-def _first_line(path: Path, delimiter: str) -> tuple[bool, list[str]]:
-    """Return whether the first line is a header, and its cells: pandas leaves the first empty and counts the others."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            cells = next(csv.reader(file, delimiter=delimiter), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, "CSV", error) from error
-    if len(cells) < 2:
-        raise ExchangeError(f"{path}:1: not a line of an id and numbers.")
-    counting = cells[1:] == [str(number) for number in range(len(cells) - 1)]
-    return counting or not all(map(_NUMBER.fullmatch, cells[1:])), cells
-
-
-def _is_id(cell: str) -> bool:
-    return not any(letter.isdecimal() for letter in cell)
-
-
-def _of_columns(batch: pa.RecordBatch, names: list[str]) -> Block:
-    return Block(np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in names], axis=1))
+def _numbers(column: pa.Array) -> NDArray[Any]:
+    """Return a column as floating point numbers, whole ones as float32 if that holds them."""
+    numbers: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    if pa.types.is_integer(column.type):
+        singles = numbers.astype(np.float32)
+        exact = np.array_equal(singles.astype(np.float64), numbers, equal_nan=True)  # Arrow's null is NaN
+        return singles if exact else numbers.astype(np.float64)
+    return numbers
 
 
 def _of_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: int) -> Iterator[Block]:
@@ -154,9 +103,10 @@ def _of_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: in
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     if lists.null_count or flat.null_count or (lengths != dim).any():
+        dtype = np.float64 if pa.types.is_float64(flat.type) else np.float32
         rows: Iterator[tuple[str, NDArray[Any] | None]] = (
-            (key, None if row is None else np.array(row, dtype=np.float64))
-            for key, row in zip(_ids(path, batch.column(name)), lists.to_pylist(), strict=True)
+            (key, None if row is None else np.array(row, dtype=dtype))
+            for key, row in zip(ids_of(path, batch.column(name)), lists.to_pylist(), strict=True)
         )
         yield from stacked(path, dim, rows)
     else:
@@ -177,16 +127,26 @@ def _length(path: Path, vector: str) -> int:
         return next((int(length) for length in lengths if length), 0)
 
 
-def _ids(path: Path, column: pa.Array) -> list[str]:
+def ids_of(path: Path, column: pa.Array) -> list[str]:
+    """Return a column as ids; ExchangeError if one is missing, or is no text."""
     if column.null_count:
         raise ExchangeError(f"{path}: {column.null_count:,} rows have no id. Fill them in or remove the rows.")
-    names: list[str] = column.cast(pa.string()).to_pylist()
+    try:
+        names: list[str] = column.cast(pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise not_text(path, error) from error
     return names
 
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    some = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(some or pa.types.is_binary_view(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -194,5 +154,6 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(some and pa.types.is_floating(kind.value_type))
 
 
-def _unreadable(path: Path, form: str, error: Exception) -> ExchangeError:
+def unreadable(path: Path, form: str, error: Exception) -> ExchangeError:
+    """Return what is said of a file that pyarrow refuses."""
     return ExchangeError(f"{path}: not a readable {form} file ({one_line(error)}). Mend it or make it again.")

@@ -9,6 +9,9 @@ from typing import TextIO
 from pipeline.errors import ExchangeError
 from pipeline.exchange.source import in_lists
 
+ID_NAMES = ("utterance", "id")
+"""What a column of ids is called, in any case of letters, where it is not the only one of text."""
+
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -26,21 +29,42 @@ def chosen(path: Path, what: str, names: Sequence[str], preferred: str) -> str:
     raise ExchangeError(f"{path}: holds {found}. Name the one that is meant {preferred!r}.")
 
 
-def numbered(path: Path, names: Sequence[str]) -> list[str]:
-    """Return the columns that are numbers of a vector, in its order: numbered from 0 or 1, after one common prefix.
+def id_column(path: Path, texts: Sequence[str], others: Sequence[str]) -> str:
+    """Return the column of ids: that of one of `ID_NAMES`, text or not, or else the only one of text.
+
+    Raises:
+        ExchangeError: there is none, or it may be one or another.
+    """
+    named = [name for wanted in ID_NAMES for name in (*texts, *others) if name.strip().lower() == wanted]
+    if not named:
+        return chosen(path, "columns of text", texts, ID_NAMES[0])
+    if named[0] not in texts and texts and named[0].strip().lower() != ID_NAMES[0]:
+        raise ExchangeError(
+            f"{path}: ids may be {named[0]!r}, which is no text, or {texts[0]!r}. Name the column that is meant"
+            f" {ID_NAMES[0]!r}."
+        )
+    return named[0]
+
+
+def numbered(path: Path, names: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    """Return the columns that are a vector, in its order: numbered from 0 or 1, after one common prefix.
+
+    Args:
+        path: for messages.
+        names: of all columns; those returned are all of the prefix, whatever they hold.
+        numbers: those that hold numbers, among which the prefix is looked for.
 
     Raises:
         ExchangeError: there are none, several such groups, or a number is left out or there twice.
     """
-    groups: dict[str, dict[int, str]] = {}
-    for name in names:
-        if match := _NUMBERED.fullmatch(name):
-            group = groups.setdefault(match[1], {})
+    prefixes = dict.fromkeys(match[1] for match in map(_NUMBERED.fullmatch, numbers) if match)
+    prefix = chosen(path, "groups of numbered columns", [f"{name}0…" for name in prefixes], "e0…")[:-2]
+    group: dict[int, str] = {}
+    for match in map(_NUMBERED.fullmatch, names):
+        if match and match[1] == prefix:
             if int(match[2]) in group:
-                raise ExchangeError(f"{path}: column {name!r} is there twice. Remove one.")
-            group[int(match[2])] = name
-    prefix = chosen(path, "groups of numbered columns", [f"{name}0…" for name in groups], "e0…")[:-2]
-    group = groups[prefix]
+                raise ExchangeError(f"{path}: column {match[0]!r} is there twice. Remove one.")
+            group[int(match[2])] = match[0]
     order = sorted(group)
     if order[0] > 1 or order != list(range(order[0], order[0] + len(order))):
         gap = next((low + 1 for low, high in pairwise(order) if high > low + 1), 0)
@@ -56,13 +80,23 @@ def ids_beside(path: Path, ids: Path | None) -> Path:
     """
     if ids is not None:
         return ids
-    for suffix in (".ids", ".txt"):
-        if path.with_suffix(suffix).is_file():
-            return path.with_suffix(suffix)
+    if found := found_beside(path):
+        return found
     raise ExchangeError(
         f"{path}: holds no ids, and neither {path.stem}.ids nor {path.stem}.txt is beside it. Write one id a line"
         " there, or name the file with --ids."
     )
+
+
+def found_beside(path: Path) -> Path | None:
+    """Return the text file of ids beside a file, if there is one."""
+    names = [path.with_name(path.name + suffix) for suffix in (".ids", ".txt")]  # `emb.v2.ids` before `emb.ids`
+    return next((name for name in [*names, *map(path.with_suffix, (".ids", ".txt"))] if name.is_file()), None)
+
+
+def beside(path: Path, suffix: str, own: Sequence[str]) -> Path:
+    """Return what a file's companion is called: its name with `suffix`, in the place of its own one if of `own`."""
+    return path.with_suffix(suffix) if path.suffix.lower() in own else path.with_name(path.name + suffix)
 
 
 def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:

@@ -14,6 +14,8 @@ from pipeline.exchange.flat import Flat
 from pipeline.exchange.source import Block, Source, Vectors, check_floating, keyed, rows_of
 from pipeline.files import replacing
 
+_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+
 
 def open_source(path: Path, form: str, ids: Path | None) -> Source:
     """Open a `.pt` or `.pth` file; see `formats.open_file`."""
@@ -21,12 +23,16 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ExchangeError(f"{path}: not a dictionary by id, or of ids and embeddings. Save one of these.")
     table, names = content.get("embeddings"), content.get("ids")
+    if isinstance(names, torch.Tensor) and names.ndim == 1 and not names.is_floating_point():
+        names = names.tolist()
     if isinstance(table, torch.Tensor) and isinstance(names, list | tuple):
         return _table(path, table, [str(name) for name in names])
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
             raise ExchangeError(f"{path}: {name[:40]!r} is no tensor but {type(tensor).__name__}. Save tensors by id.")
-    return keyed(path, lambda: iter(content), lambda: ((name, _array(tensor)) for name, tensor in content.items()))
+    return keyed(
+        path, lambda: iter(content), lambda: ((name, _array(path, name, tensor)) for name, tensor in content.items())
+    )
 
 
 def write(path: Path, form: str, vectors: Vectors) -> None:
@@ -43,12 +49,13 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
 def _table(path: Path, table: torch.Tensor, names: list[str]) -> Source:
     if table.ndim != 2 or len(table) != len(names):
         raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
-    dim, first = table.shape[1], _array(table[:1])
+    dim, dense = table.shape[1], table.layout == torch.strided
+    first = _array(path, "embeddings", table[:1] if dense else table)
     check_floating(path, first.dtype, dim)
 
     def blocks() -> Iterator[Block]:
         for start in range(0, len(names), rows_of(dim)):
-            yield Block(_array(table[start : start + rows_of(dim)]))
+            yield Block(_array(path, "embeddings", table[start : start + rows_of(dim)]))
 
     return Source(str(path), dim, first.dtype, lambda: iter([names]), blocks)
 
@@ -71,8 +78,14 @@ def _load(path: Path) -> Any:
         raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()  # which holds it exactly, and NumPy has none
-    return np.asarray(tensor.numpy())
+def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    try:
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+        if tensor.is_floating_point() and tensor.dtype not in _OF_NUMPY:
+            tensor = tensor.float()  # which holds it exactly
+        return np.asarray(tensor.numpy())
+    except (RuntimeError, TypeError) as error:  # sparse, packed, or without content
+        raise ExchangeError(
+            f"{path}: {name[:40]!r} is a tensor of type {tensor.dtype} and layout {tensor.layout}, which cannot be read"
+            f" ({one_line(error)}). Save dense float32."
+        ) from error

@@ -95,6 +95,17 @@ def cut_ark(folder: Path) -> Path:
     return folder / "x.ark"
 
 
+def cut_listed(folder: Path) -> Path:
+    kaldiio.save_ark(str(folder / "x.ark"), dict(zip(IDS, VALUES, strict=True)), scp=str(folder / "x.scp"))
+    (folder / "x.ark").write_bytes((folder / "x.ark").read_bytes()[:-4])  # a whole number less
+    return folder / "x.scp"
+
+
+def open_text(folder: Path) -> Path:
+    (folder / "x.ark").write_text("a [ 0 1\n")
+    return folder / "x.ark"
+
+
 def scp_without_ark(folder: Path) -> Path:
     (folder / "x.scp").write_text("a gone.ark:2\n")
     return folder / "x.scp"
@@ -132,6 +143,82 @@ def ragged_csv(folder: Path) -> Path:
     return folder / "x.csv"
 
 
+def npz_ids_of_bytes(folder: Path) -> Path:
+    np.savez(folder / "x.npz", ids=np.array([b"a", b"\xff", b"c", b"d"]), embeddings=VALUES)
+    return folder / "x.npz"
+
+
+def hdf5_ids_of_bytes(folder: Path) -> Path:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["embeddings"], file["ids"] = VALUES, np.array([b"a", b"\xff", b"c", b"d"])
+    return folder / "x.h5"
+
+
+def hdf5_keys_of_bytes(folder: Path) -> Path:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["a"], file[b"\xff"] = VALUES[:2]
+    return folder / "x.h5"
+
+
+def halves_of_characters(folder: Path) -> Path:
+    torch.save({"ids": ["a", "\ud800", "c", "d"], "embeddings": torch.from_numpy(VALUES)}, folder / "x.pt")
+    return folder / "x.pt"
+
+
+def dangling(*names: str, link: object) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        with h5py.File(folder / "x.h5", "w") as file:
+            for name in names:
+                file[name] = link
+            file["a"] = VALUES[0]
+        return folder / "x.h5"
+
+    return write
+
+
+def in_a_group(folder: Path) -> Path:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["data/embeddings"], file["data/ids"] = VALUES, IDS
+    return folder / "x.h5"
+
+
+def without_ids(folder: Path) -> Path:
+    np.savez(folder / "x.npz", embeddings=VALUES, rate=np.ones(3))
+    return folder / "x.npz"
+
+
+def damaged_npz(place: float) -> Callable[[Path], Path]:
+    """Packed, with some bytes overwritten at a share of its length."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "x.npz"
+        values = np.random.default_rng(0).standard_normal((3000, 3)).astype(np.float32)
+        np.savez_compressed(path, embeddings=values, ids=np.array([f"u{n}" for n in range(3000)]))
+        content = bytearray(path.read_bytes())
+        start = int(place * len(content))
+        content[start : start + 40] = b"\xff" * 40
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def wrong_sum(folder: Path) -> Path:
+    """Whole, but of another checksum, which is known only at the end."""
+    np.savez(folder / "x.npz", embeddings=VALUES, ids=np.array(IDS))
+    content = (folder / "x.npz").read_bytes()
+    (folder / "x.npz").write_bytes(content.replace(VALUES.tobytes(), (VALUES + 1).tobytes()))
+    return folder / "x.npz"
+
+
+def tensors(**content: object) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        torch.save(content, folder / "x.pt")
+        return folder / "x.pt"
+
+    return write
+
+
 def garbage(suffix: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / f"x{suffix}").write_bytes(bytes(range(128, 256)) * 9)
@@ -167,6 +254,8 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (trap_ark, "no vector of floating point"),
         (trap_scp, "x.scp:1: is a command, which is not run"),
         (cut_ark, "truncated in d"),
+        (cut_listed, "truncated in d"),
+        (open_text, "there is no ] to its ["),
         (scp_without_ark, "gone.ark, which is not there"),
         (two_tables, "2 datasets of vectors (x, y). Name the one that is meant 'embeddings'"),
         (compressed_by_hyperion, "is compressed"),
@@ -177,14 +266,27 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (lambda folder: folder / "none.npy", "no such file"),
         (lambda folder: folder / "*.npy", "no such file"),
         (lambda folder: folder, "is no file"),
+        (npz_ids_of_bytes, "ids are no text in UTF-8"),
+        (hdf5_ids_of_bytes, "ids are no text in UTF-8"),
+        (hdf5_keys_of_bytes, "is no text in UTF-8"),
+        (halves_of_characters, "ids are no text in UTF-8"),
+        (dangling("b", link=h5py.SoftLink("/gone")), "'b' leads to nothing that can be read"),
+        (dangling("g/b", link=h5py.ExternalLink("gone.h5", "/b")), "leads to nothing that can be read"),
+        (in_a_group, "data/embeddings is no vector, but of shape [4, 3]. Have 'embeddings'"),
+        (without_ids, "embeddings is no vector, but of shape [4, 3]. Have arrays 'embeddings'"),
+        *((damaged_npz(place), "not a readable .npz file") for place in (0.003, 0.4, 0.8)),
+        (wrong_sum, "Bad CRC-32"),
+        (tensors(a=torch.eye(3).to_sparse()), "'a' is a tensor of type torch.float32 and layout torch.sparse_coo"),
+        (tensors(ids=["a", "b", "c"], embeddings=torch.eye(3).to_sparse()), "layout torch.sparse_coo"),
+        (tensors(a=torch.ones(3, dtype=torch.complex64)), "numbers of type complex64"),
         *((garbage(suffix), "x") for suffix in SUFFIXES),
-        *((empty(suffix), "x") for suffix in SUFFIXES),
+        *((empty(suffix), "is empty, of no bytes") for suffix in SUFFIXES),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, write: Callable[[Path], Path], says: str) -> None:
     path = write(tmp_path)
     with pytest.raises(ExchangeError) as caught:
-        import_store(open_sources(str(path)), {}, tmp_path / "s.zarr", "x")
+        import_store(open_sources(str(path)), {}, tmp_path / "s.zarr", "x", skip=frozenset({"dimensions"}))
     text = str(caught.value)
     assert text.startswith(str(tmp_path))
     assert says in text
@@ -214,10 +316,34 @@ def test_a_package_that_is_not_there_is_named_by_its_extra(
 
 @pytest.mark.parametrize(
     ("form", "name", "says"),
-    [("ark", "two words", "white space"), ("npy", "two\nlines", "line break"), ("hyperion", "a//b", "name of a")],
+    [
+        ("hdf5", "a\0b", "has a NUL"),
+        ("hyperion", "a\0b", "name of a"),
+        ("npz", "a\0", "ends with a NUL"),
+        ("ark", "two words", "white space"),
+        ("npy", "two\nlines", "line break"),
+        ("hyperion", "a//b", "name of a"),
+    ],
 )
 def test_an_id_that_a_format_cannot_hold_leaves_no_file(tmp_path: Path, form: str, name: str, says: str) -> None:
     write_store(tmp_path / "s.zarr", ["ok", name], VALUES[:2, None, None], np.full(2, OK, np.uint8), {"dim": 3})
     with pytest.raises(ExchangeError, match=says):
         export_store(EmbeddingStore.open(tmp_path / "s.zarr"), tmp_path / "o.x", form)
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_nothing_is_left_of_an_import_that_failed_unforeseen(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", embeddings=VALUES, ids=np.array(IDS))
+
+    def stopped(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_store(open_sources(str(tmp_path / "x.npz")), {}, tmp_path / "s.zarr", "x", progress=stopped)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_a_matrix_in_an_archive_is_no_vector(tmp_path: Path) -> None:
+    kaldiio.save_ark(str(tmp_path / "x.ark"), {"a": VALUES})
+    with pytest.raises(ExchangeError, match=r"a is no vector, but of shape \[4, 3\]\. Give a vector for each id"):
+        open_sources(str(tmp_path / "x.ark"))

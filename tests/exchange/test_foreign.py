@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.errors import ExchangeError
 from pipeline.exchange import source as sources
 from pipeline.exchange.exporting import export_store
 from pipeline.exchange.formats import format_of, open_sources
@@ -193,6 +194,16 @@ def test_bfloat16_tensors_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read()[:, 0, 0], table.float().numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("by_id", [False, True])
+def test_tensors_of_eight_bits_are_read(tmp_path: Path, dtype: torch.dtype, by_id: bool) -> None:
+    table = torch.randn(57, DIM).to(dtype)
+    content = dict(zip(IDS, table, strict=True)) if by_id else {"ids": IDS, "embeddings": table}
+    torch.save(content, tmp_path / "a.pt")
+    store = imported(tmp_path / "a.pt", tmp_path / "s.zarr")
+    np.testing.assert_array_equal(store.read()[:, 0, 0], table.float().numpy())
+
+
 def read_npy(path: Path) -> dict[str, np.ndarray]:
     names = path.with_suffix(".ids").read_text(encoding="utf-8").splitlines()
     return dict(zip(names, np.load(path, allow_pickle=False), strict=True))
@@ -285,12 +296,119 @@ def test_text_archives_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read()[:, 0, 0], [[0.5, 1, -2.25], [1, 2, 3]])
 
 
+@pytest.mark.parametrize("values", [VALUES, np.round(VALUES), VALUES.astype(np.float64)])
+def test_text_archives_of_another_library_are_read(tmp_path: Path, values: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):
+        values = np.clip(values, -1e20, 1e20)
+    kaldiio.save_ark(str(tmp_path / "a.ark"), dict(zip(IDS, values, strict=True)), text=True)
+    store = imported(tmp_path / "a.ark", tmp_path / "s.zarr")
+    assert store.utterances == tuple(IDS)
+    np.testing.assert_array_equal(store.read()[:, 0, 0], values.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[ 0 -1.5 ]", [0, -1.5]),  # kaldiio takes what begins with a whole number for integers
+        ("[ 1 0.5 ]", [1, 0.5]),
+        ("[ 1e-05 2 ]", [1e-05, 2]),
+        ("[\n  0 1e+03 ]", [0, 1000]),  # a matrix of one row
+    ],
+)
+def test_numbers_of_text_archives_need_no_point(tmp_path: Path, text: str, numbers: list[float]) -> None:
+    (tmp_path / "a.ark").write_text(f"a  {text}\nb  [ 2.5 3 ]\n")
+    (tmp_path / "a.scp").write_text("a a.ark:2\n")
+    for name, rows in (("a.ark", [numbers, [2.5, 3]]), ("a.scp", [numbers])):
+        store = imported(tmp_path / name, tmp_path / "s.zarr")
+        np.testing.assert_array_equal(store.read()[:, 0, 0], np.array(rows, np.float32))
+
+
+def test_infinite_numbers_of_text_archives_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.ark").write_text("a  [ inf 1 ]\nb  [ 1 nan ]\nc  [ 1 2 ]\n")
+    with pytest.raises(ExchangeError, match=r"2 vectors of .*a.ark hold NaN or infinite numbers, first: a, b\."):
+        imported(tmp_path / "a.ark", tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("digits", "dtype", "told"),
+    [(".6g", np.float32, False), (".9g", np.float32, False), (".12g", np.float32, False), (".12g", np.float64, True)],
+)
+def test_rounding_of_text_is_told(tmp_path: Path, digits: str, dtype: type, told: bool) -> None:
+    values = np.random.default_rng(3).standard_normal((4, DIM)).astype(dtype)
+    rows = [[format(value, digits) for value in row] for row in values.tolist()]
+    (tmp_path / "a.ark").write_text("".join(f"u{n}  [ {' '.join(row)} ]\n" for n, row in enumerate(rows)))
+    path = tmp_path / "a.ark"
+    summary = import_store(open_sources(str(path)), {}, tmp_path / "s.zarr", "theirs")
+    assert summary.rounded == ([str(path)] if told else [])
+
+
+def test_rounding_is_told_of_an_archive_that_begins_with_float32(tmp_path: Path) -> None:
+    path = tmp_path / "a.ark"
+    kaldiio.save_ark(str(path), {"a": VALUES[0], "b": VALUES[1].astype(np.float64)})
+    assert import_store(open_sources(str(path)), {}, tmp_path / "s.zarr", "theirs").rounded == [str(path)]
+
+
+def test_lists_with_tabs_are_read(tmp_path: Path) -> None:
+    scp(tmp_path / "a.scp", VALUES)
+    (tmp_path / "a.scp").write_text((tmp_path / "a.scp").read_text(encoding="utf-8").replace(" ", "\t"), "utf-8")
+    np.testing.assert_array_equal(imported(tmp_path / "a.scp", tmp_path / "s.zarr").read()[:, 0, 0], VALUES)
+
+
 def test_a_pattern_reads_all_its_files_in_turn(tmp_path: Path) -> None:
     for part, rows in enumerate([slice(0, 20), slice(20, 57)]):
         kaldiio.save_ark(str(tmp_path / f"xvector.{part}.ark"), dict(zip(IDS[rows], VALUES[rows], strict=True)))
     store = imported(tmp_path / "xvector.*.ark", tmp_path / "s.zarr")
     assert store.utterances == tuple(IDS)
     np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize("first", [0, 9, 80])
+def test_tables_are_found_among_other_datasets(tmp_path: Path, first: int) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(first):
+            file[f"a{number:02d}"] = np.arange(3)
+        file["embeddings"], file["ids"], file["x"] = VALUES, IDS, np.eye(3)
+    store = imported(tmp_path / "a.h5", tmp_path / "s.zarr")
+    assert store.utterances == tuple(IDS)
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.pt"])
+def test_ids_may_be_whole_numbers(tmp_path: Path, name: str) -> None:
+    numbers = np.arange(1000, 1057)
+    if name == "a.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file["embeddings"], file["ids"] = VALUES, numbers
+    elif name == "a.npz":
+        np.savez(tmp_path / name, embeddings=VALUES, ids=numbers)
+    else:
+        torch.save({"embeddings": torch.from_numpy(VALUES), "ids": torch.from_numpy(numbers)}, tmp_path / name)
+    store = imported(tmp_path / name, tmp_path / "s.zarr")
+    assert store.utterances == tuple(map(str, numbers))
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "files"),
+    [
+        ("ark", "emb.v2", ["emb.v2.ark", "emb.v2.scp"]),
+        ("scp", "emb.v2.scp", ["emb.v2.ark", "emb.v2.scp"]),
+        ("ark", "EMB.ARK", ["EMB.ARK", "EMB.scp"]),
+        ("npy", "emb.v2", ["emb.v2", "emb.v2.ids"]),
+        ("npy", "emb.npy", ["emb.ids", "emb.npy"]),
+    ],
+)
+def test_files_keep_the_whole_name(tmp_path: Path, form: str, name: str, files: list[str]) -> None:
+    npz(tmp_path / "a.npz", VALUES)
+    store = imported(tmp_path / "a.npz", tmp_path / "s.zarr")
+    export_store(store, tmp_path / "out" / name, form)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    if form == "npy":
+        again = import_store(open_sources(str(tmp_path / "out" / name), form), {}, tmp_path / "again.zarr", "x")
+        assert again.utterances == 57
+    else:
+        read = kaldiio.load_scp(str(tmp_path / "out" / next(file for file in files if file.endswith("scp"))))
+        np.testing.assert_array_equal(read[IDS[-1]], VALUES[-1])
 
 
 def test_formats_go_by_suffix() -> None:

@@ -6,6 +6,7 @@ import kaldiio
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from pipeline.errors import ExchangeError, OutputError
 from pipeline.exchange import source as sources
@@ -13,8 +14,9 @@ from pipeline.exchange.exporting import export_store
 from pipeline.exchange.formats import open_sources
 from pipeline.exchange.importing import Summary, import_store
 from pipeline.exchange.matching import KINDS
+from pipeline.journal import write_store
 from pipeline.spaces import check_comparable
-from pipeline.store import FAILED, EmbeddingStore
+from pipeline.store import FAILED, OK, EmbeddingStore
 from stages import export, import_
 
 DIM, COUNT = 5, 43
@@ -178,6 +180,26 @@ def test_an_older_store_is_replaced_and_anything_else_is_not(tmp_path: Path) -> 
     (tmp_path / "mine" / "letter").write_text("")
     with pytest.raises(OutputError):
         run(tmp_path / "mine", clean)
+
+
+@pytest.mark.parametrize("name", ["0", "1", "07", "clean"])
+def test_a_view_is_not_called_by_a_number(tmp_path: Path, name: str) -> None:
+    clean, noisy = npz(tmp_path / "c.npz", IDS, VALUES), npz(tmp_path / "n.npz", IDS, VALUES + 1)
+    with pytest.raises(ExchangeError, match=f"a noisy view cannot be called '{name}'"):
+        run(tmp_path / "s.zarr", clean, {name: noisy})
+    given = ["--clean", str(clean), "--noisy", f"{name}={noisy}", "--encoder", "x", "--out", str(tmp_path / "s.zarr")]
+    result = CliRunner().invoke(import_.import_, given)
+    assert result.exit_code == 2
+    assert "none 'clean' or a number" in result.output
+
+
+def test_view_0_is_the_clean_one_whatever_views_are_called(tmp_path: Path) -> None:
+    attributes = {"dim": DIM, "recipe": {"draws": 1, "views": [{"name": name} for name in ("clean", "0", "9")]}}
+    values = np.stack([VALUES, VALUES + 1, VALUES + 2], axis=1)[:, None]
+    write_store(tmp_path / "s.zarr", IDS, values, np.full(COUNT, OK, np.uint8), attributes)
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    for view, number in (("0", 0), ("clean", 0), ("1", 1), ("9", 2)):
+        np.testing.assert_array_equal(exported(store, tmp_path, view), VALUES + number)
 
 
 def test_a_refused_import_leaves_the_older_store(tmp_path: Path) -> None:
