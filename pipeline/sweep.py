@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from pipeline import checksums
 from pipeline.bench import utterances_of
 from pipeline.choice import OF_DATA
 from pipeline.config import Params
 from pipeline.diffusion.sampler import Sampling
+from pipeline.enhance import REVISION as ENHANCEMENT
 from pipeline.enhance import enhance, enhanced
 from pipeline.errors import ConfigError
+from pipeline.evaluation import REVISION as EVALUATION
 from pipeline.evaluation import evaluate, every_pair, usable
 from pipeline.journal import write_store
 from pipeline.manifest import Utterance
@@ -31,6 +34,7 @@ from pipeline.report import write_json
 from pipeline.spaces import open_spaces
 from pipeline.store import EmbeddingStore
 from pipeline.train_settings import WATCHING
+from pipeline.training import REVISION as TRAINING
 from pipeline.training import train
 from pipeline.validation import Frozen, load_yaml, validated
 
@@ -41,6 +45,8 @@ Models = dict[str, tuple[Trained, float]]
 KEPT = 8
 """Of them, how many."""
 CLEAN = "clean"
+REVISIONS = TRAINING, ENHANCEMENT, EVALUATION
+"""With others, the same content gives other rows."""
 
 
 class Grid(Frozen):
@@ -139,13 +145,14 @@ def run_all(
         others = {name: value for name, value in changes.items() if not name.startswith(OF_DATA)}
         planned += [(changes, seed, changed(params, {**others, "seed": seed}), part) for seed in seeds]
     folder.mkdir(parents=True, exist_ok=True)
+    contents = contents_of(data, {name for _, _, settings, _ in planned for name in settings.conditions})
     rows, models = [], Models()
     for changes, seed, settings, part in planned:
-        store = part_of(data, part, seed, folder.parent / "parts")
-        path = folder / f"{_key(settings, data, part)}.json"
+        path = folder / f"{_key(settings, part, contents)}.json"
         if path.exists():
             row = json.loads(path.read_text(encoding="utf-8"))
         else:
+            store = part_of(data, part, seed, folder.parent / "parts")
             row = run(settings, replace(data, store=store), models)
             write_json(path, row)
         rows.append({"parameters": changes, "seed": seed} | row)
@@ -245,12 +252,27 @@ def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:
     return EmbeddingStore.open(path)
 
 
-def _key(params: Params, data: Data, part: Part) -> str:
-    """Return a name for what a row depends on: parameters of training, enhancement and scoring, and the stores."""
+def contents_of(data: Data, conditions: Iterable[str]) -> dict[str, str]:
+    """Return checksums of what all runs are trained and measured on: vectors, speakers, and both by condition.
+
+    Raises:
+        StoreError: a store is missing or damaged.
+    """
+    stores = {f"{name}.zarr": EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in sorted(conditions)}
+    return {
+        "store": checksums.of_store(data.store),
+        "speakers": checksums.of_texts(f"{name}\t{speaker}" for name, speaker in sorted(data.speakers.items())),
+        "manifest": checksums.of_texts(map(repr, data.manifest)),
+        **{name: checksums.of_store(store) for name, store in stores.items()},
+    }
+
+
+def _key(params: Params, part: Part, contents: Mapping[str, str]) -> str:
+    """Return a name for what a row depends on: parameters of training, enhancement and scoring, and all contents."""
     used = params.model_dump(mode="json", include={"seed", "train", "enhance", "score", "conditions"})
     for name in WATCHING:
         del used["train"][name]
-    stores = [data.store, *(EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in params.conditions)]
-    made_of = [dict(store.attributes) for store in stores]
     used |= part.model_dump(exclude_none=True)
-    return hashlib.sha256(json.dumps([used, made_of], sort_keys=True).encode()).hexdigest()[:16]
+    stores = [f"{name}.zarr" for name in params.conditions]
+    made_of = {name: contents[name] for name in ("store", "speakers", "manifest", *stores)}
+    return hashlib.sha256(json.dumps([used, made_of, REVISIONS], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.journal import write_store
-from pipeline.manifest import Utterance, write_manifest
+from pipeline.manifest import Utterance, read_manifest, write_manifest
 from pipeline.report.sweeps import markdown
-from pipeline.store import OK
+from pipeline.store import OK, EmbeddingStore
 from pipeline.sweep import changed, read_grid
 from tests.stages.test_cli import run
 
@@ -79,6 +80,40 @@ def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], plac
     assert [{k: v for k, v in row.items() if k not in timed} for row in again] == [
         {k: v for k, v in row.items() if k not in timed} for row in rows
     ]
+
+
+def other_vectors(path: Path, changed_by: float) -> None:
+    """Change one number of a store, under the same attributes."""
+    store = EmbeddingStore.open(path)
+    values = store.read()
+    values[-1, 0, -1, 0] += changed_by
+    made_of = {name: value for name, value in store.attributes.items() if name != "schema"}
+    write_store(path, store.utterances, values, store.status, made_of)
+
+
+def other_speakers(path: Path) -> None:
+    """Swap the speakers of two utterances of different ones."""
+    first, *middle, last = read_manifest(path)
+    write_manifest(path, [replace(first, speaker=last.speaker), *middle, replace(last, speaker=first.speaker)])
+
+
+def test_runs_of_other_data_are_not_taken_for_these(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "g.yaml").write_text("{seeds: [0], runs: [{train.max_epochs: 1}, {data.draws: 1}]}")
+    changes = {
+        "as it was": lambda: None,
+        "training vectors": lambda: other_vectors(Path("train.zarr"), 0.5),
+        "test vectors": lambda: other_vectors(Path("raw/noise0.zarr"), 0.5),
+        "speakers held out": lambda: other_speakers(Path("train.csv")),
+        "speakers tested": lambda: other_speakers(Path("clean.csv")),
+    }
+    found = set[str]()
+    for what, change in changes.items():
+        change()
+        code, _, err = run(capsys, *COMMAND)
+        assert code == 0, err
+        kept = {path.name for path in (place / "out/runs").iterdir()}
+        assert len(kept - found) == 2, what
+        found = kept
 
 
 def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str], place: Path) -> None:
