@@ -43,7 +43,7 @@ KEPT = 8
 FAILURES = TrainingError, ConfigError, StoreError, TrialError
 """What one run may end in while others are fine: a loss that is no number, vectors or scores that are none."""
 CLEAN = "clean"
-TIMED, REPEATS = 1024, 5
+TIMED, REPEATS = 1024, 9
 """Vectors by which the time of enhancement is found, and how often."""
 REVISIONS = TRAINING, ENHANCEMENT, EVALUATION
 """With others, the same content gives other rows."""
