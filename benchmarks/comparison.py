@@ -147,7 +147,8 @@ def spread(rows: Sequence[Row], name: str) -> str:
 
 def mean(rows: Sequence[Row], name: str) -> str:
     """Return a mean over seeds."""
-    return f"{np.mean([float(row[name]) for row in rows]):.0f}" if rows else "–"
+    known = [float(row[name]) for row in rows if row[name]]
+    return f"{np.mean(known):.0f}" if known else "–"
 
 
 def seed(*arguments: object) -> None:

@@ -31,12 +31,20 @@ def sweep(
     Everything else is as in the parameter file. Runs that --out has already are not run again, so that a sweep that was
     stopped goes on. Choose by the validation loss or the held-out EERs, which are of training speakers; a choice by the
     test EERs would be one on the test set.
+
+    Values that do not go together are refused before the first run. A run that fails, say as its loss is no longer a
+    number, is told in the tables, left out of means and of the choice, and run again the next time; the others go on.
+    The exit code is 1 only if all fail.
     """  # noqa: D301 (click wants the control character)
+    from pipeline.choice import FAILED
+    from pipeline.errors import TrainingError
+    from pipeline.grid import read_grid
     from pipeline.manifest import read_manifest
     from pipeline.report import write_table, write_text
     from pipeline.report.sweeps import markdown, table
     from pipeline.store import EmbeddingStore
-    from pipeline.sweep import Data, read_grid, run_all
+    from pipeline.sweep import run_all
+    from pipeline.sweep_data import Data
 
     settings = load_params(params)
     wanted, seeds = read_grid(grid)
@@ -47,5 +55,10 @@ def sweep(
     write_table(out / "sweep.csv", *table(rows))
     text = markdown(rows)
     write_text(out / "sweep.md", text)
+    failed = [row for row in rows if FAILED in row]
+    if len(failed) == len(rows):
+        raise TrainingError(
+            f"{out / 'sweep.csv'}: {len(rows)} of {len(rows)} runs failed; the first: {failed[0][FAILED]}"
+        )
     click.echo(text, nl=False)
-    click.echo(f"{out / 'sweep.csv'}: {len(rows)} runs")
+    click.echo(f"{out / 'sweep.csv'}: {len(rows)} runs" + (f", {len(failed)} of them failed" if failed else ""))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,23 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
     project.change("score", bootstrap=20)
     project.repro()  # the run cache knows these inputs
     assert (project.folder / "results/metrics.json").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_experiments_are_queued(tmp_path: Path) -> None:
+    """As docs/training.md has it; that an experiment runs, tests/test_documented.py looks at."""
+    project = Project(tmp_path / "project")
+    project.call("git", "add", "-A")
+    project.call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "project")
+    told = project.call("dvc", "exp", "run", "--queue", "-S", "train.objective=seed,dae", "-S", "seed=1")
+    names = re.findall(r"Queued experiment '(.+)'", told)
+    assert [f"train.objective={objective}', 'seed=1'" in told for objective in ("seed", "dae")] == [True, True]
+    status = project.call("dvc", "queue", "status")
+    assert re.findall(r"^\w+ +(\S+) .* Queued *$", status, re.MULTILINE) == names
+    assert len(names) == 2
+    project.call("dvc", "queue", "remove", "--all")
+    assert "No experiment tasks in the queue" in project.call("dvc", "queue", "status")
+    assert project.call("git", "status", "--short") == ""
 
 
 def check_results(folder: Path) -> None:

@@ -1,17 +1,22 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.config import Params
-from pipeline.errors import ConfigError
+from pipeline import enhance, journal, sweep
+from pipeline.config import Params, read_params
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.grid import changed, read_grid
 from pipeline.journal import write_store
-from pipeline.manifest import Utterance, write_manifest
+from pipeline.manifest import Utterance, read_manifest, write_manifest
+from pipeline.model import SeedModel
 from pipeline.report.sweeps import markdown
-from pipeline.store import OK
-from pipeline.sweep import changed, read_grid
+from pipeline.store import OK, EmbeddingStore
+from pipeline.sweep_data import Data
 from tests.stages.test_cli import run
 
 GRID = """
@@ -24,7 +29,7 @@ runs:
 PARAMS = """
 conditions: [clean, noise0]
 sets: [train, clean, noise0]
-train: {max_epochs: 2, batch_size: 16, validation: 0.4}
+train: {max_epochs: 2, batch_size: 16, validation: 0.4, threads: 1}
 score: {bootstrap: 5}
 """
 COMMAND = ["sweep", "g.yaml", "--store", "train.zarr", "--store-manifest", "train.csv", "--conditions", "raw"]
@@ -64,6 +69,8 @@ def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], plac
         assert row["mean noisy eer"] == row["noise0 eer"]
         assert row["held_out_noisy_eer"]
         assert float(row["train_seconds"]) > 0
+        assert float(row["enhance_us"]) > 0
+        assert (row["failed"], row["held_out_speakers"]) == ("", "2")
     assert len({row["validation_loss"] for row in rows}) >= 4  # an untrained network may be the best of two
     assert "| `train.objective=seed`, `enhance.steps=3` | 2 |" in out
     assert out.startswith((place / "out/sweep.md").read_text())
@@ -81,12 +88,156 @@ def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], plac
     ]
 
 
+def other_vectors(path: Path, changed_by: float) -> None:
+    """Change one number of a store, under the same attributes."""
+    store = EmbeddingStore.open(path)
+    values = store.read()
+    values[-1, 0, -1, 0] += changed_by
+    made_of = {name: value for name, value in store.attributes.items() if name != "schema"}
+    write_store(path, store.utterances, values, store.status, made_of)
+
+
+def other_speakers(path: Path) -> None:
+    """Swap the speakers of two utterances of different ones."""
+    first, *middle, last = read_manifest(path)
+    write_manifest(path, [replace(first, speaker=last.speaker), *middle, replace(last, speaker=first.speaker)])
+
+
+def data_of_sweep() -> Data:
+    speakers = {row.utterance: row.speaker for row in read_manifest(Path("train.csv"))}
+    store, manifest = EmbeddingStore.open(Path("train.zarr")), Path("clean.csv")
+    return Data(store, speakers, Path("raw"), read_manifest(manifest), manifest)
+
+
+def test_runs_of_other_data_are_not_taken_for_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "run", lambda *arguments: {})
+    changes = {
+        "as it was": lambda: None,
+        "training vectors": lambda: other_vectors(Path("train.zarr"), 0.5),
+        "test vectors": lambda: other_vectors(Path("raw/noise0.zarr"), 0.5),
+        "speakers held out": lambda: other_speakers(Path("train.csv")),
+        "speakers tested": lambda: other_speakers(Path("clean.csv")),
+    }
+    found = set[str]()
+    for what, change in changes.items():
+        change()
+        for _ in range(2):
+            sweep.run_all([{}, {"data.draws": 1}], [0], Params(), data_of_sweep(), place / "runs")
+        kept = {path.name for path in (place / "runs").iterdir()}
+        assert len(kept - found) == 2, what
+        found = kept
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "g.yaml").write_text(
+        "seeds: [0, 1]\n"
+        "grid: {train.learning_rate: [1.0e+25, 1.0e-3], train.warmup: [0]}\n"
+        "runs: [{train.objective: dae}]\n"
+    )
+    code, out, err = run(capsys, *COMMAND)
+    assert (code, err) == (0, "")
+    rows = list(csv.DictReader((place / "out/sweep.csv").open()))
+    assert [bool(row["failed"]) for row in rows] == [True, True, False, False, False, False]
+    for row in rows:
+        figures = [row[name] for name in ("validation_loss", "held_out_noisy_eer", "noise0 eer", "clean min_dcf_0.01")]
+        assert all(figures) or row["failed"]
+        assert not any(figures) or not row["failed"]
+    assert "Lower train.learning_rate" in rows[0]["failed"]
+    assert "| `train.learning_rate=1e+25`, `train.warmup=0` | 0 of 2 | failed |" in out
+    assert f"- `train.learning_rate=1e+25`, `train.warmup=0`, seed 1: {rows[1]['failed']}" in out
+    assert out.endswith("6 runs, 2 of them failed\n")
+    assert len(list((place / "out/runs").iterdir())) == 4
+
+    (place / "g.yaml").write_text("seeds: [0]\nruns: [{train.learning_rate: 1.0e+25, train.warmup: 0}]\n")
+    code, out, err = run(capsys, *COMMAND)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "out/sweep.csv: 1 of 1 runs failed; the first: in epoch 1 the loss is" in err
+    assert len(list(csv.DictReader((place / "out/sweep.csv").open()))) == 1
+
+
+def test_a_failed_run_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_of_sweep()
+    tried = []
+
+    def fails(*arguments: object) -> dict[str, object]:
+        tried.append(arguments)
+        raise TrainingError("no number")
+
+    monkeypatch.setattr(sweep, "run", fails)
+    for times in (1, 2):
+        rows = sweep.run_all([{}], [0], Params(), data, place / "runs")
+        assert rows == [{"parameters": {}, "seed": 0, "failed": "no number"}]
+        assert len(tried) == times
+    monkeypatch.setattr(sweep, "run", lambda *arguments: {"epoch": 1})
+    assert sweep.run_all([{}], [0], Params(), data, place / "runs") == [{"parameters": {}, "seed": 0, "epoch": 1}]
+
+
+def test_the_time_of_enhancement_is_that_of_vectors_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that reading and writing move by hours, and enhancing by 7 µs a vector, the first time by more."""
+    now, calls = [0.0], []
+    monkeypatch.setattr(sweep, "perf_counter", lambda: now[0])
+
+    def slow(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def taking(*given: Any, **named: Any) -> Any:
+            now[0] += 3600
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, taking)
+
+    slow(EmbeddingStore, "read_rows")
+    slow(enhance, "load_model")
+    slow(journal, "write_store")
+    real = sweep.enhanced
+
+    def timed(model: SeedModel, vectors: np.ndarray, *given: Any) -> np.ndarray:
+        calls.append(len(vectors))
+        now[0] += (7e-6 if calls.count(len(vectors)) > 1 else 1.0) * len(vectors)
+        return real(model, vectors, *given)
+
+    monkeypatch.setattr(sweep, "enhanced", timed)
+    row = sweep.run(read_params(Path("p.yaml")), data_of_sweep())
+    assert row["enhance_us"] == pytest.approx(7, rel=1e-3)
+    assert calls.count(sweep.TIMED) == 1 + sweep.REPEATS
+
+
+def test_least_costs_are_those_of_the_scores(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "g.yaml").write_text("{seeds: [0], runs: [{enhance.strength: 0.0}]}")  # raw vectors, whatever is learnt
+    points = "[{p_target: 0.01}, {p_target: 0.2, c_miss: 10.0, c_fa: 2.0}]"
+    (place / "p.yaml").write_text(PARAMS.replace("bootstrap: 5", f"bootstrap: 5, operating_points: {points}"))
+    code, _, err = run(capsys, *COMMAND)
+    assert code == 0, err
+    row = next(csv.DictReader((place / "out/sweep.csv").open()))
+    vectors = {name: EmbeddingStore.open(place / f"raw/{name}.zarr").read()[:, 0, 0] for name in ("clean", "noise0")}
+    units = {name: each / np.linalg.norm(each, axis=1, keepdims=True) for name, each in vectors.items()}
+    who = [row.speaker for row in read_manifest(place / "clean.csv")]
+    trials = [(one, other) for one in range(len(who)) for other in range(len(who)) if one != other]
+    same = np.array([who[one] == who[other] for one, other in trials])
+    for condition in ("clean", "noise0"):
+        scores = np.array([units["clean"][one] @ units[condition][other] for one, other in trials])
+        for name, target, miss, alarm in (("0.01", 0.01, 1, 1), ("0.2_10_2", 0.2, 10, 2)):
+            costs = [
+                miss * target * np.mean(scores[same] <= level) + alarm * (1 - target) * np.mean(scores[~same] > level)
+                for level in [-2, *scores]
+            ]
+            least = min(costs) / min(miss * target, alarm * (1 - target))
+            assert float(row[f"{condition} min_dcf_{name}"]) == pytest.approx(least, rel=1e-4)
+    assert not [name for name in row if name.startswith("clean min_dcf") and name.endswith(("ci", "old"))]
+
+
 def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     for text, says in (
         ("seeds: [0]\n", "neither a grid nor runs"),
         ("grid: {train.speed: [1]}\n", "train.speed: no such parameter"),
         ("grid: {train.objective: [gan]}\n", "train.objective=gan, seed=0: train.objective: Input should be"),
         ("grids: {}\n", "unknown key"),
+        (
+            "grid: {train.objective: [seed, dae], train.network.predict: [correction, epsilon]}\n",
+            "train.objective=dae, train.network.predict=epsilon, seed=0: train: objective dae has no noise to predict",
+        ),
+        ("runs: [{}, {data.draws: 3}]\n", "data.draws=3: train.zarr has 2 draws."),
+        ("runs: [{}, {data.speakers: 7, a: 1}]\n", "data.speakers=7, a=1: train.zarr has 6 speakers."),
     ):
         (place / "g.yaml").write_text(text)
         code, out, err = run(capsys, *COMMAND)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from pipeline.pairs import prepared
 from pipeline.sample import sample_rows
 from pipeline.spaces import Space, open_spaces
 from pipeline.store import OK, EmbeddingStore
-from pipeline.trials import Index
 
 ROWS = 2048
 """Utterances that stand for a larger training store."""
@@ -131,7 +129,7 @@ def analyse(
     same_gap = matched(groups, space, options.bins // 2, options.max_trials, params.score.bootstrap, params.seed)
     trained = []
     if snr_store:
-        test = _test(tests, rows, utterances, ready, params, options, places.manifest)
+        test = _test(tests, utterances, ready, params, options, places.manifest)
         done = iter(range(1, total + 1))
         step(f"training 0 of {total}")
         trained = stability.run_all(
@@ -210,7 +208,6 @@ def _gains(
 
 def _test(
     tests: Mapping[str, EmbeddingStore],
-    rows: Index,
     utterances: Utterances,
     ready: NDArray[np.bool_],
     params: Params,
@@ -220,5 +217,4 @@ def _test(
     """Return what trainings at one SNR are measured on: all conditions."""
     trials = every_pair(utterances, ready, options.max_trials, params.seed, manifest)
     vectors = {name: store.read()[:, :, 0] for name, store in tests.items()}
-    digest = sha256(repr([dict(store.attributes) for store in tests.values()] + [len(trials), len(rows)]).encode())
-    return stability.Test(vectors, trials, digest.hexdigest())
+    return stability.Test(vectors, trials)

@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline import checksums
 from pipeline.analysis.gaps import CLEAN, corruptions
 from pipeline.comparison import Vectors, cosine_scores, mean_units, unit_crops
 from pipeline.config import Params
 from pipeline.diffusion.sampler import Sampling
+from pipeline.enhance import REVISION as ENHANCEMENT
 from pipeline.enhance import enhanced
 from pipeline.errors import TrainingError
 from pipeline.metrics import eer, roc_of
 from pipeline.report import write_json
 from pipeline.sample import read_some
 from pipeline.store import EmbeddingStore
+from pipeline.training import REVISION as TRAINING
 from pipeline.training import hold_out, train
 from pipeline.trials import Index, Trials, all_pairs
 
@@ -40,8 +43,12 @@ class Test:
     vectors: Mapping[str, Vectors]
     """Raw embeddings [N, crops, D] by condition."""
     trials: Trials
-    digest: str
-    """Of what it was made of."""
+
+    def checksum(self) -> str:
+        """Return that of all vectors and trials."""
+        assert self.trials.target is not None  # of all pairs
+        trials = self.trials.enrol, self.trials.test, self.trials.target
+        return checksums.of_texts([*self.vectors, checksums.of_arrays([*self.vectors.values(), *trials])])
 
 
 def levels(store: EmbeddingStore, seed: int) -> dict[str, float]:
@@ -83,14 +90,20 @@ def run_all(
         progress: called with 1 as each is done.
 
     Raises:
+        StoreError: the store is damaged.
         TrainingError: see `levels`.
     """
     torch.set_num_threads(params.train.threads)
     settings = lengthened(params, longer)
+    contents = [
+        checksums.of_store(store),
+        checksums.of_texts(f"{name}\t{speaker}" for name, speaker in sorted(speakers.items())),
+        test.checksum(),
+    ]
     rows = []
     for view, snr in levels(store, params.seed).items():
         for seed in seeds:
-            path = folder / f"{_key(store, test, settings, view, seed)}.json"
+            path = folder / f"{_key(settings, view, seed, contents)}.json"
             if path.exists():
                 row = json.loads(path.read_text(encoding="utf-8"))
             else:
@@ -185,11 +198,11 @@ def columns(rows: Sequence[Row]) -> list[str]:
     return ["encoder", "view", "snr", "seed", *FIGURES, *tests]
 
 
-def _key(store: EmbeddingStore, test: Test, params: Params, view: str, seed: int) -> str:
-    """Return a name for what a row depends on."""
+def _key(params: Params, view: str, seed: int, contents: Sequence[str]) -> str:
+    """Return a name for what a row depends on, contents being checksums of all that it is trained and measured on."""
     used = params.model_dump(mode="json", include={"seed", "train", "enhance"})
     for name in ("threads", "device", "memory"):
         used["train"].pop(name)
     used |= {"max_trials": params.score.max_trials, "view": view, "training_seed": seed}
-    content = json.dumps([used, dict(store.attributes), test.digest], sort_keys=True)
+    content = json.dumps([used, *contents, TRAINING, ENHANCEMENT], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

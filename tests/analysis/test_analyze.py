@@ -1,16 +1,19 @@
 """`seed analyze gap` from end to end, on small stores and a model that was trained on them."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.analysis import stability
 from pipeline.analysis.stability import error_rate, held_out, lengthened, levels
 from pipeline.config import Params
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import enhance
 from pipeline.errors import TrainingError
+from pipeline.journal import write_store
 from pipeline.manifest import Utterance, write_manifest
 from pipeline.metrics import compare
 from pipeline.model import save_model
@@ -151,6 +154,36 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str], place: Path) -> N
     assert run(capsys, *COMMAND)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in (place / "out/runs").iterdir()} == kept_runs
     assert (place / "out/limits.md").read_text() == page
+
+
+def test_trainings_on_other_data_are_not_taken_for_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stability, "run", lambda *arguments: {})
+    monkeypatch.setattr(stability, "levels", lambda store, seed: {"loud": -10.0, "soft": 20.0})
+    path = Path("data/gap/toy/snr.zarr")
+    store = EmbeddingStore.open(path)
+    speakers: dict[str, str | None] = {name: name.split("/")[0] for name in store.utterances}
+    vectors = {"clean": np.random.default_rng(0).standard_normal((4, 1, DIM)).astype(np.float32)}
+    test = stability.Test(vectors, all_pairs(["a", "a", "b", "b"], 100, 0))
+
+    def kept(*given: object) -> set[Path]:
+        stability.run_all(*given, Params(), [0], 1, place / "runs")
+        return set((place / "runs").iterdir())
+
+    before = kept(store, speakers, test)
+    assert kept(store, speakers, test) == before
+    values = store.read()
+    values[0, 0, 0, 0] += 1
+    attributes = {name: value for name, value in store.attributes.items() if name != "schema"}
+    write_store(place / "other.zarr", store.utterances, values, store.status, attributes)
+    for what, given in {
+        "training vectors": (EmbeddingStore.open(place / "other.zarr"), speakers, test),
+        "speakers": (store, speakers | {store.utterances[0]: "s5"}, test),
+        "test vectors": (store, speakers, replace(test, vectors={"clean": -vectors["clean"]})),
+        "trials": (store, speakers, replace(test, trials=all_pairs(["a", "b", "a", "b"], 100, 0))),
+    }.items():
+        more = kept(*given)
+        assert len(more - before) == 2, what
+        before = more
 
 
 def test_without_more_stores_there_is_less(capsys: pytest.CaptureFixture[str], place: Path) -> None:
