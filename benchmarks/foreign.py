@@ -1,0 +1,179 @@
+"""Models on speech that is not of the kind they were trained on: adults and children, and another project's corpus.
+
+    python -m benchmarks.foreign [--encoder ge2e] [--other FOLDER]
+
+Of the stores in data/embeddings/<encoder> and the manifests beside them, which say ages; --other is another project's
+folder whose stores of the same encoder are a kind of speech as well, as a whole. A model is trained with the parameters
+of params.yaml on each kind, and tried on its counterpart: on the training set of that, crop by crop, at several
+strengths, which is what the trust in foreign speech was set by (docs/training.md); then on its test set, at the
+strength that is left by `--domain`, which is what comes of it (docs/results.md).
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.comparison import mean_units, unit_crops
+from pipeline.config import Params, read_params
+from pipeline.diffusion.inference import between
+from pipeline.diffusion.sampler import Sampling
+from pipeline.domain import lowered_strength
+from pipeline.enhance import enhanced
+from pipeline.journal import write_store
+from pipeline.manifest import Utterance, read_manifest
+from pipeline.metrics import eer, roc_of
+from pipeline.metrics.bootstrap import Ranking, p_value, replicates
+from pipeline.model import SeedModel
+from pipeline.operating import crop_eers
+from pipeline.store import OK, EmbeddingStore
+from pipeline.training import train
+from pipeline.trials import all_pairs
+
+STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
+GROWN = 18
+"""Years."""
+TRIALS, RESAMPLES = 300_000, 200
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of speech."""
+
+    name: str
+    rows: list[Utterance]
+    """Of the training set."""
+    crops: Vectors
+    """Of these [N, draws, views, D]."""
+    attributes: dict[str, object]
+    tested: list[Utterance]
+    sides: dict[str, Vectors]
+    """Of the test set by condition [M, crops, D]."""
+
+    def of(self, name: str, grown: bool) -> "Kind":
+        """Return the part of it that is grown up, or is not."""
+        keep, kept = (
+            [(row.age or 0) >= GROWN if grown else (row.age or GROWN) < GROWN for row in rows]
+            for rows in (self.rows, self.tested)
+        )
+        return Kind(
+            name,
+            [row for row, wanted in zip(self.rows, keep, strict=True) if wanted],
+            self.crops[keep],
+            self.attributes,
+            [row for row, wanted in zip(self.tested, kept, strict=True) if wanted],
+            {condition: values[kept] for condition, values in self.sides.items()},
+        )
+
+
+def read(folder: Path, encoder: str, conditions: list[str], name: str) -> Kind:
+    """Read a project's stores of an encoder; utterances that failed in any are left out."""
+    stores = {
+        each: EmbeddingStore.open(folder / f"data/embeddings/{encoder}/{each}.zarr") for each in ("train", *conditions)
+    }
+    known = {}
+    for each in ("train", "clean"):
+        known |= {row.utterance: row for row in read_manifest(folder / f"data/manifests/{each}.csv")}
+    whole = np.all([stores[each].status == OK for each in conditions], axis=0)
+    learnt = stores.pop("train")
+    return Kind(
+        name,
+        [known[learnt.utterances[row]] for row in learnt.ok],
+        learnt.read()[learnt.ok],
+        {key: value for key, value in learnt.attributes.items() if key != "schema"},
+        [known[each] for each, fine in zip(stores["clean"].utterances, whole, strict=True) if fine],
+        {each: store.read()[whole][:, :, 0] for each, store in stores.items()},
+    )
+
+
+def model_of(kind: Kind, params: Params) -> SeedModel:
+    """Train on a kind of speech, as `seed train` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        ids, path = [row.utterance for row in kind.rows], Path(folder) / "train.zarr"
+        write_store(path, ids, kind.crops, np.full(len(ids), OK, np.uint8), kind.attributes)
+        speakers = {row.utterance: row.speaker for row in kind.rows}
+        store = EmbeddingStore.open(path)
+        return train(store, params.train, params.seed, params.enhance.timestep, speakers).model
+
+
+def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
+    """Return the atypicality of a kind's clean crops, and the EERs at every strength, of single crops."""
+    raw = torch.from_numpy(kind.crops.reshape(-1, model.dim))
+    whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(params.enhance.timestep)))
+    speakers, cells = [row.speaker for row in kind.rows], []
+    for share in (0.0, *STRENGTHS):
+        found = crop_eers(between(raw, whole, share).numpy().reshape(kind.crops.shape), speakers, params.seed)
+        cells.append("–" if found is None else f"{found[0]:.2f} / {found[1]:.2f}")
+    return [f"{lowered_strength(model, kind.crops[:, :, 0].reshape(-1, model.dim))[1]:.2f}", *cells]
+
+
+def on_test_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
+    """Return the strength that is left, and EERs of raw and enhanced vectors, enrolled clean and in the condition."""
+    share, _ = lowered_strength(model, kind.sides["clean"].reshape(-1, model.dim))
+    how = Sampling(params.enhance.timestep, strength=share)
+    systems = []
+    for values in (kind.sides, {name: _through(model, side, how) for name, side in kind.sides.items()}):
+        systems.append({name: mean_units(unit_crops(side)) for name, side in values.items()})
+    speakers = [str(row.speaker) for row in kind.tested]
+    number = np.unique(speakers, return_inverse=True)[1].astype(np.int64)
+    trials = all_pairs(speakers, TRIALS, params.seed)
+    assert trials.target is not None
+    found: dict[tuple[bool, str], NDArray[np.float64]] = {}
+    for both in (False, True):
+        for name in kind.sides:
+            scores = [(side[name if both else "clean"] @ side[name].T)[trials.enrol, trials.test] for side in systems]
+            rankings = [Ranking.of(score, trials.target) for score in scores]
+            drawn = replicates(rankings, number[trials.enrol], number[trials.test], [eer], RESAMPLES, params.seed)[
+                :, :, 0
+            ]
+            found[both, name] = 100 * np.vstack([[eer(roc_of(score, trials.target)) for score in scores], drawn])
+    noisy = [name for name in kind.sides if name != "clean"]
+    means = {
+        "clean": found[False, "clean"],
+        "noisy": np.mean([found[False, name] for name in noisy], axis=0),
+        "both": np.mean([found[True, name] for name in noisy], axis=0),
+    }
+    mark = {name: "*" if share and p_value(np.diff(each[1:])[:, 0]) < 0.05 else "" for name, each in means.items()}
+    one = {name: [f"{each[0, 0]:.2f}", f"{each[0, 1]:.2f}{mark[name]}"] for name, each in means.items()}
+    return [f"{share:.2f}", *(f"{one['clean'][at]} / {one['noisy'][at]}" for at in (0, 1)), *one["both"]]
+
+
+def _through(model: SeedModel, side: Vectors, how: Sampling) -> Vectors:
+    return enhanced(model, side.reshape(-1, model.dim), how).reshape(side.shape)
+
+
+@click.command()
+@click.option("--encoder", default="ge2e", show_default=True)
+@click.option("--other", type=click.Path(path_type=Path), help="Folder of another project, with stores of the encoder.")
+def main(encoder: str, other: Path | None) -> None:
+    """Train, try, and print two tables in Markdown."""
+    params = read_params(Path("params.yaml"))
+    torch.set_num_threads(params.train.threads)
+    here = read(Path(), encoder, list(params.conditions), params.corpus)
+    pairs = [(here.of("adults", True), here.of("children", False))]
+    if other:
+        there = read(other, encoder, list(params.conditions), read_params(other / "params.yaml").corpus)
+        pairs.append((here, there))
+    crops, tests = [], []
+    for first, second in pairs:
+        for learnt, tried in ((first, second), (second, first)):
+            click.echo(f"training on {learnt.name}: {len(learnt.rows)} utterances", err=True)
+            model, names = model_of(learnt, params), f"{encoder} | {learnt.name}, {tried.name}"
+            crops.append([names, *on_training_set(model, tried, params)])
+            tests.append([names, *on_test_set(model, tried, params)])
+    heads = (
+        ["atypicality", "raw", *map(str, STRENGTHS)],
+        ["strength", "raw", "seed", "raw, both noisy", "seed, both noisy"],
+    )
+    for head, rows in zip(heads, (crops, tests), strict=True):
+        print(f"| encoder | trained on, tried on | {' | '.join(head)} |\n|---|---|{'---:|' * len(head)}")
+        print("\n".join(f"| {' | '.join(row)} |" for row in rows), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
