@@ -1,11 +1,11 @@
 """What helps, and by how much, on a corpus that the pipeline has run on: the tables of docs/comparison.md.
 
-    python -m benchmarks.comparison [--encoder ge2e --encoder campplus] [--page docs/comparison.md]
+    python -m benchmarks.comparison [--encoder ge2e --encoder campplus] [--grid variants …] [--page docs/comparison.md]
 
 For every encoder it runs `seed sweep` on the grids of params/comparison, the one on draws after extracting eight of
 them into data/comparison/<encoder>. It puts the tables of all encoders behind the marker in the page, and beside the
 page a CSV with a row a run, all conditions, costs and intervals in it, and a picture of the frontier. Runs that
-results/comparison has are not made again.
+results/comparison has are not made again; tables of grids that were not run are of the CSVs beside the page.
 """
 
 import csv
@@ -25,6 +25,7 @@ from pipeline.report import write_text
 
 SWEEPS = {
     "variants": "One change at a time",
+    "objectives": "Objective by prediction, what is not above",
     "frontier": "The frontier: noise against clean speech",
     "size": "The size of the network",
     "draws": "Draws of each utterance",
@@ -46,8 +47,9 @@ Row = Mapping[str, str]
 @click.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
 @click.option("--page", type=click.Path(path_type=Path), default="docs/comparison.md", show_default=True)
+@click.option("--grid", "grids", multiple=True, type=click.Choice(list(SWEEPS)), help="To run.  [default: all]")
 @click.option("--tables-only", is_flag=True, help="Of what has been run.")
-def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
+def main(encoders: tuple[str, ...], page: Path, grids: tuple[str, ...], tables_only: bool) -> None:
     """Run the sweeps, and write the tables."""
     yaml = YAML()
     params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
@@ -57,26 +59,32 @@ def main(encoders: tuple[str, ...], page: Path, tables_only: bool) -> None:
     with (OUT / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
     for encoder in () if tables_only else encoders:
-        for grid in SWEEPS:
+        for grid in grids or SWEEPS:
             store = training_store(encoder, grid)
             lists = ("--store-manifest", "data/manifests/train.csv", "--manifest", "data/manifests/clean.csv")
             raw = ("--conditions", f"data/embeddings/{encoder}", "--params", OUT / "params.yaml")
             seed("sweep", GRIDS / f"{grid}.yaml", "--store", store, *lists, *raw, "--out", OUT / encoder / grid)
     tables = []
     for grid in SWEEPS:
-        if not all((OUT / encoder / grid / "sweep.csv").exists() for encoder in encoders):
+        found = {encoder: csv_of(encoder, grid, page) for encoder in encoders}
+        if not all(path.exists() for path in found.values()):
             continue
-        runs = {encoder: list(csv.DictReader((OUT / encoder / grid / "sweep.csv").open())) for encoder in encoders}
+        runs = {encoder: list(csv.DictReader(path.open())) for encoder, path in found.items()}
         picture = "![Clean against noisy EER](pictures/frontier.svg)\n\n" if grid == "frontier" else ""
         tables.append(f"## {SWEEPS[grid]}\n\n{picture}{table(runs)}")
         if picture:
             draw(runs, page.parent / "pictures/frontier.svg")
-        for encoder in encoders:
-            text = (OUT / encoder / grid / "sweep.csv").read_text(encoding="utf-8")
-            write_text(page.parent / "comparison" / f"{encoder}-{grid}.csv", text)
+        for encoder, path in found.items():
+            write_text(page.parent / "comparison" / f"{encoder}-{grid}.csv", path.read_text(encoding="utf-8"))
     before = page.read_text(encoding="utf-8").split(MARKER)[0] if page.exists() else "# Comparison\n\n"
     write_text(page, f"{before}{MARKER}\n\n" + "\n".join(tables))
     print(f"{page}: written")
+
+
+def csv_of(encoder: str, grid: str, page: Path) -> Path:
+    """Return the CSV of a sweep, or that beside the page where it was not run here."""
+    ours = OUT / encoder / grid / "sweep.csv"
+    return ours if ours.exists() else page.parent / "comparison" / f"{encoder}-{grid}.csv"
 
 
 def training_store(encoder: str, grid: str) -> Path:
