@@ -22,7 +22,7 @@ from pipeline.comparison import mean_units, unit_crops
 from pipeline.config import Params, read_params
 from pipeline.diffusion.inference import between
 from pipeline.diffusion.sampler import Sampling
-from pipeline.domain import lowered_strength
+from pipeline.domain import FAMILIAR, FOREIGN, lowered_strength
 from pipeline.enhance import enhanced
 from pipeline.journal import write_store
 from pipeline.manifest import Utterance, read_manifest
@@ -102,12 +102,21 @@ def model_of(kind: Kind, params: Params) -> SeedModel:
 
 
 def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
-    """Return the atypicality of a kind's clean crops, and the EERs at every strength, of single crops."""
+    """Return the atypicality of a kind's clean crops, and EERs of single crops.
+
+    At every strength; and with each vector's own, which its own atypicality lowers, as is not done for this reason.
+    """
     raw = torch.from_numpy(kind.crops.reshape(-1, model.dim))
     whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(params.enhance.timestep)))
     speakers, cells = [row.speaker for row in kind.rows], []
-    for share in (0.0, *STRENGTHS):
-        found = crop_eers(between(raw, whole, share).numpy().reshape(kind.crops.shape), speakers, params.seed)
+    trust = ((FOREIGN - model.atypicality(raw)) / (FOREIGN - FAMILIAR)).clamp(0, 1)
+    by_itself = torch.round(20 * float(model.strength) * trust) / 20
+    for share in (*map(torch.tensor, (0.0, *STRENGTHS)), by_itself):
+        moved = raw.clone()
+        for each in share.unique().tolist():
+            rows = (share == each).expand(len(raw))
+            moved[rows] = between(raw[rows], whole[rows], each)
+        found = crop_eers(moved.numpy().reshape(kind.crops.shape), speakers, params.seed)
         cells.append("–" if found is None else f"{found[0]:.2f} / {found[1]:.2f}")
     return [f"{lowered_strength(model, kind.crops[:, :, 0].reshape(-1, model.dim))[1]:.2f}", *cells]
 
@@ -167,7 +176,7 @@ def main(encoder: str, other: Path | None) -> None:
             crops.append([names, *on_training_set(model, tried, params)])
             tests.append([names, *on_test_set(model, tried, params)])
     heads = (
-        ["atypicality", "raw", *map(str, STRENGTHS)],
+        ["atypicality", "raw", *map(str, STRENGTHS), "each by itself"],
         ["strength", "raw", "seed", "raw, both noisy", "seed, both noisy"],
     )
     for head, rows in zip(heads, (crops, tests), strict=True):
