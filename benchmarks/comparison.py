@@ -67,7 +67,8 @@ def main(encoders: tuple[str, ...], page: Path, grids: tuple[str, ...], tables_o
     tables = []
     for grid in SWEEPS:
         found = {encoder: csv_of(encoder, grid, page) for encoder in encoders}
-        if not all(path.exists() for path in found.values()):
+        found = {encoder: path for encoder, path in found.items() if path.exists()}
+        if not found:
             continue
         runs = {encoder: list(csv.DictReader(path.open())) for encoder, path in found.items()}
         picture = "![Clean against noisy EER](pictures/frontier.svg)\n\n" if grid == "frontier" else ""
