@@ -186,7 +186,11 @@ def test_an_extraction_killed_at_random_moments_goes_on(
 
 def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    found = []
+    for child in children:
+        with suppress(psutil.Error):  # it has just ended
+            found += [child] if any("spawn_main" in part for part in child.cmdline()) else []
+    return found
 
 
 def test_ten_workers_killed_while_the_run_goes_on(whole: Whole, tmp_path: Path) -> None:
@@ -206,7 +210,8 @@ def test_ten_workers_killed_while_the_run_goes_on(whole: Whole, tmp_path: Path) 
             goal = shards_done(folder) + rng.randint(2, 5)
             known = known if (folder / "s.zarr").exists() else finished(folder, failed_too=True)
         out, err = process.communicate()
-        assert (process.returncode, err.count("\n")) == (0, 1), err  # the line on the one that failed
+        told = [line for line in err.splitlines() if not line.startswith("{")]  # but progress, every 30 s
+        assert (process.returncode, len(told)) == (0, 1), err  # the line on the one that failed
         assert "120 utterances;" in out
         assert known.items() <= chunks_of(folder / "s.zarr").items()
         assert_same_stores(results(folder), whole.results)
