@@ -85,6 +85,7 @@ def finished(folder: Path, failed_too: bool = False) -> Chunks:
 def chunks_of(store: Path, index: str = "*", name: str | None = None) -> Chunks:
     """Inode and time of change of each file of a store's chunks, or of those of one shard."""
     files = [path for each in store.glob(f"*/c/{index}") for path in (each, *each.rglob("*")) if path.is_file()]
+    files = [path for path in files if path.suffix != ".partial"]  # of a write that was killed; it is tidied up
     name = name or store.name
     return {f"{name}/{path.relative_to(store)}": (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
