@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.arrays import like, to_rows
+from pipeline.arrays import HUGE, like, to_rows
 from pipeline.bounds import doubt_of_length
 from pipeline.diffusion.sampler import Sampling
 from pipeline.domain import lowered_strength
@@ -161,14 +161,22 @@ def enhanced(
     size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
-        rows = to_rows(vectors[part], model.dim, device)
-        inputs = rows.values
+        inputs = torch.from_numpy(vectors[part]).to(device)
+        norms = torch.linalg.vector_norm(inputs, dim=1)
+        # As it is nearly always, and NaN is not: one look at the vectors will do then.
+        usual = bool(((norms >= ZERO) & (norms <= HUGE)).all())
+        rows = None if usual else to_rows(vectors[part], model.dim, device)
+        inputs = rows.values if rows else inputs
         draws: Sequence[Sequence[Tensor]] = ()
         if rng:
             drawn = rng.standard_normal((len(inputs), how.noise, noises // how.noise, model.dim), dtype=np.float32)
             draws = [list(each) for each in torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)]
         result = model(inputs, how, draws)
-        done[part] = like(vectors[part], rows, result, float(result.abs().amax()), share < 1, unusable(rows))
+        if rows:
+            peak = float(result.abs().amax())
+            done[part] = like(vectors[part], rows, result, peak, share < 1, unusable(rows))
+        else:
+            done[part] = result.cpu().numpy()
         if progress:
             progress(len(done[part]))
     return done
