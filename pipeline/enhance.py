@@ -101,7 +101,7 @@ def enhance(
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
     familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
-    norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1, dtype=torch.float64)
+    norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1)
     if (said := doubt_of_length(loaded.model.bounds, norms[norms >= ZERO])) and warn:
         warn(f"{store.path}: {said}")
     strength, atypicality = lowered_strength(loaded.model, familiar)
