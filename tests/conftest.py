@@ -47,9 +47,10 @@ def campplus() -> Encoder:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
-    """The whole pipeline on a cut-down demo: half a minute, so all that need it share it."""
+    """The whole pipeline on a cut-down demo by `make repro`: half a minute, so all that need it share it."""
     project = Project(tmp_path_factory.mktemp("first") / "project")
-    return FirstRun(project, project.repro())
+    project.install()
+    return FirstRun(project, project.repro("make", "repro"))
 
 
 def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:

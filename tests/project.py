@@ -61,14 +61,27 @@ class Project:
 
     def call(self, *command: str, **environment: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
+        outside = {
+            name: value for name, value in os.environ.items() if not name.startswith("MAKE")
+        }  # tests may be made
+        environment = {**outside, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
-    def repro(self) -> list[str]:
-        """Run `dvc repro`, and return the stages that did work."""
-        return re.findall(r"Running stage '(.+)'", self.call("dvc", "repro"))
+    def install(self) -> None:
+        """Make it look as if `make` had installed the packages, so that it goes on from there."""
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(PROJECT / name, self.folder)
+        (self.folder / ".venv").mkdir()
+        for name in ("bin", "lib", "pyvenv.cfg"):
+            (self.folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+        for name in (".installed", ".installed-dev"):
+            (self.folder / ".venv" / name).touch()
+
+    def repro(self, *command: str) -> list[str]:
+        """Run `dvc repro`, or a command that does so, and return the stages that did work."""
+        return re.findall(r"Running stage '(.+)'", self.call(*(command or ("dvc", "repro"))))
 
 
 class FirstRun(NamedTuple):
