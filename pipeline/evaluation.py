@@ -13,7 +13,7 @@ from pipeline.bench import Bench, Taken, Utterances
 from pipeline.cohort import Cohort, overlap
 from pipeline.config import Score
 from pipeline.errors import ConfigError, TrialError
-from pipeline.metrics import Roc, by_group, compare, histogram, mean_compared, thin
+from pipeline.metrics import Histogram, Roc, by_group, compare, histogram, mean_compared, thin
 from pipeline.spaces import Space
 from pipeline.store import OK
 from pipeline.systems import COHORT, System
@@ -38,7 +38,7 @@ class Outcome:
     """See `metrics.compare`."""
     rocs: dict[Pair, Roc] = field(default_factory=dict)
     """Thinned for plots."""
-    histograms: dict[Pair, tuple[NDArray[Any], ...]] = field(default_factory=dict)
+    histograms: dict[Pair, Histogram] = field(default_factory=dict)
     """See `metrics.histogram`."""
     mean_noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By system: the mean EER over all conditions but that of the enrolment, of all pairs; see `mean_compared`."""

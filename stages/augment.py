@@ -76,7 +76,7 @@ def preview(
     recipe = settings.recipe(set_name)
     made = make_preview(read_manifest(manifest), root, recipe, sources, settings.seed, utterance, view, draw)
     if store is not None:
-        check_trace(store, recipe, utterance, view, draw, made.trace, denoiser and denoiser.name)
+        check_trace(store, recipe, utterance, view, draw, made.trace, denoiser.name if denoiser else None)
     write_wave(out, denoiser(made.wave) if denoiser else made.wave, sample_format)
     for line in describe(made):
         click.echo(line)

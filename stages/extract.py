@@ -8,6 +8,7 @@ import click
 from stages.common import FILE, FOLDER, OUTPUT, load_params, params_option
 
 if TYPE_CHECKING:
+    from pipeline.encoders.definition import Denoise
     from pipeline.places import Place
 
 
@@ -69,7 +70,7 @@ def extract(
     set_name: str,
     augment: Path | None,
     weights: str | None,
-    denoise: str | None,
+    denoise: "Denoise | None",
     root: Path,
     seed: int | None,
     draws: int | None,

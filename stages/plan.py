@@ -59,11 +59,11 @@ def plan(
     if not console.is_terminal:
         console = Console(width=140)  # a log has no width of its own
     console.print(table)
-    hours = [step.hours for step in steps if step.stage == "extract"]
-    known = [number for number in hours if number is not None]
+    times = [step.hours for step in steps if step.stage == "extract"]
+    known = [number for number in times if number is not None]
     unknown = (
-        f", and {len(hours) - len(known)} stores without a manifest to tell how long their recordings are"
-        if len(known) < len(hours)
+        f", and {len(times) - len(known)} stores without a manifest to tell how long their recordings are"
+        if len(known) < len(times)
         else ""
     )
     click.echo(

@@ -29,7 +29,7 @@ def previous_output(out: Place) -> Iterator[Path | None]:
         return
     journal = journal_of(out)
     journal.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=journal, prefix="previous."))
+    folder = Path(tempfile.mkdtemp(dir=str(journal), prefix="previous."))
     try:
         for name, cached in listing.items():
             link = folder / name

@@ -128,8 +128,8 @@ def score(
         {"seed": seed, "data_root": data_root} | {f"score.{key}": value for key, value in changes.items()},
     )
     if enrol and test and trials:
-        listed = named_list(trials, corpora, settings.data_root)
-        _score_list(enrol, test, listed, enrolment, out, settings.score)
+        found = named_list(trials, corpora, settings.data_root)
+        _score_list(enrol, test, found, enrolment, out, settings.score)
     elif manifest:
         from pipeline.places import to_place
 
@@ -232,7 +232,8 @@ def _score_list(
     from pipeline.report import write_det, write_json
     from pipeline.score_lines import FILES
     from pipeline.score_stream import score_to_file
-    from pipeline.scoring import check_comparable, scorer_of
+    from pipeline.scoring import scorer_of
+    from pipeline.spaces import check_comparable
     from pipeline.store import EmbeddingStore
     from pipeline.trial_spool import spooled
 

@@ -33,12 +33,12 @@ def vcmix(
     from pipeline.vcmix import NONTARGETS, TARGETS, write_vcmix
 
     settings = load_params(params, {"data_root": data_root})
-    lists = [named_list(given, corpora, settings.data_root).path for given in (vox1_o, voxconverse)]
+    first, second = (named_list(given, corpora, settings.data_root).path for given in (vox1_o, voxconverse))
     if out is None:
         corpus, published = find_list(read_corpora(corpora), "vc-mix")
         out = find_root(corpus, settings.data_root) / published.path
-    targets, nontargets = write_vcmix(*lists, out)
-    click.echo(f"{out}: {targets:,} targets of {lists[0]}, {nontargets:,} non-targets of {lists[1]}")
+    targets, nontargets = write_vcmix(first, second, out)
+    click.echo(f"{out}: {targets:,} targets of {first}, {nontargets:,} non-targets of {second}")
     if (targets, nontargets) != (TARGETS, NONTARGETS):
         click.echo(
             f"  the published VC-Mix has {TARGETS:,} targets and {NONTARGETS:,} non-targets: figures on this list"
