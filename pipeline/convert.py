@@ -215,7 +215,7 @@ def _shape(state: Mapping[str, Tensor], path: Path) -> tuple[int, int, int]:
 
 def _sound(tensor: Tensor) -> bool:
     """Return whether weights are all there, floating-point, and finite as float32."""
-    if tensor.layout is not torch.strided or not tensor.is_floating_point():
+    if tensor.is_meta or tensor.layout is not torch.strided or not tensor.is_floating_point():
         return False
     stored = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()  # else one stands for many
     return stored and bool(torch.isfinite(tensor.float()).all())

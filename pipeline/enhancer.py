@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import copy
 from typing import Any, Literal, overload
 
@@ -20,12 +21,18 @@ from pipeline.domain import lowered_strength
 from pipeline.enhance import BATCH
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.guard import Info, info, refuse, unusable
-from pipeline.model import ModelFile, SeedModel, denoised_otherwise, load_model, refuse_enhanced, unknown_encoder
+from pipeline.model import (
+    TIMESTEP,
+    ModelFile,
+    SeedModel,
+    denoised_otherwise,
+    load_model,
+    refuse_enhanced,
+    unknown_encoder,
+)
 from pipeline.places import Place, is_url, to_place
 from pipeline.store import EmbeddingStore
 
-TIMESTEP = 50
-"""At which models are applied whose files do not say."""
 _FETCHED = ("http", "https", "hf", "pypi")
 _FINGERPRINT = ("family", "weights_sha256", "front_end")
 
@@ -82,8 +89,7 @@ class Enhancer:
         """
         with torch.random.fork_rng(devices=[]):  # a network begins at random, and the caller's draws are the caller's
             loaded = _read(path_or_uri, choose_device(str(device)), sha256)
-        timestep = loaded.metadata.get("training", {}).get("timestep", TIMESTEP)
-        made = cls(loaded.model, loaded.encoder, timestep=timestep, name=str(path_or_uri), sha256=loaded.sha256)
+        made = cls(loaded.model, loaded.encoder, timestep=loaded.timestep, name=str(path_or_uri), sha256=loaded.sha256)
         if encoder is not None:
             made.check(encoder)
         return made
@@ -202,7 +208,10 @@ class Enhancer:
         if doubt := doubt_of_length(self.model.bounds, rows.norms[~kept.cpu()]):
             _warn(f"{self.name}: {doubt}")
         how = Sampling(self._timestep, strength=share)
-        with torch.no_grad():
+        # Of a caller who is in the middle of a mixed-precision step, the arithmetic here is float32 all the same.
+        kind = self.model.mean.device.type
+        exact = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with torch.no_grad(), exact:
             parts = [self.model(part, how, told=self._told) for part in torch.split(rows.values, BATCH)]
             result = torch.cat(parts) if len(parts) > 1 else parts[0]
             peak = float(result.abs().amax()) if len(result) else 0.0

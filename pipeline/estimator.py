@@ -1,6 +1,7 @@
 """Training and enhancement as an estimator of scikit-learn (extra `sklearn`), for its pipelines and tools."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,20 +10,23 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
-from pipeline.enhancer import TIMESTEP, Enhancer
+from pipeline.enhancer import Enhancer
 from pipeline.errors import VectorError
 from pipeline.fit import train
+from pipeline.model import TIMESTEP, save_model
 from pipeline.train_settings import Train
 
 if TYPE_CHECKING:
+    import os
+
     from sklearn.utils import Tags
 
 
 class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A transformer of speaker embeddings, trained on clean ones (X) and the same crops as corrupted (y).
 
-    Once it is fitted, `n_features_in_` is D; `model_`, the model (`pipeline.model.save_model` writes it); `enhancer_`,
-    the `Enhancer` that `transform` applies.
+    Once it is fitted, `n_features_in_` is D; `model_`, the model (`save` writes it); `summary_`, what is to be said of
+    its training; `enhancer_`, the `Enhancer` that `transform` applies.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             seed=self.seed,
             timestep=self.timestep,
         )
-        self.model_ = trained.model
+        self.model_, self.summary_ = trained.model, trained.summary()
         self.enhancer_ = Enhancer(trained.model, timestep=self.timestep)
         return self
 
@@ -100,6 +104,21 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         raw = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
         return self.enhancer_.enhance(raw, self.strength)
+
+    def save(self, path: "str | os.PathLike[str]", encoder: Mapping[str, Any] | None = None) -> None:
+        """Write the model to a safetensors file, which runs no code, for `Enhancer.load` and `seed enhance`.
+
+        The file has the timestep and the strength that training found, and not `strength` of this estimator.
+
+        Args:
+            path: named ….safetensors.
+            encoder: of the vectors, see `EmbeddingStore.encoder`; where not given, nobody can check theirs.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        check_is_fitted(self)
+        save_model(Path(path), self.model_, {"dim": self.enhancer_.dim} | dict(encoder or {}), self.summary_)
 
     @property
     def _n_features_out(self) -> int:

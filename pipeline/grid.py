@@ -15,6 +15,10 @@ from pipeline.errors import ConfigError
 from pipeline.store import EmbeddingStore
 from pipeline.validation import Frozen, load_yaml, validated
 
+USED = ("train", "enhance", "score", "conditions")
+"""What of the parameters a sweep uses."""
+UNUSED = ("score.systems", "score.groups", "score.both_sides", "score.cohort", "score.format")
+"""And what of these it does not."""
 Changes = dict[str, Any]
 """Parameters that differ from those of the parameter file, by dotted names."""
 
@@ -56,10 +60,18 @@ def read_grid(path: Path) -> tuple[list[Changes], list[int]]:
     grid = validated(Grid, load_yaml(path), str(path))
     crossed = [dict(zip(grid.grid, values, strict=True)) for values in itertools.product(*grid.grid.values())]
     wanted = (crossed if grid.grid else []) + [dict(run) for run in grid.runs]
-    unique = {json.dumps(changes, sort_keys=True): changes for changes in wanted}
+    unique = {_text(changes, path): changes for changes in wanted}
     if not unique:
         raise ConfigError(f"{path}: has neither a grid nor runs. Name parameters and their values.")
-    return list(unique.values()), grid.seeds
+    return list(unique.values()), list(dict.fromkeys(grid.seeds))
+
+
+def _text(changes: Changes, path: Path) -> str:
+    """Return changes as a text that is the same for the same changes."""
+    try:
+        return json.dumps(changes, sort_keys=True)
+    except (TypeError, ValueError) as error:  # YAML also has dates, bytes, sets, and lists that hold themselves
+        raise ConfigError(f"{path}: {told(changes)}: no value of a parameter ({error}).") from None
 
 
 def plan(
@@ -81,6 +93,7 @@ def plan(
         part = validated(Part, of_data, told(changes))
         _check_part(part, changes, store, speakers)
         others = {name: value for name, value in changes.items() if not name.startswith(OF_DATA)}
+        _check_used(others)
         runs += [Run(changes, seed, changed(params, {**others, "seed": seed}), part) for seed in seeds]
     return runs
 
@@ -99,8 +112,21 @@ def changed(params: Params, changes: Mapping[str, Any]) -> Params:
             place = place.get(section) if isinstance(place, dict) else None
         if not isinstance(place, dict) or last not in place:
             raise ConfigError(f"{name}: no such parameter. Names are those of params.yaml, joined by dots.")
-        place[last] = value
+        whole = isinstance(value, Mapping) and isinstance(place[last], dict)
+        place[last] = place[last] | value if whole else value  # what a section does not name stays as it is
     return validated(Params, content, told(changes))
+
+
+def _check_used(changes: Changes) -> None:
+    """Raise ConfigError for a parameter that a sweep does not use: its rows would be the same run."""
+    for name in changes:
+        if name == "seed":
+            raise ConfigError("seed: a grid file gives them as a list of its own, seeds.")
+        if name.split(".")[0] not in USED or name.startswith(UNUSED):
+            raise ConfigError(
+                f"{name}: a sweep does not use it. It changes {', '.join(USED)}, {OF_DATA}speakers and {OF_DATA}draws."
+                " What changes stores is for `dvc exp run`."
+            )
 
 
 def told(changes: Mapping[str, Any]) -> str:

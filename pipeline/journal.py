@@ -116,7 +116,7 @@ class StoreWriter(ShardWriter):
         if not target.name or not _replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
         self.target, self.shard, self.rows = target, shard, len(utterances)
-        made_of = {"attributes": attributes, "shard": shard, "of_audio": of_audio}
+        made_of = {"attributes": attributes, "shape": shape, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
         for start in range(0, len(utterances), 65536):  # the text of each, one after another
             key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])

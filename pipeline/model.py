@@ -27,6 +27,8 @@ from pipeline.validation import validated
 
 FORMAT = "seed-2"
 FIRST = "network.input_proj.weight"
+TIMESTEP = 50
+"""At which models are applied whose files do not say."""
 
 
 class SeedModel(nn.Module):
@@ -112,6 +114,11 @@ class ModelFile:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """All that the file says of it: `settings`, `encoder`, `training`, and since they are kept `scale`, `strength` and
     `vectors` (see `Bounds`)."""
+
+    @property
+    def timestep(self) -> int:
+        """The step that it was trained to enhance from."""
+        return int(self.metadata.get("training", {}).get("timestep", TIMESTEP))
 
 
 def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:

@@ -134,7 +134,7 @@ def optimise(
                 f" {held:g}"
             )
             break
-        if held > DIVERGED * state.curve[0].validation_loss:
+        if held > DIVERGED * state.curve[0].validation_loss > 0:
             stopped = (
                 f"in epoch {epoch} the validation loss is {held:.4g}, more than {DIVERGED:g} times the"
                 f" {state.curve[0].validation_loss:.4g} before training"

@@ -11,6 +11,8 @@ SHRINKAGE = 1.0
 """Share of the mean displacement variance added to every direction, so that quiet directions are not blown up."""
 NUISANCE = 0.5
 """Share of the displacement's power that lies in the directions that `project` takes out."""
+ROUNDING = 1e-12
+"""Share of the power of embeddings below which their variance is none."""
 RIDGE = 0.1
 """Share of the mean variance that `ridge` adds to every direction."""
 
@@ -76,6 +78,11 @@ class Moments:
         if self.kind == "project":
             return mean, _projection(displacement)
         spread = self.second / self.pairs - np.outer(mean, mean)
+        if self.kind in ("ridge", "wiener") and not np.trace(spread) > ROUNDING * np.trace(self.second / self.pairs):
+            raise TrainingError(
+                f"precondition {self.kind}: all clean embeddings are equal, so that nothing can be told apart. Train on"
+                " more utterances."
+            )
         if self.kind == "wiener":
             inverse = np.linalg.pinv(spread + displacement, rcond=1e-10, hermitian=True)
             return mean, np.asarray(spread @ inverse, dtype=np.float64)

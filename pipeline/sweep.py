@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import checksums
 from pipeline.bench import utterances_of
 from pipeline.config import Params
+from pipeline.device import choose_device
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import REVISION as ENHANCEMENT
 from pipeline.enhance import enhance, enhanced
@@ -82,9 +83,8 @@ def run_all(
     rows, models = [], Models()
     for each in planned:
         path = folder / f"{_key(each.params, each.part, contents)}.json"
-        if path.exists():
-            row = json.loads(path.read_text(encoding="utf-8"))
-        else:
+        row = _kept(path)
+        if row is None:
             try:
                 store = part_of(data, each.part, each.seed, folder.parent / "parts")
                 row = run(each.params, replace(data, store=store), models)
@@ -95,6 +95,15 @@ def run_all(
         if progress:
             progress(1)
     return rows
+
+
+def _kept(path: Path) -> Row | None:
+    """Return a row that was kept, None where it was not, or is damaged: it is then run again."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return row if isinstance(row, dict) and {"validation_loss", "test", "train_seconds"} <= row.keys() else None
 
 
 def run(params: Params, data: Data, trained: Models | None = None) -> Row:
@@ -121,7 +130,9 @@ def run(params: Params, data: Data, trained: Models | None = None) -> Row:
             del models[next(iter(models))]
         started = perf_counter()
         models[key] = (
-            train(data.store, params.train, params.seed, how.timestep, data.speakers),
+            train(
+                data.store, params.train, params.seed, how.timestep, data.speakers, choose_device(params.train.device)
+            ),
             perf_counter() - started,
         )
     found, seconds = models[key]

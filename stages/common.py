@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from pipeline.config import Params
+    from pipeline.places import Place
 
 
 class PlaceType(click.Path):
@@ -62,6 +63,27 @@ def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "P
             else:
                 place[last] = value
     return validated(Params, content, str(path or "options"))
+
+
+def timestep_for(model: "Place", given: int | None, settings: "Params") -> int | None:
+    """Return the timestep that an option gives, or else that of the model's file where the parameter file gives none.
+
+    Where the parameter file gives another one than the model's, that is used and said.
+    """
+    from pipeline.model import load_model
+
+    if given is not None:
+        return given
+    own, way = load_model(model).timestep, settings.enhance
+    if "timestep" not in way.model_fields_set:
+        return own
+    if way.timestep != own:
+        click.echo(
+            f"  {model}: was trained to enhance from timestep {own}; the parameter file says {way.timestep}, and"
+            " that is used. Give --timestep to say which.",
+            err=True,
+        )
+    return None
 
 
 @contextmanager

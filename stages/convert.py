@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=50,
     show_default=True,
-    help="That it is to enhance at: noted in the model, for `Enhancer`; `seed enhance` has --timestep.",
+    help="That it is to enhance at: noted in the model.",
 )
 @click.option(
     "--ema/--no-ema",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, timestep_for
 
 if TYPE_CHECKING:
     from pipeline.enhancer import Enhancer
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     type=click.Choice(["raise", "raw"]),
     help="With --stdin: stop at a vector with NaN or infinite values, or hand it back raw.  [default: raise]",
 )
-@click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
+@click.option(
+    "--timestep",
+    type=click.IntRange(min=0),
+    help="Diffusion timestep to step back from.  [default: the model's, unless the parameter file says else]",
+)
 @click.option(
     "--strength",
     type=click.FloatRange(0, 1),
@@ -156,12 +160,12 @@ def _store(
     from pipeline.validation import validated
     from stages.previous import forget_saved
 
-    settings = load_params(params)
+    settings, opened = load_params(params), EmbeddingStore.open(store)
     # Options are of the model at hand, whatever the file would train: they are checked against the model.
+    timestep = timestep_for(model, timestep, settings)
     given = {key: value for key, value in (("timestep", timestep), ("strength", strength)) if value is not None}
     way = validated(Enhance, settings.enhance.model_dump() | given, "options")
     forget_saved(store.parent)
-    opened = EmbeddingStore.open(store)
     with progress_bar("enhancing", None) as advance:
         how = Sampling(**way.model_dump())
         reference = EmbeddingStore.open(domain) if domain else None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import MODEL, OUTPUT, load_params, params_option
+from stages.common import MODEL, OUTPUT, load_params, params_option, timestep_for
 
 if TYPE_CHECKING:
     from pipeline.places import Place
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     help="Share of the way from raw (0) to enhanced (1) embeddings.  [default: as training found it; what `seed"
     " enhance` said of your speech, if that is less, should be given]",
 )
-@click.option("--timestep", type=click.IntRange(min=0), help="Diffusion timestep to step back from.  [default: 50]")
+@click.option(
+    "--timestep",
+    type=click.IntRange(min=0),
+    help="Diffusion timestep to step back from.  [default: the model's, unless the parameter file says else]",
+)
 @params_option
 def export_model(
     model: "Place", out: "Place", form: str | None, strength: float | None, timestep: int | None, params: Path | None
@@ -34,9 +38,14 @@ def export_model(
     """
     from pipeline.diffusion.sampler import Sampling
     from pipeline.export_model import export_model as run
+    from pipeline.train_settings import Enhance
+    from pipeline.validation import validated
 
-    settings = load_params(params, {"enhance.timestep": timestep, "enhance.strength": strength})
-    said = run(model, out, form, Sampling(**settings.enhance.model_dump()))
+    settings = load_params(params)
+    timestep = timestep_for(model, timestep, settings)
+    given = {key: value for key, value in (("timestep", timestep), ("strength", strength)) if value is not None}
+    way = validated(Enhance, settings.enhance.model_dump() | given, "options")
+    said = run(model, out, form, Sampling(**way.model_dump()))
     click.echo(
         f"{out}: {said['dim']} numbers in and out, strength {float(said['strength']):.2f}, timestep {said['timestep']}"
     )

@@ -71,6 +71,7 @@ def train(
 
     import torch
 
+    from pipeline.bench import utterances_of
     from pipeline.card import write_card
     from pipeline.curve import Epoch, write_curve
     from pipeline.device import choose_device
@@ -93,7 +94,10 @@ def train(
         check_output(each)
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
-    speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else None
+    speakers = None
+    if manifest:
+        listed = utterances_of(opened.utterances, read_manifest(manifest), manifest)
+        speakers = dict(zip(listed.ids, listed.speakers, strict=True))
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
     where = choose_device(settings.train.device)
     with ExitStack() as stack:

@@ -165,6 +165,14 @@ def test_the_callers_random_numbers_stay_what_they_are(model: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("return_info", [False, True])
+def test_a_callers_autocast_changes_nothing(enhancer: Enhancer, return_info: bool) -> None:
+    x = torch.randn(5, enhancer.dim, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = enhancer.enhance(x, 1.0, return_info=return_info)
+    assert torch.equal(found[0] if return_info else found, enhancer.enhance(x, 1.0))
+
+
 def test_threads_share_one(enhancer: Enhancer) -> None:
     parts = [RAW[row, :, 1] for row in range(len(RAW))] * 4
     expected = [enhancer.enhance(part) for part in parts]

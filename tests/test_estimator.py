@@ -21,7 +21,6 @@ from pipeline import Enhancer
 from pipeline.errors import ConfigError, VectorError
 from pipeline.estimator import SeedEnhancer
 from pipeline.fit import train
-from pipeline.model import save_model
 from pipeline.train_settings import Train
 from tests.linear_encoder import DIM, encoded, speech
 from tests.project import PROJECT
@@ -100,8 +99,17 @@ def test_kept_ones_give_the_same_in_another_process(fitted: SeedEnhancer, tmp_pa
 
 
 def test_its_model_is_one_of_seed(fitted: SeedEnhancer, tmp_path: Path) -> None:
-    save_model(tmp_path / "m.safetensors", fitted.model_, {"dim": DIM}, {})
+    fitted.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(Enhancer.load(tmp_path / "m.safetensors").enhance(RAW), fitted.transform(RAW))
+
+
+def test_its_file_knows_the_timestep(tmp_path: Path) -> None:
+    settings = QUICK | {"max_timestep": None}
+    other = SeedEnhancer(settings, timestep=300, strength=1.0).fit(CLEAN, NOISY, speakers=HEARD.speakers)
+    other.save(tmp_path / "m.safetensors", {"family": "toy"})
+    loaded = Enhancer.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(loaded.enhance(RAW, 1.0), other.transform(RAW))
+    assert loaded.encoder == {"dim": DIM, "family": "toy"}
 
 
 def test_it_goes_into_a_pipeline(fitted: SeedEnhancer) -> None:

@@ -41,6 +41,13 @@ def test_noise_that_is_none_at_all_is_an_error_where_the_map_is_against_it(kind:
         assert np.isfinite(fit_preconditioner(kind, CLEAN, same)[1]).all()
 
 
+@pytest.mark.parametrize("kind", ["ridge", "wiener"])
+def test_a_single_clean_embedding_is_an_error_where_nothing_else_is_learnt_of(kind: str) -> None:
+    same = np.repeat(CLEAN[:1], 3, axis=0)
+    with pytest.raises(TrainingError, match=f"precondition {kind}: all clean embeddings are equal"):
+        fit_preconditioner(kind, same, same[:, None])
+
+
 def test_noise_that_hardly_moves_anything_still_has_an_answer() -> None:
     noisy = CLEAN[:, None] + np.float32(1e-3) * RNG.standard_normal((500, 1, 6)).astype(np.float32)
     assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()

@@ -88,6 +88,16 @@ def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], plac
     ]
 
 
+@pytest.mark.parametrize("content", ['{"a":', "{}", "[]", ""])
+def test_a_damaged_row_is_run_again(capsys: pytest.CaptureFixture[str], place: Path, content: str) -> None:
+    (place / "g.yaml").write_text("seeds: [0]\nruns: [{}]\n")
+    assert run(capsys, *COMMAND)[0] == 0
+    (kept,) = (place / "out/runs").iterdir()
+    kept.write_text(content)
+    assert run(capsys, *COMMAND)[0] == 0
+    assert json.loads(kept.read_text())["test"]["mean noisy"]
+
+
 def other_vectors(path: Path, changed_by: float) -> None:
     """Change one number of a store, under the same attributes."""
     store = EmbeddingStore.open(path)
@@ -238,6 +248,11 @@ def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str
         ),
         ("runs: [{}, {data.draws: 3}]\n", "data.draws=3: train.zarr has 2 draws."),
         ("runs: [{}, {data.speakers: 7, a: 1}]\n", "data.speakers=7, a=1: train.zarr has 6 speakers."),
+        ("grid: {seed: [5, 6]}\n", "seed: a grid file gives them as a list of its own, seeds."),
+        ("runs: [{}, {extract.draws: 2}]\n", "extract.draws: a sweep does not use it."),
+        ("runs: [{}, {score.systems: {}}]\n", "score.systems: a sweep does not use it."),
+        ("grid: {train.swap: [2020-01-01]}\n", "g.yaml: train.swap=2020-01-01: no value of a parameter"),
+        ("runs: [&a {train.log: [*a]}]\n", "no value of a parameter (Circular reference detected)"),
     ):
         (place / "g.yaml").write_text(text)
         code, out, err = run(capsys, *COMMAND)
@@ -249,13 +264,15 @@ def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str
 def test_changes_go_by_dotted_names() -> None:
     found = changed(Params(), {"train.network.blocks": 2, "enhance.timestep": 7})
     assert (found.train.network.blocks, found.enhance.timestep) == (2, 7)
+    kept = changed(found, {"train.network": {"width": 3}})  # what a section does not name stays
+    assert (kept.train.network.blocks, kept.train.network.width) == (2, 3)
     with pytest.raises(ConfigError, match=r"enhance\.timestep\.x: no such parameter"):
         changed(Params(), {"enhance.timestep.x": 1})
 
 
 def test_combinations_come_once(tmp_path: Path) -> None:
-    (tmp_path / "g.yaml").write_text("grid: {a: [1, 2], b: [3]}\nruns: [{b: 3, a: 1}, {c: 1}]\n")
-    assert read_grid(tmp_path / "g.yaml") == ([{"a": 1, "b": 3}, {"a": 2, "b": 3}, {"c": 1}], [0, 1, 2])
+    (tmp_path / "g.yaml").write_text("seeds: [1, 0, 1]\ngrid: {a: [1, 2], b: [3]}\nruns: [{b: 3, a: 1}, {c: 1}]\n")
+    assert read_grid(tmp_path / "g.yaml") == ([{"a": 1, "b": 3}, {"a": 2, "b": 3}, {"c": 1}], [1, 0])
 
 
 def test_seeds_are_taken_together() -> None:

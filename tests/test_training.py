@@ -16,6 +16,7 @@ from pipeline.enhance import enhance, enhanced
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
 from pipeline.feed import StreamFeed, open_feed
 from pipeline.journal import write_store
+from pipeline.manifest import Utterance, write_manifest
 from pipeline.model import SeedModel, load_model, save_model
 from pipeline.optimise import rate_factor
 from pipeline.store import FAILED, OK, EmbeddingStore
@@ -304,6 +305,48 @@ def test_a_store_whose_noisy_views_are_the_clean_one_cannot_be_trained_on(tmp_pa
     for settings in (QUICK, Train(network=Network(precondition="none"))):
         with pytest.raises(TrainingError, match="first 40 utterances are equal to the clean ones"):
             train(EmbeddingStore.open(tmp_path / "s.zarr"), settings, 0, 50)
+
+
+def test_a_manifest_that_lacks_an_utterance_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its speaker, none could be held out as a whole."""
+    store, speakers = make_store(tmp_path / "s.zarr")
+    rows = [Utterance(name, f"{name}.wav", speakers[name]) for name in store.utterances]
+    write_manifest(tmp_path / "m.csv", rows[:-1])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--store", "s.zarr", "--manifest", "m.csv", "--out", "m.safetensors"])
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert (said.count("\n"), f"m.csv: has no utterance {rows[-1].utterance!r}" in said) == (1, True), said
+    assert not list(tmp_path.glob("m.s*"))
+
+
+@pytest.mark.parametrize(("told", "used", "warned"), [(None, 300, False), (300, 300, False), (50, 50, True)])
+def test_stores_and_exports_are_of_the_models_timestep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    told: int | None,
+    used: int,
+    warned: bool,
+) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    made = train(store, QUICK, 0, 300, speakers)
+    save_model(tmp_path / "m.safetensors", made.model, store.encoder(), made.summary())
+    monkeypatch.chdir(tmp_path)
+    if told is not None:
+        (tmp_path / "params.yaml").write_text(f"enhance: {{timestep: {told}}}\ntrain: {{max_timestep: null}}\n")
+    main(["enhance", "--store", "s.zarr", "--model", "m.safetensors", "--out", "e.zarr", "--strength", "1"])
+    main(["export-model", "m.safetensors", "--out", "m.pt", "--strength", "1"])
+    said = capsys.readouterr()
+    assert f"timestep {used}" in said.out
+    assert said.err.count("was trained to enhance from timestep 300") == 2 * warned
+    assert EmbeddingStore.open(tmp_path / "e.zarr").attributes["timestep"] == used
+    raw = torch.from_numpy(store.read()[store.ok][0, 0])
+    exported = torch.jit.load(tmp_path / "m.pt")(raw)
+    torch.testing.assert_close(exported, made.model(raw, Sampling(used, strength=1.0)), atol=1e-5, rtol=1e-5)
 
 
 def test_a_network_that_learns_nothing_is_told(

@@ -102,7 +102,8 @@ def analyse(
     spaces = open_spaces({"raw": places.embeddings, "seed": places.enhanced}, [CLEAN, *noisy], models=[places.model])
     space, train = spaces["seed"], _training(places, spaces["raw"])
     maps = maps_of(space)
-    speakers = {row.utterance: row.speaker for row in read_manifest(places.train_manifest)}
+    listed = utterances_of(train.utterances, read_manifest(places.train_manifest), places.train_manifest)
+    speakers = dict(zip(listed.ids, listed.speakers, strict=True))
     utterances = utterances_of(space.ids, read_manifest(places.manifest), places.manifest)
     ready = usable(spaces)
     rows = np.flatnonzero(ready)

@@ -1,6 +1,7 @@
 """Checkpoints: read without running what is in them, stripped of what training left, and loaded strictly."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path")
     try:
-        loaded = (
-            load_file(path)
-            if path.suffix.lower() == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with warnings.catch_warnings(action="ignore"):  # torch's of what it then refuses
+            loaded = (
+                load_file(path)
+                if path.suffix.lower() == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except Exception as error:  # a damaged pickle raises nearly anything: IndexError, struct.error, AttributeError …
         raise WeightsError(f"cannot read weights {path}: {_why_unreadable(error)}") from error
     if not isinstance(loaded, dict):

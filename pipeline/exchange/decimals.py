@@ -28,4 +28,5 @@ def parsed(words: Sequence[str]) -> NDArray[Any]:
 def _digits(word: str) -> int:
     """Return how many digits a number other than 0 has, from the first that is not 0."""
     mantissa, _, _ = word.strip().lower().partition("e")
-    return len(mantissa.lstrip("+-0.").replace(".", ""))
+    # Zeros before the point may be there for the size of the number alone.
+    return len(mantissa.lstrip("+-0.").replace(".", "") if "." in mantissa else mantissa.strip("+-0"))

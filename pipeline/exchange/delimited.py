@@ -19,20 +19,25 @@ from pipeline.exchange.tables import ids_of, of_columns, unreadable
 from pipeline.exchange.tabular import ID_NAMES, id_column, numbered
 from pipeline.files import replacing
 
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE)
+_SURELY = 4
+"""Numbers of a line that counts, from which on it is no vector by chance."""
+_NUMBER = re.compile(r"[ \t]*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf(inity)?)[ \t]*", re.IGNORECASE)
 
 
 def open_source(path: Path, form: str, ids: Path | None) -> Source:
     """Open a CSV or TSV file; see `formats.open_file`."""
     delimiter = _delimiter(path)
     cells, *first = _first_lines(path, delimiter)
-    header = _is_header(cells)
+    header = _is_header(path, cells)
     places, named = list(range(1, len(cells))), 0
     if header:
         places = [cells.index(column) for column in numbered(path, cells, cells)]
         others = [cell for place, cell in enumerate(cells) if place not in places]
         texts = [cell for cell in others if _is_text(cell, _column(first, cells.index(cell)))]
-        named = cells.index(id_column(path, texts or others, others))
+        id_name = id_column(path, texts or others, others)
+        named = cells.index(id_name)
+        if cells.count(id_name) > 1:
+            raise ExchangeError(f"{path}:1: column {id_name!r} is there twice. Remove one.")
     names = [f"c{place}" for place in range(len(cells))]
     values = [names[place] for place in places]
     if not values:
@@ -94,13 +99,19 @@ def _first_lines(path: Path, delimiter: str) -> list[list[str]]:
     return lines
 
 
-def _is_header(cells: list[str]) -> bool:
+def _is_header(path: Path, cells: list[str]) -> bool:
     """Whether a first line names columns: pandas leaves the first empty and counts the others."""
     name, *others = (cell.strip() for cell in cells)
     if name.lower() in ID_NAMES and all(map(str.isdecimal, others)):
         return True
-    counting = any(others == [str(number + first) for number in range(len(others))] for first in (0, 1))
-    return counting or not all(map(_NUMBER.fullmatch, others))
+    if any(others == [str(number + first) for number in range(len(others))] for first in (0, 1)):
+        if name and len(others) < _SURELY:
+            raise ExchangeError(
+                f"{path}:1: {name!r} and numbers that count may be names of columns, or an id and its vector. Call the"
+                f" first column {ID_NAMES[0]!r} if they are names; else write a first line that has some."
+            )
+        return True
+    return not all(map(_NUMBER.fullmatch, others))
 
 
 def _is_text(name: str, cells: list[str]) -> bool:

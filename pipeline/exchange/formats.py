@@ -7,6 +7,7 @@ from types import ModuleType
 
 from pipeline.errors import ExchangeError
 from pipeline.exchange.source import Source, Vectors, joined
+from pipeline.exchange.tabular import own_ids
 
 _MODULES = {
     "npy": "npy",
@@ -21,6 +22,9 @@ _MODULES = {
     "pt-dict": "tensors",
 }
 FORMATS = tuple(_MODULES)
+
+_WITHOUT_IDS = ("npy", "npz", "hdf5")
+"""Formats whose files may hold no ids."""
 
 KEYED = ("hyperion", "pt-dict")
 """Formats that hold an id once at most."""
@@ -68,6 +72,8 @@ def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> S
     module = _module(path, form)
     if not path.stat().st_size:
         raise ExchangeError(f"{path}: is empty, of no bytes. Copy or make it again.")
+    if ids is not None and form not in _WITHOUT_IDS:
+        raise own_ids(path, f"as all {form} files")
     source: Source = module.open_source(path, form, ids)
     return source
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.source import Block, Source, Vectors, check_floating, keyed, not_text, rows_of
-from pipeline.exchange.tabular import chosen, counted, found_beside, ids_beside
+from pipeline.exchange.tabular import chosen, counted, found_beside, ids_beside, own_ids
 from pipeline.files import replacing
 
 TABLE, IDS = "embeddings", "ids"
@@ -43,12 +43,14 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
             if form == "hyperion" or (not texts and ids is None and not _has_ids(path, tables)):
                 return keyed(path, lambda: _names(path), lambda: _vectors(path), _EXPECTED)
             table = chosen(path, "datasets of vectors", tables, TABLE)
-            text = None if ids or not texts else chosen(path, "datasets of ids", texts, IDS)
+            if texts and ids:
+                raise own_ids(path, f"in {', '.join(texts[:3])}")
+            text = None if not texts else chosen(path, "datasets of ids", texts, IDS)
             count, dim = datasets[table].shape
             dtype = datasets[table].dtype
             if text and len(datasets[text]) != count:
                 raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter of what libhdf5 cannot list
         raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
     check_floating(path, dtype, dim)
 
@@ -110,14 +112,26 @@ def _has_ids(path: Path, tables: list[str]) -> bool:
     return len(tables) == 1 and found_beside(path) is not None
 
 
-def _datasets(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+def _datasets(
+    path: Path, group: h5py.Group, prefix: str = "", above: tuple[h5py.Group, ...] = ()
+) -> Iterator[tuple[str, h5py.Dataset]]:
     """Yield the datasets below a group by their path: an id with slashes makes groups."""
-    for name in group:
+    above += (group,)
+    for name in _listed(path, group):
         item = _item(path, group, name)
         if isinstance(item, h5py.Group):
-            yield from _datasets(path, item, f"{prefix}{name}/")
+            if item in above:
+                raise ExchangeError(f"{path}: {prefix}{name} is a link to a group that it lies in. Remove it.")
+            yield from _datasets(path, item, f"{prefix}{name}/", above)
         elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item
+
+
+def _listed(path: Path, group: h5py.Group) -> Iterator[str]:
+    try:
+        yield from group
+    except RuntimeError as error:
+        raise _damaged(path, error) from error
 
 
 def _item(path: Path, group: h5py.Group, name: str | bytes) -> Any:
@@ -126,7 +140,7 @@ def _item(path: Path, group: h5py.Group, name: str | bytes) -> Any:
         raise ExchangeError(f"{path}: {name!r}, the name of an entry, is no text in UTF-8. Give it another.")
     try:
         return group[name]
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, RuntimeError) as error:
         raise ExchangeError(
             f"{path}: {name!r} leads to nothing that can be read ({one_line(error)}). Remove this link, or copy what it"
             " links to as well."

@@ -18,6 +18,8 @@ from pipeline.files import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
 """Heads of binary vectors, and bytes of a number."""
+_OFFSET = 18
+"""Digits of a place in an archive, at most."""
 _READ = (*_BINARY, b"\0BFM ", b"\0BDM ")
 """Heads that are read; others may be pickles, which run code, or sound."""
 
@@ -85,7 +87,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
                     raise ExchangeError(
                         f"{path}:{number}: is a command, which is not run. Copy the vectors to an archive."
                     )
-                if not archive or not offset.isdecimal():
+                if not archive or not offset.isdecimal() or len(offset) > _OFFSET:
                     raise ExchangeError(f"{path}:{number}: not a line `id archive.ark:offset`. Make the list again.")
                 yield name, Path(archive), int(offset)
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
 from pipeline.exchange.source import Block, Source, Vectors, check_floating, in_lists, keyed, not_text, rows_of
-from pipeline.exchange.tabular import beside, chosen, counted, id_lines, ids_beside
+from pipeline.exchange.tabular import beside, chosen, counted, id_lines, ids_beside, own_ids
 from pipeline.files import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Shape, whether columns come first, and type."""
+
+_NO_HEADER = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, KeyError, RecursionError)
+"""What NumPy runs into where a header, which is the text of a Python dictionary, is damaged."""
 
 _EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
 
@@ -80,6 +84,8 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
     if len(headers) > 1 and not texts and ids is None:
         return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
     table = chosen(path, "arrays of vectors", tables, "embeddings")
+    if texts and ids:
+        raise own_ids(path, f"in {', '.join(texts[:3])}")
     text = None if ids else chosen(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
     check_floating(path, dtype, dim)
@@ -138,7 +144,9 @@ def _header(file: IO[bytes], path: Path) -> Header:
         version = npy_format.read_magic(file)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, by_columns, dtype = read(file)
-    except ValueError as error:
+        if min(shape, default=0) < 0:
+            raise ValueError(f"a shape of {list(shape)}")
+    except _NO_HEADER as error:
         raise ExchangeError(f"{path}: not a readable NumPy file ({one_line(error)}). Copy or make it again.") from error
     if dtype.hasobject:
         raise ExchangeError(f"{path}: holds Python objects, which could run code. Save arrays of numbers and of text.")

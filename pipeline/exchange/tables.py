@@ -1,5 +1,6 @@
 """Parquet, by pyarrow: a column of ids, and a column of lists or numbered columns for the vectors."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
     try:
         with pq.ParquetFile(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+        twice = [name for name, times in Counter(schema.names).items() if times > 1]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, "Parquet", error) from error
+    if twice:
+        raise ExchangeError(f"{path}: column {twice[0]!r} is there twice. Remove one.")
     if not count:
         raise ExchangeError(f"{path}: holds no rows. Check what it was made with.")
     texts = [column.name for column in schema if _is_text(column.type)]
@@ -133,7 +137,7 @@ def ids_of(path: Path, column: pa.Array) -> list[str]:
         raise ExchangeError(f"{path}: {column.null_count:,} rows have no id. Fill them in or remove the rows.")
     try:
         names: list[str] = column.cast(pa.string()).to_pylist()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise not_text(path, error) from error
     return names
 

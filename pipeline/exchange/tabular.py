@@ -12,7 +12,7 @@ from pipeline.exchange.source import in_lists
 ID_NAMES = ("utterance", "id")
 """What a column of ids is called, in any case of letters, where it is not the only one of text."""
 
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
 def chosen(path: Path, what: str, names: Sequence[str], preferred: str) -> str:
@@ -76,15 +76,26 @@ def ids_beside(path: Path, ids: Path | None) -> Path:
     """Return the text file of a file's ids: the one given, or that beside it.
 
     Raises:
-        ExchangeError: there is none.
+        ExchangeError: there is none, or there are both.
     """
+    found = found_beside(path)
     if ids is not None:
+        if found and not found.samefile(ids):
+            raise own_ids(path, found.name)
         return ids
-    if found := found_beside(path):
+    if found:
         return found
     raise ExchangeError(
         f"{path}: holds no ids, and neither {path.stem}.ids nor {path.stem}.txt is beside it. Write one id a line"
         " there, or name the file with --ids."
+    )
+
+
+def own_ids(path: Path, where: str) -> ExchangeError:
+    """Return what is said where ids are given for a file that has some: which ones are meant is not guessed."""
+    return ExchangeError(
+        f"{path}: has ids of its own ({where}), and --ids gives others. Leave --ids out; those of a file without any"
+        " may be beside it, in <name>.ids."
     )
 
 

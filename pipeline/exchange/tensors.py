@@ -1,6 +1,7 @@
 """PyTorch: a dictionary of `ids` and `embeddings`, or of a tensor for each id; no code in a file is ever run."""
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
     if isinstance(names, torch.Tensor) and names.ndim == 1 and not names.is_floating_point():
         names = names.tolist()
     if isinstance(table, torch.Tensor) and isinstance(names, list | tuple):
+        for name in names:
+            if not isinstance(name, str | int):
+                raise ExchangeError(f"{path}: id {str(name)[:40]!r} is no text and no whole number. Save texts.")
         return _table(path, table, [str(name) for name in names])
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
@@ -62,13 +66,19 @@ def _table(path: Path, table: torch.Tensor, names: list[str]) -> Source:
 
 def _load(path: Path) -> Any:
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)  # of a PyTorch before 1.6
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        with warnings.catch_warnings(action="ignore"):  # what it warns of, the error below says
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)  # of a PyTorch before 1.6
+    except pickle.UnpicklingError as error:
+        raise ExchangeError(
+            f"{path}: holds something else than tensors, numbers and texts, and nothing else is loaded, for it could be"
+            " code; or it is damaged. Save a dictionary of tensors."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise ExchangeError(
             f"{path}: not a PyTorch file of tensors alone, and nothing else is loaded ({reason}). Save a dictionary of"

@@ -219,6 +219,50 @@ def tensors(**content: object) -> Callable[[Path], Path]:
     return write
 
 
+def odd_header(before: bytes, after: bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        np.save(folder / "x.npy", VALUES)
+        (folder / "x.ids").write_text("a\nb\nc\nd\n")
+        content = (folder / "x.npy").read_bytes()
+        assert before in content
+        (folder / "x.npy").write_bytes(content.replace(before, after))
+        return folder / "x.npy"
+
+    return write
+
+
+def twice_in_parquet(*names: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        columns = [pa.array(list("abcd")) if name == "id" else pa.array(VALUES[:, 0]) for name in names]
+        pq.write_table(pa.Table.from_arrays(columns, names=list(names)), folder / "x.parquet")
+        return folder / "x.parquet"
+
+    return write
+
+
+def latin_in_parquet(folder: Path) -> Path:
+    binary = pa.array(["\xe9".encode("latin-1"), b"b", b"c", b"d"])
+    columns = [pa.Array.from_buffers(pa.string(), 4, binary.buffers()), pa.array(list(VALUES))]
+    pq.write_table(pa.table(columns, names=["id", "e"]), folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+def loop_in_hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["a/b"] = VALUES[0]
+        file["a/again"] = h5py.SoftLink("/a")
+    return folder / "x.h5"
+
+
+def text(suffix: str, content: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / "x.ark").write_bytes(b"a  [ 1.5 2.5 ]\n")
+        (folder / f"x{suffix}").write_text(content)
+        return folder / f"x{suffix}"
+
+    return write
+
+
 def garbage(suffix: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / f"x{suffix}").write_bytes(bytes(range(128, 256)) * 9)
@@ -279,6 +323,19 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (tensors(a=torch.eye(3).to_sparse()), "'a' is a tensor of type torch.float32 and layout torch.sparse_coo"),
         (tensors(ids=["a", "b", "c"], embeddings=torch.eye(3).to_sparse()), "layout torch.sparse_coo"),
         (tensors(a=torch.ones(3, dtype=torch.complex64)), "numbers of type complex64"),
+        (odd_header(b"(4, 3)", b"(4, 30"), "not a readable NumPy file"),
+        (odd_header(b"(4, 3)", b"[4, 3]"), "not a readable NumPy file"),
+        (odd_header(b"(4, 3), ", b"(4, -3),"), "a shape of [4, -3]"),
+        (twice_in_parquet("id", "id", "e0"), "column 'id' is there twice"),
+        (twice_in_parquet("id", "e0", "e0"), "column 'e0' is there twice"),
+        (latin_in_parquet, "ids are no text in UTF-8"),
+        (loop_in_hdf5, "a/again is a link to a group that it lies in"),
+        (text(".csv", "id,id,e0,e1\na,b,1,2\n"), "column 'id' is there twice"),
+        (text(".csv", "a,1,2,3\nb,4,5,6\n"), "may be names of columns, or an id and its vector"),
+        (text(".csv", "a,0.5\x1f,1.5\nb,4,5\n"), "x.csv"),
+        (text(".csv", f"id,e{'1' * 5000}\na,1\n"), "x.csv"),
+        (text(".scp", f"a x.ark:{'9' * 30}\n"), "x.scp:1: not a line"),
+        (tensors(ids=[1.5, 2.5, 3.5], embeddings=torch.eye(3)), "id '1.5' is no text and no whole number"),
         *((garbage(suffix), "x") for suffix in SUFFIXES),
         *((empty(suffix), "is empty, of no bytes") for suffix in SUFFIXES),
     ],

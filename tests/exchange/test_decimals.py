@@ -25,7 +25,9 @@ def test_float64_of_more_digits_is_float64(form: str) -> None:
     assert parsed(words).dtype == np.float64
 
 
-@pytest.mark.parametrize("word", ["0", "-0.0", "1e-05", "inf", "-nan", "100000", "00.10", "+1.50", "0.1", "16777217"])
+@pytest.mark.parametrize(
+    "word", ["0", "-0.0", "1e-05", "inf", "-nan", "100000", "00.10", "+1.50", "0.1", "7119782000", "16777217"]
+)
 def test_numbers_of_few_digits_or_none(word: str) -> None:
     assert parsed([word]).dtype == (np.float64 if word == "16777217" else np.float32)
 

@@ -1,5 +1,6 @@
 """What imports match, refuse and put up with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import kaldiio
@@ -180,6 +181,28 @@ def test_an_older_store_is_replaced_and_anything_else_is_not(tmp_path: Path) -> 
     (tmp_path / "mine" / "letter").write_text("")
     with pytest.raises(OutputError):
         run(tmp_path / "mine", clean)
+
+
+@pytest.mark.parametrize("write", [npz, npy])
+def test_ids_given_for_a_file_that_has_some_are_refused(tmp_path: Path, write: Callable[..., Path]) -> None:
+    """As they were taken for those of the other files as well, vectors went with the ids of others."""
+    given, np_file = tmp_path / "given.txt", tmp_path / "c.npy"
+    given.write_text("".join(f"{name}\n" for name in IDS))
+    np.save(np_file, VALUES)
+    other = write(tmp_path / f"n.{write.__name__}", IDS[::-1], VALUES[::-1])
+    with pytest.raises(ExchangeError, match="has ids of its own"):
+        open_sources(str(other), None, given)
+    (tmp_path / "c.ids").write_text(given.read_text())
+    run(tmp_path / "s.zarr", np_file, {"noise": other})
+    stored = EmbeddingStore.open(tmp_path / "s.zarr").read()
+    np.testing.assert_array_equal(stored[:, 0, 0], stored[:, 0, 1])
+
+
+def test_ids_given_for_a_form_that_holds_them_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,0.5,1.5\n")
+    (tmp_path / "given.txt").write_text("b\n")
+    with pytest.raises(ExchangeError, match="has ids of its own"):
+        open_sources(str(tmp_path / "x.csv"), None, tmp_path / "given.txt")
 
 
 @pytest.mark.parametrize("name", ["0", "1", "07", "clean"])
