@@ -1,5 +1,6 @@
 """`seed enhance`."""
 
+import math
 import re
 import sys
 import warnings
@@ -178,7 +179,9 @@ def _store(
             " what --strength does for it.",
             err=True,
         )
-    if done.atypicality > FAMILIAR:
+    if math.isinf(done.atypicality):
+        click.echo(f"  {domain or store}: has no vectors that could say what kind of speech it is.", err=True)
+    elif done.atypicality > FAMILIAR:
         click.echo(
             f"  {domain or store}: speech is unlike that of the training (atypicality {done.atypicality:.1f}; usual is"
             f" 1, trusted up to {FAMILIAR:g}). Train on your own speech, or check what --strength does for it.",
