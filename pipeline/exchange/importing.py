@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pipeline.store import FAILED, OK
 
 CLEAN = "clean"
 """Name of the first view."""
+
+WRITERS = 2
+"""Shards that are written at once: half of that is the disk's time, half checksums and copies in memory."""
 
 Part = tuple[range, NDArray[np.float32], NDArray[np.uint8]]
 """Rows of the store, their embeddings [rows, draw, view, dim], and status [rows]."""
@@ -91,12 +95,14 @@ def import_store(
         try:
             intake = _Intake(list(views.values()), matched, out.parent if isinstance(out, Path) else None)
             # What an earlier run has written is written again: the files may be others by now.
-            with closing(ahead(intake.read, writer.shards(), 1)) as parts:
-                for rows, values, status in parts:
-                    writer.write(rows, values, status)
-                    failed += int((status == FAILED).sum())
+            with (
+                closing(ahead(intake.read, writer.shards(), 1)) as parts,
+                closing(ahead(partial(_written, writer), parts, WRITERS, WRITERS)) as written,
+            ):
+                for rows, bad in written:
+                    failed += bad
                     if progress:
-                        progress(len(rows))
+                        progress(rows)
             intake.report(findings)
             findings.check()
             if failed == len(matched.utterances):
@@ -109,6 +115,13 @@ def import_store(
             raise
         writer.finish()
     return Summary(len(matched.utterances), failed, intake.rounded(), findings)
+
+
+def _written(writer: StoreWriter, part: Part) -> tuple[int, int]:
+    """Write some rows; return how many they are, and how many of them failed."""
+    rows, values, status = part
+    writer.write(rows, values, status)
+    return len(rows), int((status == FAILED).sum())
 
 
 @dataclass

@@ -106,17 +106,18 @@ def _ids(source: Source) -> Iterator[list[str]]:
 
 
 def _numbered(source: Source, index: dict[str, int]) -> Rows:
-    """Return the number of each id of a file, and put new ones into the index."""
-    parts = []
+    """Return the number of each id of a file, and put them into the index, which is empty."""
+    count = 0
     for names in _ids(source):
-        first = len(index)
-        new = dict(zip(names, range(first, first + len(names)), strict=True))
-        if len(new) == len(names) and index.keys().isdisjoint(new):  # as ids should be, and several times as fast
-            index |= new
-            parts.append(np.arange(first, first + len(names)))
-        else:
-            parts.append(np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64))
-    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+        index.update(zip(names, range(count, count + len(names)), strict=True))
+        count += len(names)
+        if len(index) < count:
+            break
+    else:  # each id is there once, as ids should be, and this is several times as fast
+        return np.arange(count)
+    index.clear()
+    parts = [np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64) for names in _ids(source)]
+    return np.concatenate(parts)
 
 
 def _found(source: Source, index: dict[str, int], unknown: list[str]) -> Rows:
