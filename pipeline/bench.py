@@ -13,8 +13,9 @@ from pipeline.backends.calibration import Calibration, fit, qmf
 from pipeline.cohort import Cohort
 from pipeline.config import Score
 from pipeline.errors import ConfigError, TrialError, UnknownUtteranceError
-from pipeline.manifest import Utterance
+from pipeline.manifest import Utterance, read_manifest
 from pipeline.spaces import Space, Vectors
+from pipeline.store import EmbeddingStore
 from pipeline.systems import COHORT, Quality, System
 from pipeline.trials import Index, Trials, all_pairs
 
@@ -56,6 +57,17 @@ def utterances_of(ids: Sequence[str], manifest: Sequence[Utterance], path: Path)
         tuple(row.gender for row in known),
         tuple(row.age for row in known),
     )
+
+
+def speaker_by_utterance(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
+    """Return who speaks in the utterances of a store, by a manifest.
+
+    Raises:
+        ManifestError: the manifest is malformed.
+        UnknownUtteranceError: it lacks one.
+    """
+    listed = utterances_of(store.utterances, read_manifest(path), path)
+    return dict(zip(listed.ids, listed.speakers, strict=True))
 
 
 @dataclass(frozen=True)

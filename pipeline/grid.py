@@ -112,8 +112,8 @@ def changed(params: Params, changes: Mapping[str, Any]) -> Params:
             place = place.get(section) if isinstance(place, dict) else None
         if not isinstance(place, dict) or last not in place:
             raise ConfigError(f"{name}: no such parameter. Names are those of params.yaml, joined by dots.")
-        whole = isinstance(value, Mapping) and isinstance(place[last], dict)
-        place[last] = place[last] | value if whole else value  # what a section does not name stays as it is
+        is_section = isinstance(value, Mapping) and isinstance(place[last], dict)
+        place[last] = place[last] | value if is_section else value  # what a section does not name stays as it is
     return validated(Params, content, told(changes))
 
 

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.places import Place
+    from pipeline.train_settings import Enhance
 
 
 class PlaceType(click.Path):
@@ -65,25 +66,27 @@ def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "P
     return validated(Params, content, str(path or "options"))
 
 
-def timestep_for(model: "Place", given: int | None, settings: "Params") -> int | None:
-    """Return the timestep that an option gives, or else that of the model's file where the parameter file gives none.
+def way_of(model: "Place", settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
+    """Return how a model is to enhance: by options, else by the parameter file, else from the timestep of its own file.
 
-    Where the parameter file gives another one than the model's, that is used and said.
+    Where the parameter file gives another timestep than the model's, that is used and said. Options are of the model at
+    hand, whatever the parameter file would train: they are checked against the model.
     """
     from pipeline.model import load_model
+    from pipeline.train_settings import Enhance
+    from pipeline.validation import validated
 
-    if given is not None:
-        return given
-    own, way = load_model(model).timestep, settings.enhance
-    if "timestep" not in way.model_fields_set:
-        return own
-    if way.timestep != own:
+    way = settings.enhance
+    own = load_model(model).timestep if timestep is None else timestep
+    if timestep is None and "timestep" in way.model_fields_set and way.timestep != own:
         click.echo(
             f"  {model}: was trained to enhance from timestep {own}; the parameter file says {way.timestep}, and"
             " that is used. Give --timestep to say which.",
             err=True,
         )
-    return None
+        own = way.timestep
+    given = {"timestep": own} | ({} if strength is None else {"strength": strength})
+    return validated(Enhance, way.model_dump() | given, "options")
 
 
 @contextmanager

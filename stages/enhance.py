@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, timestep_for
+from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, way_of
 
 if TYPE_CHECKING:
     from pipeline.enhancer import Enhancer
@@ -157,15 +157,10 @@ def _store(
     from pipeline.domain import FAMILIAR
     from pipeline.enhance import enhance as run
     from pipeline.store import EmbeddingStore
-    from pipeline.train_settings import Enhance
-    from pipeline.validation import validated
     from stages.previous import forget_saved
 
     settings, opened = load_params(params), EmbeddingStore.open(store)
-    # Options are of the model at hand, whatever the file would train: they are checked against the model.
-    timestep = timestep_for(model, timestep, settings)
-    given = {key: value for key, value in (("timestep", timestep), ("strength", strength)) if value is not None}
-    way = validated(Enhance, settings.enhance.model_dump() | given, "options")
+    way = way_of(model, settings, timestep, strength)
     forget_saved(store.parent)
     with progress_bar("enhancing", None) as advance:
         how = Sampling(**way.model_dump())

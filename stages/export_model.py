@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import MODEL, OUTPUT, load_params, params_option, timestep_for
+from stages.common import MODEL, OUTPUT, load_params, params_option, way_of
 
 if TYPE_CHECKING:
     from pipeline.places import Place
@@ -38,13 +38,8 @@ def export_model(
     """
     from pipeline.diffusion.sampler import Sampling
     from pipeline.export_model import export_model as run
-    from pipeline.train_settings import Enhance
-    from pipeline.validation import validated
 
-    settings = load_params(params)
-    timestep = timestep_for(model, timestep, settings)
-    given = {key: value for key, value in (("timestep", timestep), ("strength", strength)) if value is not None}
-    way = validated(Enhance, settings.enhance.model_dump() | given, "options")
+    way = way_of(model, load_params(params), timestep, strength)
     said = run(model, out, form, Sampling(**way.model_dump()))
     click.echo(
         f"{out}: {said['dim']} numbers in and out, strength {float(said['strength']):.2f}, timestep {said['timestep']}"

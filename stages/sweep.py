@@ -36,6 +36,7 @@ def sweep(
     number, is told in the tables, left out of means and of the choice, and run again the next time; the others go on.
     The exit code is 1 only if all fail.
     """  # noqa: D301 (click wants the control character)
+    from pipeline.bench import speaker_by_utterance
     from pipeline.choice import FAILED
     from pipeline.errors import TrainingError
     from pipeline.grid import read_grid
@@ -48,8 +49,8 @@ def sweep(
 
     settings = load_params(params)
     wanted, seeds = read_grid(grid)
-    speakers = {row.utterance: row.speaker for row in read_manifest(store_manifest)}
-    data = Data(EmbeddingStore.open(store), speakers, conditions, read_manifest(manifest), manifest)
+    opened = EmbeddingStore.open(store)
+    data = Data(opened, speaker_by_utterance(opened, store_manifest), conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
         rows = run_all(wanted, seeds, settings, data, out / "runs", advance)
     write_table(out / "sweep.csv", *table(rows))

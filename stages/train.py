@@ -71,14 +71,13 @@ def train(
 
     import torch
 
-    from pipeline.bench import utterances_of
+    from pipeline.bench import speaker_by_utterance
     from pipeline.card import write_card
     from pipeline.curve import Epoch, write_curve
     from pipeline.device import choose_device
     from pipeline.errors import ConfigError
     from pipeline.files import check_output
     from pipeline.loggers import loggers
-    from pipeline.manifest import read_manifest
     from pipeline.model import save_model
     from pipeline.saves import Saves
     from pipeline.store import EmbeddingStore
@@ -94,10 +93,7 @@ def train(
         check_output(each)
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
-    speakers = None
-    if manifest:
-        listed = utterances_of(opened.utterances, read_manifest(manifest), manifest)
-        speakers = dict(zip(listed.ids, listed.speakers, strict=True))
+    speakers = speaker_by_utterance(opened, manifest) if manifest else None
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
     where = choose_device(settings.train.device)
     with ExitStack() as stack:

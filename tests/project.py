@@ -25,6 +25,11 @@ mini:
 """
 
 
+def surroundings() -> dict[str, str]:
+    """Return the environment, without what says that `make` and pytest are at work, which a command may start anew."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))}
+
+
 class Project:
     """A clone of the project with its own parameters, run through DVC."""
 
@@ -61,10 +66,7 @@ class Project:
 
     def call(self, *command: str, **environment: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        outside = {
-            name: value for name, value in os.environ.items() if not name.startswith("MAKE")
-        }  # tests may be made
-        environment = {**outside, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
+        environment = {**surroundings(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout

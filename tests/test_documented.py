@@ -26,7 +26,7 @@ from pipeline.journal import write_store
 from pipeline.store import OK
 from stages.cli import main
 from tests.documented import Block, blocks, commands, quoted, wrong_with
-from tests.project import CONDITIONS, PROJECT, FirstRun, Project
+from tests.project import CONDITIONS, PROJECT, FirstRun, Project, surroundings
 from tests.s3_server import S3Server
 from tests.test_convert import checkpoint, vectors
 
@@ -261,8 +261,7 @@ def run_line(command: str, project: Project, where: str) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=project.folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))}
-        | {"PATH": path},
+        env=surroundings() | {"PATH": path},
         capture_output=True,
         text=True,
         check=False,

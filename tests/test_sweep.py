@@ -261,6 +261,13 @@ def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str
     assert not list(place.glob("out/runs/*"))
 
 
+def test_a_manifest_that_lacks_an_utterance_is_one_line(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    write_manifest(place / "train.csv", read_manifest(place / "train.csv")[:-1])
+    code, out, err = run(capsys, *COMMAND)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "train.csv: has no utterance 'f/3'" in err
+
+
 def test_changes_go_by_dotted_names() -> None:
     found = changed(Params(), {"train.network.blocks": 2, "enhance.timestep": 7})
     assert (found.train.network.blocks, found.enhance.timestep) == (2, 7)

@@ -11,7 +11,7 @@ from pipeline.analysis import stability, transfer
 from pipeline.analysis.gain import Bin, Turn, by_gap, quantile_edges, turns
 from pipeline.analysis.gaps import CLEAN, ENHANCED, PREPARED, RAW, Gap, Maps, of_crops, of_utterances, references
 from pipeline.analysis.groups import FIXED, PAIRS, TEST, TRAIN, groups_of, matched, raw_like
-from pipeline.bench import Utterances, utterances_of
+from pipeline.bench import Utterances, speaker_by_utterance, utterances_of
 from pipeline.comparison import cosine_scores, mean_units, unit_crops
 from pipeline.config import Params
 from pipeline.errors import ConfigError, StoreError, TrialError
@@ -102,8 +102,7 @@ def analyse(
     spaces = open_spaces({"raw": places.embeddings, "seed": places.enhanced}, [CLEAN, *noisy], models=[places.model])
     space, train = spaces["seed"], _training(places, spaces["raw"])
     maps = maps_of(space)
-    listed = utterances_of(train.utterances, read_manifest(places.train_manifest), places.train_manifest)
-    speakers = dict(zip(listed.ids, listed.speakers, strict=True))
+    speakers = speaker_by_utterance(train, places.train_manifest)
     utterances = utterances_of(space.ids, read_manifest(places.manifest), places.manifest)
     ready = usable(spaces)
     rows = np.flatnonzero(ready)
