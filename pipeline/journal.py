@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from pipeline.chunks import put_numbers, put_text
 from pipeline.errors import OutputError, PlaceError, StoreError
 from pipeline.files import link_folder, locked, move_folder, new_folder
 from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
@@ -40,6 +41,7 @@ class ShardWriter:
         group = open_group(store, "r+")
         self.attributes: Mapping[str, Any] = dict(group.attrs)
         self._embeddings, self._status = array_of(group, "embeddings"), array_of(group, "status")
+        self._names = array_of(group, "utterances")
         self._of_audio = [array_of(group, name) for name in (TRACES, FINGERPRINTS) if name in group]
 
     def status(self) -> NDArray[np.uint8]:
@@ -106,7 +108,8 @@ class StoreWriter(ShardWriter):
             attributes: what the store is made of; JSON values.
             shard: rows in a shard; one writer owns one whole shard.
             of_audio: whether the store is to hold traces and fingerprints.
-            whole: whether shards are only read whole, which makes them faster to write.
+            whole: whether it is written in one go: nothing of an earlier run is taken up, and shards, which are chunks
+                then, are only read whole. It takes a fraction of the time, and no audio.
 
         Raises:
             OutputError: something else than a store is at `target`, or another process is making the store.
@@ -118,12 +121,14 @@ class StoreWriter(ShardWriter):
         self.target, self.shard, self.rows = target, shard, len(utterances)
         made_of = {"attributes": attributes, "shape": shape, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-        for start in range(0, len(utterances), 65536):  # the text of each, one after another
+        for start in range(0, 0 if whole else len(utterances), 65536):  # the text of each, one after another
             key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
+        self._ids = utterances if whole else None
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
-        self._whole = whole
+        if whole:
+            remove_folder(self.folder)
         if not exists(store / ENTRY):
             self._create(store, utterances, shape, attributes, of_audio)
         super().__init__(store)
@@ -131,6 +136,17 @@ class StoreWriter(ShardWriter):
     def shards(self) -> list[range]:
         """Return the rows of every shard."""
         return [range(start, min(start + self.shard, self.rows)) for start in range(0, self.rows, self.shard)]
+
+    def write(
+        self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
+    ) -> None:
+        """Write one whole shard, see `ShardWriter.write`; of a store in one go, its ids as well."""
+        if self._ids is None:
+            super().write(rows, values, status, *of_audio)
+            return
+        put_text(self._names, rows.start, self._ids[rows.start : rows.stop])
+        put_numbers(self._embeddings, rows.start, values)
+        put_numbers(self._status, rows.start, status)
 
     def finish(self, keep: bool = False) -> None:
         """Move the finished store into its place, and take the journal away.
@@ -187,13 +203,13 @@ class StoreWriter(ShardWriter):
         self, new: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], of_audio: bool
     ) -> None:
         group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
-        count, shard = self.rows, self.shard
+        count, shard, whole = self.rows, self.shard, self._ids is not None
         inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
         group.create_array(
             "embeddings",
             shape=(count, *shape),
-            chunks=(shard if self._whole else inner, *shape),
-            shards=None if self._whole else (shard, *shape),
+            chunks=(shard if whole else inner, *shape),
+            shards=None if whole else (shard, *shape),
             dtype="float32",
             fill_value=float("nan"),
             compressors=_CHECKED,  # and no compression, from which embeddings gain about a tenth
@@ -202,10 +218,10 @@ class StoreWriter(ShardWriter):
         group.create_array(
             "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
         )
-        step = min(max(count, 1), _IDS)
+        step = shard if whole else min(max(count, 1), _IDS)
         names = group.create_array("utterances", shape=(count,), chunks=(step,), dtype=str, compressors=_CHECKED)
-        for start in range(0, count, step):
-            names[start : start + step] = np.array(ids[start : start + step], dtype=object)
+        for start in range(0, 0 if whole else count, step):
+            put_text(names, start, ids[start : start + step])
         if of_audio:
             create_traces(group, (count, *shape[:2]), shard)
             group.create_array(

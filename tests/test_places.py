@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_a_store_has_the_bytes_of_a_local_one_and_nothing_is_left_beside_it(root
     assert store.utterances == tuple(IDS)
     made(place, 2)  # of fewer shards, and of another recipe
     assert objects(place) == tree_bytes(made(local, 2))
+
+
+def test_a_store_written_in_one_go_has_the_bytes_of_a_local_one(root: str, tmp_path: Path) -> None:
+    local, place = tmp_path / "local" / "s.zarr", to_place(f"{root}/folder/s.zarr")
+    for target in (local, place):
+        with closing(StoreWriter(target, IDS, VALUES.shape[1:], {"dim": 8}, 4, whole=True)) as writer:
+            for rows in writer.shards():
+                writer.write(rows, VALUES[rows.start : rows.stop], np.full(len(rows), OK, np.uint8))
+            writer.finish()
+    assert objects(place.parent) == tree_bytes(local.parent)
 
 
 def test_what_is_no_store_is_never_replaced_by_one(root: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, StoreError
 from pipeline.journal import StoreWriter, write_store
@@ -168,12 +169,27 @@ def test_many_ids_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.Monke
     assert EmbeddingStore.open(made(tmp_path / "s.zarr")).utterances == tuple(IDS)
 
 
-def test_shards_that_are_only_read_whole_hold_the_same(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "s.zarr", IDS, (2, 4, 8), {"dim": 8}, shard=4, whole=True)
-    for rows in writer.shards():
-        writer.write(rows, VALUES[rows.start : rows.stop], STATUS[rows.start : rows.stop])
-    writer.finish()
+def in_one_go(path: Path, ids: list[str], values: NDArray[np.float32], shards: int | None = None) -> None:
+    with closing(StoreWriter(path, ids, (2, 4, 8), {"dim": 8}, shard=4, whole=True)) as writer:
+        for rows in writer.shards()[:shards]:
+            writer.write(rows, values[rows.start : rows.stop], STATUS[rows.start : rows.stop])
+        if shards is None:
+            writer.finish()
+
+
+def test_a_store_written_in_one_go_holds_the_same(tmp_path: Path) -> None:
+    in_one_go(tmp_path / "s.zarr", IDS, VALUES)
     store = EmbeddingStore.open(tmp_path / "s.zarr")
+    assert store.utterances == tuple(IDS)
     assert store.shards() == [range(0, 4), range(4, 8), range(8, 10)]
     np.testing.assert_array_equal(store.read(), VALUES)
     np.testing.assert_array_equal(store.read_rows(range(3, 9)), VALUES[3:9])
+
+
+def test_nothing_of_an_earlier_run_is_in_a_store_written_in_one_go(tmp_path: Path) -> None:
+    in_one_go(tmp_path / "s.zarr", [f"other {n}" for n in range(10)], VALUES + 1, shards=2)
+    in_one_go(tmp_path / "s.zarr", IDS[:7], VALUES)
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    assert store.utterances == tuple(IDS[:7])
+    np.testing.assert_array_equal(store.read(), VALUES[:7])
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
