@@ -32,6 +32,7 @@ from pipeline.model import (
 )
 from pipeline.places import Place, is_url, to_place
 from pipeline.store import EmbeddingStore
+from pipeline.traced import Alone
 
 _FETCHED = ("http", "https", "hf", "pypi")
 _FINGERPRINT = ("family", "weights_sha256", "front_end")
@@ -61,6 +62,7 @@ class Enhancer:
         self.name, self.sha256 = name, sha256
         self._timestep, self._strength = timestep, round(float(model.strength), 6)
         self._told = self.model.told(timestep)
+        self._alone = Alone(self.model, Sampling(timestep, strength=self._strength))
 
     @classmethod
     def load(
@@ -149,6 +151,7 @@ class Enhancer:
             raw = rows.values.cpu().numpy()
         made = copy(self)
         made._strength = lowered_strength(self.model, raw)[0]
+        made._alone = Alone(self.model, Sampling(self._timestep, strength=made._strength))
         return made
 
     @overload
@@ -201,6 +204,8 @@ class Enhancer:
             raise ConfigError(f"strength {strength} is not from 0 (raw) to 1 (all of the way).")
         if on_bad not in ("raise", "raw"):
             raise ConfigError(f"on_bad {on_bad!r} is neither 'raise' nor 'raw'.")
+        if share and share == self._strength and not return_info and (done := self._alone(x)) is not None:
+            return done
         rows, shape = self._rows(x), tuple(x.shape[:-1])
         if on_bad == "raise":
             refuse(rows, shape)

@@ -10,15 +10,15 @@ from pathlib import Path, PurePath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from pipeline.diffusion.sampler import Sampling
 from pipeline.enhance import AS_TRAINED, check_way
 from pipeline.errors import ConfigError, ExportError, OutputError
 from pipeline.files import check_output, replacing
-from pipeline.model import ModelFile, SeedModel, load_model
+from pipeline.model import ModelFile, load_model
 from pipeline.onnx_files import OPSET, check_onnx, onnx_bytes, quiet, root_cause, run_onnx
 from pipeline.places import Place
+from pipeline.traced import TRACED, Way, traced
 
 FORMATS = {".onnx": "onnx", ".pt": "torchscript"}
 """By suffix."""
@@ -28,7 +28,6 @@ PROPERTIES = "seed.json"
 """Name of what is said of a model in a TorchScript file."""
 TOLERANCE = 1e-5
 """By how much of the largest value an exported file may differ from torch."""
-_TRACED = 3
 _CHECKED = (1, 2, 257)
 """Embeddings in a batch."""
 
@@ -73,11 +72,11 @@ def export_model(path: Place, out: Place, form: str | None = None, how: Sampling
         )
     if how.strength is None:
         how = replace(how, strength=round(float(loaded.model.strength), 6))
-    step, properties = _Enhance(loaded.model, how).eval(), _properties(loaded, how)
+    way, properties = Way(loaded.model, how).eval(), _properties(loaded, how)
     with replacing(out) as temporary:
         try:
-            temporary.write_bytes(_WRITERS[form](step, properties))
-            fault = _difference(step, _READERS[form](temporary))
+            temporary.write_bytes(_WRITERS[form](way, properties))
+            fault = _difference(way, _READERS[form](temporary))
         except Exception as error:  # exporters and runtimes raise anything
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -95,22 +94,6 @@ def format_of(out: PurePath | Place) -> str:
         raise ConfigError(f"{out}: no form has this suffix. Name it ….onnx or ….pt, or give --format.") from None
 
 
-class _Enhance(nn.Module):
-    """A model's one way as a forward pass."""
-
-    def __init__(self, model: SeedModel, how: Sampling) -> None:
-        super().__init__()
-        self.model, self.how = model, how
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        enhanced: Tensor = self.model(embeddings, self.how)
-        return enhanced
-
-    def example(self, count: int) -> Tensor:
-        """Return random embeddings [count, D]."""
-        return torch.randn(count, self.model.dim, generator=torch.Generator().manual_seed(count))
-
-
 def _properties(loaded: ModelFile, how: Sampling) -> dict[str, str]:
     """Return what a file says of its model; what is not known of the encoder is left out."""
     encoder = {key: value for key, value in loaded.encoder.items() if value is not None}
@@ -126,18 +109,15 @@ def _properties(loaded: ModelFile, how: Sampling) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in facts.items()}
 
 
-def _onnx(step: _Enhance, properties: Mapping[str, str]) -> bytes:
+def _onnx(way: Way, properties: Mapping[str, str]) -> bytes:
     said = {**properties, "opset": str(OPSET)}
-    return onnx_bytes(step, step.example(_TRACED), (INPUT, OUTPUT), {0: "batch"}, said)
+    return onnx_bytes(way, way.example(TRACED), (INPUT, OUTPUT), {0: "batch"}, said)
 
 
-def _torchscript(step: _Enhance, properties: Mapping[str, str]) -> bytes:
-    """Return a traced module whose constants are folded: what depends on timesteps alone is computed here."""
+def _torchscript(way: Way, properties: Mapping[str, str]) -> bytes:
     file = io.BytesIO()
-    with quiet(), torch.no_grad():
-        traced = torch.jit.trace(step, step.example(_TRACED), check_trace=False)  # type: ignore[no-untyped-call]
-        frozen = torch.jit.freeze(traced)
-        torch.jit.save(frozen, file, _extra_files={PROPERTIES: json.dumps(properties, sort_keys=True)})
+    with quiet():
+        torch.jit.save(traced(way), file, _extra_files={PROPERTIES: json.dumps(properties, sort_keys=True)})
     return _without_origin(file)
 
 
@@ -171,11 +151,11 @@ _READERS = {"onnx": _read_onnx, "torchscript": _read_torchscript}
 
 
 @torch.no_grad()
-def _difference(step: _Enhance, run: Callable[[Vectors], Vectors]) -> str | None:
+def _difference(way: Way, run: Callable[[Vectors], Vectors]) -> str | None:
     """Return what is wrong with a file's embeddings, if anything is."""
     for count in _CHECKED:
-        raw = step.example(count)
-        expected, found = step(raw).numpy(), run(raw.numpy())
+        raw = way.example(count)
+        expected, found = way(raw).numpy(), run(raw.numpy())
         if found.shape != expected.shape or found.dtype != np.float32:
             return f"{list(found.shape)} {found.dtype} instead of {list(expected.shape)} float32"
         error = float(np.abs(found - expected).max() / np.abs(expected).max())
