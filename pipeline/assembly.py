@@ -121,7 +121,7 @@ def _space(name: str, system: System, spaces: Mapping[str, Space]) -> tuple[Spac
     space = spaces.get(str(system.of))
     if space is None:
         raise ConfigError(f"score.systems.{name}: of {system.of!r}: there are only {', '.join(spaces)}.")
-    if space.enhanced and (system.needs_cohort or system.ensemble is not None):
+    if space.enhanced and system.needs_models:
         space.made_by()
     if system.ensemble is None:
         return space, None

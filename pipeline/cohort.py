@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TrialError
-from pipeline.model import refuse_enhanced
 from pipeline.places import Place
 from pipeline.store import EmbeddingStore
 from pipeline.trials import Index
@@ -59,7 +58,7 @@ def read_cohort(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> Co
         StoreError: the store is damaged, or holds enhanced embeddings.
         TrialError: none were.
     """
-    refuse_enhanced(store)
+    store.check_raw()
     if len(store.ok) < 2:
         raise TrialError(f"{store.path}: {len(store.ok)} encoded utterances make no cohort; two are the least.")
     names = tuple(store.utterances[row] for row in store.ok)

@@ -23,7 +23,7 @@ from pipeline.encoders.registry import families, load_encoder
 from pipeline.encoders.weights import locate
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.files import sha256_of
-from pipeline.model import SeedModel, refuse_enhanced
+from pipeline.model import SeedModel
 from pipeline.store import SPACE, EmbeddingStore
 from pipeline.train_settings import Network, Train
 from pipeline.validation import validated
@@ -171,7 +171,7 @@ def encoder_of_store(store: EmbeddingStore, name: str | None, dim: int) -> dict[
     Raises:
         StoreError: it holds enhanced vectors, or such of another length than `dim`.
     """
-    refuse_enhanced(store)
+    store.check_raw()
     if store.dim != dim:
         raise StoreError(f"{store.path}: holds vectors of {store.dim} numbers, but the network takes {dim}.")
     known = store.encoder()

@@ -20,7 +20,6 @@ from pipeline.model import (
     check_encoder,
     denoised_otherwise,
     load_model,
-    refuse_enhanced,
     unknown_encoder,
 )
 from pipeline.places import Place
@@ -91,7 +90,7 @@ def enhance(
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
     loaded = load_model(model_path, device or torch.device("cpu"))
     for each in (store, domain or store):
-        refuse_enhanced(each)
+        each.check_raw()
         check_encoder(loaded, each.attributes, model_path, each.path)
     for doubt in (unknown_encoder, denoised_otherwise):
         if (said := doubt(loaded.encoder, store.attributes)) and warn:

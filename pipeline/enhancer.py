@@ -27,7 +27,6 @@ from pipeline.model import (
     SeedModel,
     denoised_otherwise,
     load_model,
-    refuse_enhanced,
     unknown_encoder,
 )
 from pipeline.places import Place, is_url, to_place
@@ -142,7 +141,7 @@ class Enhancer:
             StoreError: the store is damaged, or holds enhanced vectors.
         """
         if isinstance(vectors, EmbeddingStore):
-            refuse_enhanced(vectors)
+            vectors.check_raw()
             self.check(vectors)
             raw = vectors.read()[vectors.ok].reshape(-1, self.dim)
         else:

@@ -21,7 +21,7 @@ from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.files import replacing, sha256_of
 from pipeline.places import Place, fetched
 from pipeline.scale_policy import scale_policy
-from pipeline.store import DENOISE, SPACE, EmbeddingStore
+from pipeline.store import DENOISE, SPACE
 from pipeline.train_settings import DIFFUSED, WATCHING, Network, Train
 from pipeline.validation import validated
 
@@ -189,12 +189,6 @@ def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tu
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path}: not a SEED model ({type(error).__name__}: {error}). Train it again.") from error
-
-
-def refuse_enhanced(store: EmbeddingStore) -> None:
-    """Raise StoreError if a store holds enhanced embeddings where an encoder's own are needed."""
-    if store.attributes.get("enhanced_by_sha256"):
-        raise StoreError(f"{store.path}: holds enhanced embeddings already. Give the store that they were made from.")
 
 
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Place, store_path: Place) -> None:

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.enhance import enhanced, sampling_of
 from pipeline.errors import ConfigError, StoreError
-from pipeline.model import ModelFile, check_encoder, load_model
-from pipeline.pairs import prepared
 from pipeline.places import Place
 from pipeline.store import DENOISE, SPACE, EmbeddingStore
+
+if TYPE_CHECKING:
+    from pipeline.model import ModelFile  # models bring torch, which takes longer than scoring vectors that are there
 
 Values = NDArray[np.float32]
 """Embeddings [N, crops, D]; NaN where an utterance failed."""
@@ -27,7 +27,7 @@ class Space:
     name: str
     stores: Mapping[str, EmbeddingStore]
     """By condition."""
-    model: ModelFile | None
+    model: "ModelFile | None"
     """That made the vectors, if it was given."""
 
     @property
@@ -49,7 +49,7 @@ class Space:
         """Whether a model made the vectors, rather than an encoder."""
         return bool(self._first.attributes.get("enhanced_by_sha256"))
 
-    def made_by(self) -> ModelFile:
+    def made_by(self) -> "ModelFile":
         """Return the model that made the vectors.
 
         Raises:
@@ -75,6 +75,8 @@ class Space:
         """Return what raw embeddings [N, crops, D] are in this space."""
         if not self.enhanced:
             return values
+        from pipeline.enhance import enhanced, sampling_of
+
         flat = enhanced(
             self.made_by().model, values.reshape(-1, values.shape[-1]), *sampling_of(self._first.attributes)
         )
@@ -85,6 +87,9 @@ class Space:
 
         That is as the model sees them, which is where it leaves enhanced ones, unless those are mixed with raw ones.
         """
+        from pipeline.enhance import sampling_of
+        from pipeline.pairs import prepared
+
         mixed = sampling_of(self._first.attributes)[0].strength != 1
         return values if mixed else prepared(self.made_by().model, values).cpu().numpy()
 
@@ -104,6 +109,9 @@ def open_spaces(
             than the other conditions; or a model was trained on another encoder.
         WeightsError: a model cannot be read.
     """
+    if models:
+        from pipeline.model import check_encoder, load_model
+
     files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
     spaces: dict[str, Space] = {}
     first = None

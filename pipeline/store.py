@@ -116,6 +116,13 @@ class EmbeddingStore:
         denoised = {DENOISE: self.attributes[DENOISE]} if DENOISE in self.attributes else {}
         return {key: self.attributes.get(key) for key in ("encoder", *SPACE)} | denoised
 
+    def check_raw(self) -> None:
+        """Raise StoreError if it holds enhanced embeddings, where an encoder's own are needed."""
+        if self.attributes.get("enhanced_by_sha256"):
+            raise StoreError(
+                f"{self.path}: holds enhanced embeddings already. Give the store that they were made from."
+            )
+
     def blocks(self, values: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield rows and their embeddings [row, draw, view, dim] as they are, about `values` numbers at a time, or all.
 

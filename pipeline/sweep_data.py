@@ -14,7 +14,6 @@ from pipeline.evaluation import every_pair, usable
 from pipeline.grid import Part, speakers_of
 from pipeline.journal import write_store
 from pipeline.manifest import Utterance
-from pipeline.model import refuse_enhanced
 from pipeline.places import Place
 from pipeline.spaces import open_spaces
 from pipeline.store import SPACE, EmbeddingStore
@@ -38,7 +37,7 @@ def check_data(params: Params, data: Data) -> None:
     """Raise StoreError or TrialError if nothing could be measured, whatever is trained."""
     raw = open_spaces({"raw": data.conditions}, params.conditions)
     for store in (data.store, *raw["raw"].stores.values()):
-        refuse_enhanced(store)
+        store.check_raw()
         for key in SPACE:
             ours, theirs = data.store.attributes.get(key), store.attributes.get(key)
             if ours != theirs:

@@ -53,6 +53,11 @@ class System(Frozen):
         """Whether it cannot be scored without a cohort."""
         return self.center or self.norm is not None or self.compare == "plda" or self.calibrate == COHORT
 
+    @property
+    def needs_models(self) -> bool:
+        """Whether it cannot be scored without the models that made enhanced vectors."""
+        return self.needs_cohort or self.ensemble is not None
+
 
 Column = Literal["gender", "age", "duration"]
 """What error rates can be told apart by."""

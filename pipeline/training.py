@@ -13,7 +13,7 @@ from pipeline.curve import Epoch
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.feed import fits, open_feed
 from pipeline.fine_tune import take_over
-from pipeline.model import SeedModel, refuse_enhanced
+from pipeline.model import SeedModel
 from pipeline.operating import Judge, settle
 from pipeline.optimise import Trained, optimise
 from pipeline.pace import Watch
@@ -73,7 +73,7 @@ def train(
         TrainingError: fewer than two utterances, not the noisy views that are asked for, noisy views like the clean
             one, or a loss that is not finite before anything was learnt.
     """
-    refuse_enhanced(store)
+    store.check_raw()
     if wrong := settings.misfit_of_timestep(timestep):
         raise ConfigError(f"timestep {timestep}: {wrong}.")
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]

@@ -157,7 +157,8 @@ def _score_systems(
     from pipeline.store import EmbeddingStore
 
     conditions, score = settings.conditions, settings.score
-    spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), models)
+    made_by = models if any(system.needs_models for system in score.systems.values()) else ()
+    spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
     stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
     utterances = utterances_of(next(iter(spaces.values())).ids, read_manifest(manifest), manifest)
     needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parent.parent
-CONDITIONS = ["clean", "noise0", "babble5", "reverb"]
+CONDITIONS = ["clean", "noise0", "reverb"]
 
 MINI = """
 mini:

@@ -12,7 +12,7 @@ from pipeline.analysis.transfer import Group, sides
 from pipeline.bench import Utterances
 from pipeline.comparison import Vectors, cosine_scores
 from pipeline.errors import StoreError
-from pipeline.model import check_encoder, refuse_enhanced
+from pipeline.model import check_encoder
 from pipeline.sample import read_some
 from pipeline.spaces import Space
 from pipeline.store import OK, EmbeddingStore
@@ -103,7 +103,7 @@ def matched(
 
 def raw_like(store: EmbeddingStore, space: Space, model: Path) -> EmbeddingStore:
     """Return a raw store of the encoder that the model was trained on."""
-    refuse_enhanced(store)
+    store.check_raw()
     check_encoder(space.made_by(), store.attributes, model, store.path)
     return store
 

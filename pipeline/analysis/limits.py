@@ -17,7 +17,6 @@ from pipeline.config import Params
 from pipeline.errors import ConfigError, StoreError, TrialError
 from pipeline.evaluation import every_pair, usable
 from pipeline.manifest import read_manifest
-from pipeline.model import refuse_enhanced
 from pipeline.pairs import prepared
 from pipeline.sample import sample_rows
 from pipeline.spaces import Space, open_spaces
@@ -151,7 +150,7 @@ def maps_of(space: Space) -> Maps:
 
 def _training(places: Places, raw: Space) -> EmbeddingStore:
     store = EmbeddingStore.open(places.embeddings / "train.zarr")
-    refuse_enhanced(store)
+    store.check_raw()
     raw.check_encoder_of(store.attributes, store.path)
     if store.shape[2] < 2 or len(store.ok) == 0:
         raise StoreError(f"{store.path}: has no corrupted views. Extract it as the set train.")
