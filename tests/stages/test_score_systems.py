@@ -1,6 +1,8 @@
 """`seed score --system`: systems of `score.systems`, with a cohort and a model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,15 @@ def test_every_line_is_a_system_and_the_protocol_tells_of_it(capsys: pytest.Capt
     assert written["protocol"]["score"]["systems"]["as"]["norm"] == "as"
     files = ["det.csv", "distances.csv", "groups.csv", "histogram.csv", "map.csv", "metrics.json"]
     assert sorted(path.name for path in (place / "r").iterdir()) == files
+
+
+def test_vectors_that_are_there_are_scored_without_torch(place: Path) -> None:
+    """It takes longer to start than they take; the model, which the pipeline always gives, is not needed."""
+    (place / "p.yaml").write_text("conditions: [clean]\nsets: [train, clean]\nscore: {bootstrap: 10}\n")
+    arguments = [*COMMAND, *COHORT, "--model", "m.safetensors", "--params", "p.yaml"]
+    code = f"import sys; from stages.cli import main; main({arguments}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize(
