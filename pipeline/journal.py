@@ -8,28 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from pipeline.chunks import put_numbers, put_text
 from pipeline.errors import OutputError, PlaceError, StoreError
 from pipeline.files import link_folder, locked, move_folder, new_folder
+from pipeline.layout import lay_out
 from pipeline.places import ENTRY, Place, children, exists, read_bytes, remove_folder
 from pipeline.remote import discard, open_group, publish
-from pipeline.store import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, OK, SCHEMA, TRACES, Rows, array_of
-from pipeline.traces import create_traces
+from pipeline.store import FINGERPRINT, FINGERPRINTS, MISSING, OK, TRACES, Rows, array_of
 
 STORE = "store.zarr"
 """Name of the store in its folder of the journal."""
 
 PUBLISHING = "publishing"
 """An object beside the journals of a remote store, there while the store itself is replaced, object by object."""
-
-_IDS = 2**18
-"""Ids that are written at once: millions would take several times their memory."""
-
-_CHECKED = Crc32cCodec()  # a damaged chunk is an error rather than another vector
 
 
 class ShardWriter:
@@ -38,10 +31,9 @@ class ShardWriter:
     def __init__(self, store: Place) -> None:
         """Open the store in a journal, see `StoreWriter.store`."""
         self.store = store
-        group = open_group(store, "r+")
+        self._group = group = open_group(store, "r+")
         self.attributes: Mapping[str, Any] = dict(group.attrs)
         self._embeddings, self._status = array_of(group, "embeddings"), array_of(group, "status")
-        self._names = array_of(group, "utterances")
         self._of_audio = [array_of(group, name) for name in (TRACES, FINGERPRINTS) if name in group]
 
     def status(self) -> NDArray[np.uint8]:
@@ -86,7 +78,7 @@ class StoreWriter(ShardWriter):
 
     The journal is keyed by what the store is made of, so that work of another recipe or encoder is never mixed in, and
     whoever runs again after a kill finds the finished shards. A remote place has no lock: two runs of one recipe do
-    each other's work again, and write the same bytes.
+    each other's work again, and write the same bytes; of two that write in one go, the second disturbs the first.
     """
 
     def __init__(
@@ -118,20 +110,23 @@ class StoreWriter(ShardWriter):
         journal = journal_of(target)
         if not target.name or not _replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: is there already, and is no embedding store. Give another place by --out.")
-        self.target, self.shard, self.rows = target, shard, len(utterances)
+        self.target, self.shard, self.rows, self._utterances = target, shard, len(utterances), utterances
         made_of = {"attributes": attributes, "shape": shape, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
         for start in range(0, 0 if whole else len(utterances), 65536):  # the text of each, one after another
             key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
-        self._ids = utterances if whole else None
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
         if whole:
             remove_folder(self.folder)
         if not exists(store / ENTRY):
-            self._create(store, utterances, shape, attributes, of_audio)
+            # Of a journal taken away by halves, the other arrays are of no use without this one.
+            remove_folder(store / "status")
+            with new_folder(store) as new:  # it appears under its name only when it is whole
+                lay_out(new, utterances, shape, shard, attributes, of_audio, whole)
         super().__init__(store)
+        self._names = array_of(self._group, "utterances") if whole else None
 
     def shards(self) -> list[range]:
         """Return the rows of every shard."""
@@ -141,10 +136,10 @@ class StoreWriter(ShardWriter):
         self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
     ) -> None:
         """Write one whole shard, see `ShardWriter.write`; of a store in one go, its ids as well."""
-        if self._ids is None:
+        if self._names is None:
             super().write(rows, values, status, *of_audio)
             return
-        put_text(self._names, rows.start, self._ids[rows.start : rows.stop])
+        put_text(self._names, rows.start, self._utterances[rows.start : rows.stop])
         put_numbers(self._embeddings, rows.start, values)
         put_numbers(self._status, rows.start, status)
 
@@ -185,54 +180,6 @@ class StoreWriter(ShardWriter):
         """Let others write; unfinished work stays in the journal."""
         if self._lock:
             self._lock.close()
-
-    def _create(
-        self,
-        path: Place,
-        ids: Sequence[str],
-        shape: tuple[int, int, int],
-        attributes: Mapping[str, Any],
-        of_audio: bool,
-    ) -> None:
-        """Lay out an empty store; it appears under its name only when it is whole."""
-        remove_folder(path / "status")  # of a journal taken away by halves, whose other arrays are of no use without
-        with new_folder(path) as new:
-            self._lay_out(new, ids, shape, attributes, of_audio)
-
-    def _lay_out(
-        self, new: Path, ids: Sequence[str], shape: tuple[int, int, int], attributes: Mapping[str, Any], of_audio: bool
-    ) -> None:
-        group = zarr.create_group(new, zarr_format=3, attributes={"schema": SCHEMA, **attributes})
-        count, shard, whole = self.rows, self.shard, self._ids is not None
-        inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 else shard
-        group.create_array(
-            "embeddings",
-            shape=(count, *shape),
-            chunks=(shard if whole else inner, *shape),
-            shards=None if whole else (shard, *shape),
-            dtype="float32",
-            fill_value=float("nan"),
-            compressors=_CHECKED,  # and no compression, from which embeddings gain about a tenth
-            dimension_names=("utterance", "draw", "view", "dim"),
-        )
-        group.create_array(
-            "status", shape=(count,), chunks=(shard,), dtype="uint8", fill_value=MISSING, compressors=_CHECKED
-        )
-        step = shard if whole else min(max(count, 1), _IDS)
-        names = group.create_array("utterances", shape=(count,), chunks=(step,), dtype=str, compressors=_CHECKED)
-        for start in range(0, 0 if whole else count, step):
-            put_text(names, start, ids[start : start + step])
-        if of_audio:
-            create_traces(group, (count, *shape[:2]), shard)
-            group.create_array(
-                FINGERPRINTS,
-                shape=(count, FINGERPRINT),
-                chunks=(shard, FINGERPRINT),
-                dtype="uint8",
-                fill_value=0,
-                compressors=_CHECKED,
-                dimension_names=("utterance", "byte"),
-            )
 
 
 def journal_of(target: Place) -> Place:

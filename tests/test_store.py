@@ -165,7 +165,7 @@ def test_remains_of_a_journal_do_not_stop_a_new_one(tmp_path: Path) -> None:
 
 
 def test_many_ids_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.journal._IDS", 3)
+    monkeypatch.setattr("pipeline.layout._IDS", 3)
     assert EmbeddingStore.open(made(tmp_path / "s.zarr")).utterances == tuple(IDS)
 
 
