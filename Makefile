@@ -29,14 +29,13 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed; name one with: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	python -m pip install --quiet --upgrade 'pip>=25'
+	python -m pip install --quiet --upgrade 'pip>=25'  # older ones take half as long again
 
-# Older versions of pip take twice as long. Modules are compiled when they are imported first, as a quarter of them ever is.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo,dvc,plots]'
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo,dvc,plots,docs,dev]'
-	python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps "pyrnnoise; sys_platform == 'linux'"
+	python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dvc,plots,docs,dev]'
+	python -m pip install --quiet --constraint constraints.txt --no-deps "pyrnnoise; sys_platform == 'linux'"
 	touch $@
