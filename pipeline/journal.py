@@ -113,8 +113,9 @@ class StoreWriter(ShardWriter):
         self.target, self.shard, self.rows, self._utterances = target, shard, len(utterances), utterances
         made_of = {"attributes": attributes, "shape": shape, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-        for start in range(0, 0 if whole else len(utterances), 65536):  # the text of each, one after another
-            key.update(json.dumps(utterances[start : start + 65536], separators=("", "")).encode()[1:-1])
+        keyed = () if whole else utterances  # what nobody takes up again needs no key of its own
+        for start in range(0, len(keyed), 65536):  # the text of each, one after another
+            key.update(json.dumps(keyed[start : start + 65536], separators=("", "")).encode()[1:-1])
         self._lock = locked(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE

@@ -47,8 +47,9 @@ def lay_out(
     )
     step = shard if whole else min(max(count, 1), _IDS)
     names = group.create_array("utterances", shape=(count,), chunks=(step,), dtype=str, compressors=_CHECKED)
-    for start in range(0, 0 if whole else count, step):
-        put_text(names, start, ids[start : start + step])
+    if not whole:
+        for start in range(0, count, step):
+            put_text(names, start, ids[start : start + step])
     if of_audio:
         create_traces(group, (count, *shape[:2]), shard)
         group.create_array(
