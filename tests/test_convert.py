@@ -113,7 +113,8 @@ def test_a_converted_model_gives_what_the_equations_give(tmp_path: Path, dim: in
         found = enhanced(model, raw.numpy(), Sampling(50, noise=1, strength=None), seed)
         assert_near(found, paper(state, raw, torch.from_numpy(drawn)))
     assert_near(enhanced(model, raw.numpy(), Sampling(50, strength=None)), paper(state, raw, None))
-    assert_near(enhanced(model, raw.numpy(), Sampling(20, strength=None)), paper(state, raw, None, 20))
+    for t in (20, 500, 999):
+        assert_near(enhanced(model, raw.numpy(), Sampling(t, strength=None)), paper(state, raw, None, t))
 
 
 @pytest.mark.parametrize(("predict", "theirs"), [("sample", "sample"), ("epsilon", "epsilon"), ("v", "v_prediction")])

@@ -11,20 +11,17 @@ Told = Mapping[int, Sequence[Tensor]]
 """What each residual block is told at some timesteps: [blocks] of [1, width]."""
 
 
-def frequencies(channels: int, max_period: float = 10_000.0) -> Tensor:
-    """Return the angular frequencies [channels / 2] of sinusoids with periods 2 pi to 2 pi max_period."""
-    exponents = torch.arange(channels // 2, dtype=torch.float32) / (channels // 2)
-    return torch.exp(-math.log(max_period) * exponents)
+def timestep_embedding(t: Tensor, channels: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return sinusoids [B, channels] of timesteps [B] with periods 2 pi to 20,000 pi: cosines first, then sines.
 
-
-def timestep_embedding(t: Tensor, frequencies: Tensor, channels: int) -> Tensor:
-    """Return sinusoids [B, channels] of timesteps [B] at frequencies [channels / 2]: cosines first, then sines.
-
-    Of an odd number of channels the last is zero.
+    Of an odd number of channels the last is zero. They are float32; angles are computed in `dtype`, where the device
+    has it.
     """
-    angles = t.float()[:, None] * frequencies
+    dtype = torch.float32 if t.device.type == "mps" else dtype
+    exponents = torch.arange(channels // 2, dtype=dtype, device=t.device) / (channels // 2)
+    angles = t.to(dtype)[:, None] * torch.exp(-math.log(10_000) * exponents)
     parts = [angles.cos(), angles.sin()] + ([angles.new_zeros(len(angles), 1)] if channels % 2 else [])
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1).float()
 
 
 class ResidualBlock(nn.Module):
@@ -55,7 +52,6 @@ class Denoiser(nn.Module):
     """
 
     abar: Tensor
-    frequencies: Tensor
 
     def __init__(
         self,
@@ -72,7 +68,6 @@ class Denoiser(nn.Module):
         self.predict = predict
         self.register_buffer("abar", torch.empty(0) if abar is None else abar, persistent=False)
         self.time_channels = width
-        self.register_buffer("frequencies", frequencies(width), persistent=False)
         self.time_embed = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.input_proj = nn.Linear(dim, width)
         self.res_blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(blocks))
@@ -95,7 +90,10 @@ class Denoiser(nn.Module):
         return self._for_blocks(self._embedded(t, self.time_embed, dtype))
 
     def _embedded(self, t: Tensor, layers: nn.Module, dtype: torch.dtype) -> Tensor:
-        embedded: Tensor = layers(timestep_embedding(t, self.frequencies, self.time_channels).to(dtype))
+        # In float32 the angle of t = 999 is 6e-5 off, and the result 7e-6. That is nothing to training, where float64
+        # would take as long as a hundredth of the rest.
+        sinusoids = timestep_embedding(t, self.time_channels, torch.float32 if self.training else torch.float64)
+        embedded: Tensor = layers(sinusoids.to(dtype))
         return embedded
 
     def _for_blocks(self, time: Tensor) -> Iterable[Tensor]:

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pipeline.diffusion.inference import infer
-from pipeline.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, frequencies, timestep_embedding
+from pipeline.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, timestep_embedding
 from pipeline.diffusion.objective import DISTANCES, LOSSES, seed_loss
 from pipeline.diffusion.sampler import Sampling, along_bridge, ddim, ddim_step, step_times
 from pipeline.diffusion.schedule import cumulative_alphas, forward_diffuse, scaled_linear_betas
@@ -83,13 +83,21 @@ def test_an_untrained_correction_leaves_vectors_alone_and_an_untrained_sample_is
 
 def test_time_is_cosines_then_sines() -> None:
     t = torch.tensor([0, 7])
-    embedding = timestep_embedding(t, frequencies(8), 8).numpy()
+    embedding = timestep_embedding(t, 8).numpy()
     periods = 10_000 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(embedding[1], np.concatenate([np.cos(7 * periods), np.sin(7 * periods)]), rtol=1e-5)
     np.testing.assert_array_equal(embedding[0], [1] * 4 + [0] * 4)
-    odd = timestep_embedding(t, frequencies(9), 9).numpy()
+    odd = timestep_embedding(t, 9).numpy()
     np.testing.assert_array_equal(odd, np.pad(embedding, ((0, 0), (0, 1))))
     assert Denoiser(9, predict="sample")(torch.ones(2, 9), t).shape == (2, 9)
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [(torch.float64, 0, 1e-7), (torch.float32, 1e-6, 1e-4)])
+def test_sinusoids_are_as_exact_as_their_angles(dtype: torch.dtype, least: float, most: float) -> None:
+    found = timestep_embedding(torch.tensor([999]), 256, dtype)
+    assert found.dtype == torch.float32
+    angles = 999 * 10_000 ** (-np.arange(128) / 128)
+    assert least <= np.abs(found.numpy()[0] - np.concatenate([np.cos(angles), np.sin(angles)])).max() <= most
 
 
 def test_the_loss_is_the_mean_l1_over_clean_and_noisy_inputs() -> None:
