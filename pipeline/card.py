@@ -48,10 +48,10 @@ print(scoring.score(vectors[:4], vectors[4:], trials=[(0, 0), (0, 1)]))
 _LIMITS = """
 ## Limits
 
-- Made for vectors of this very encoder, weights and front end: others are flagged, not put right.
+- Made for vectors of this very encoder, weights and front end: others are not put right.
 - Enhanced vectors are to be compared with vectors enhanced by this model at the same strength, never with raw ones.
 - Speech unlike that of training (languages, channels, noise) gains less, or loses: see `for_domain`, and measure on
-  trials of your own. The figures above are of held-out training speakers, on whom the strength was chosen.
+  trials of your own.{figures}
 - {flags}
 - This card names no licence: it follows from the recordings that the model was trained on, and from the encoder.
 """
@@ -94,7 +94,7 @@ def card(loaded: ModelFile, file: str) -> str:
     norm = bounds.clean_norm.p50 if bounds else 1.0
     use = _USE.format(file=file, sha256=loaded.sha256, dim=model.dim, norm=norm)
     head = _HEAD.format(encoder=_cell(encoder.get("encoder") or "an unnamed encoder"))
-    return head + "\n".join(lines) + "\n" + use + _LIMITS.format(flags=_flags(loaded))
+    return head + "\n".join(lines) + "\n" + use + _LIMITS.format(flags=_flags(loaded), figures=_figures(loaded))
 
 
 def _training(loaded: ModelFile) -> Iterator[str]:
@@ -131,9 +131,18 @@ def _loss(told: Mapping[str, Any]) -> str | None:
     return f"{told['validation_loss']:.4f}{first}"
 
 
+def _figures(loaded: ModelFile) -> str:
+    """Return what is to be known of the error rates, if there are any."""
+    if not loaded.metadata.get("training", {}).get("held_out_eer"):
+        return ""
+    return " The figures above are of held-out training speakers, on whom the strength was chosen."
+
+
 def _flags(loaded: ModelFile) -> str:
     """Return when a vector is flagged."""
     bounds = loaded.model.bounds
+    if bounds is None and not loaded.model.domain_matrix.any():
+        return "It is not known what its training vectors looked like: only those of zeros or not finite are flagged."
     if bounds is None:
         return f"Vectors are flagged if their atypicality (usual is 1) is above {FALLBACK:g}."
     low, high = bounds.fences

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from pipeline.trials import Trials
 Vectors = NDArray[np.float32]
 Name = Literal["cosine", "pairwise"]
 
+_SQUARED = (1e-15, 1e15)
+"""Lengths between which the squares of float32 are neither lost nor infinite."""
 _BLOCK = 512  # trials scored at a time: their vectors stay in the cache of the processor
 
 
@@ -31,9 +33,21 @@ class Comparison:
 
 def unit_crops(crops: Vectors) -> Vectors:
     """Return crops [N, crops, D] at unit length; NaN where an utterance failed."""
-    with np.errstate(invalid="ignore"):  # what comes of vectors of zeros is found among the scores
-        units: Vectors = crops / np.linalg.norm(crops, axis=2, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):  # what comes of vectors of zeros is found among the scores
+        norms = np.linalg.norm(crops, axis=2, keepdims=True)
+        if ((norms < _SQUARED[0]) | (norms > _SQUARED[1])).any():
+            crops = moderate(crops)
+            norms = np.linalg.norm(crops, axis=2, keepdims=True)
+        units: Vectors = crops / norms
     return units
+
+
+def moderate(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Return vectors [..., D] scaled by powers of two, which keeps directions to the bit, to peaks of 0.5 to 1."""
+    peak = np.abs(vectors).max(axis=-1, keepdims=True)
+    exponent = np.where(np.isfinite(peak), np.frexp(peak)[1], 0)
+    scaled: NDArray[Any] = np.ldexp(vectors, -exponent)
+    return scaled
 
 
 def mean_units(units: Vectors) -> Vectors:

@@ -1,5 +1,8 @@
 """Where tensors live."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from pipeline.errors import ConfigError
@@ -26,3 +29,18 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use cpu."
         )
     return device
+
+
+@contextmanager
+def usual_defaults() -> Iterator[None]:
+    """Have torch make float32 tensors on the CPU where nothing else is asked for, whatever our caller has it make."""
+    dtype = torch.get_default_dtype()
+    if dtype is torch.float32 and torch.get_default_device().type == "cpu":
+        yield
+        return
+    try:
+        torch.set_default_dtype(torch.float32)
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

@@ -139,6 +139,9 @@ class Enhancer:
         Raises:
             VectorError: they are of another type or dimension, or hold NaN.
             StoreError: the store is damaged, or holds enhanced vectors.
+
+        Warns:
+            SeedWarning: there are no vectors, or the store's are of another encoder.
         """
         if isinstance(vectors, EmbeddingStore):
             vectors.check_raw()
@@ -149,7 +152,9 @@ class Enhancer:
             refuse(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
         made = copy(self)
-        made._strength = lowered_strength(self.model, raw)[0]
+        made._strength, atypicality = lowered_strength(self.model, raw)
+        if math.isinf(atypicality):
+            _warn(f"{self.name}: no vectors to say what kind of speech it is; at strength 0, all come back raw.")
         made._alone = Alone(self.model, Sampling(self._timestep, strength=made._strength))
         return made
 

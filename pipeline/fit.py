@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.array_store import array_store
 from pipeline.card import write_card
 from pipeline.curve import Epoch
-from pipeline.device import choose_device
+from pipeline.device import choose_device, usual_defaults
 from pipeline.errors import ConfigError, VectorError
 from pipeline.files import check_output
 from pipeline.model import save_model
@@ -23,6 +23,7 @@ from pipeline.training import train as run
 from pipeline.validation import validated
 
 
+@usual_defaults()
 def train(
     clean: EmbeddingStore | NDArray[np.floating[Any]],
     noisy: NDArray[np.floating[Any]] | None = None,
@@ -54,11 +55,13 @@ def train(
 
     Raises:
         VectorError: the arrays do not fit each other, are no floats, or hold NaN; or the speakers do not fit them.
-        ConfigError: a setting is wrong, or `out` is not named ….safetensors.
+        ConfigError: a setting is wrong, the seed is negative, or `out` is not named ….safetensors.
         TrainingError: there is nothing to train on, or the loss is no number from the start.
         StoreError: the store is damaged, or holds enhanced embeddings.
         OutputError: `out` cannot be written.
     """
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: is to be 0 or more.")
     how = settings if isinstance(settings, Train) else validated(Train, dict(settings or {}), "settings")
     place = None if out is None else to_place(str(out))
     if place is not None:

@@ -35,7 +35,8 @@ class Info:
     """Share of held-out training vectors, clean and noisy, that are as atypical or more: spread over 0 to 1 for speech
     like that of training, near 0 for anything else; 0 without a direction. None if the model's file has none."""
     norm_ratio: NDArray[np.float64] | None
-    """L2 norm by the median of clean training vectors; infinite where not finite. None if the model's file has none."""
+    """L2 norm by the median of clean training vectors; infinite where not finite, or beyond float64. None if the
+    model's file has none."""
     reason: NDArray[np.str_]
     """Why a vector is out of distribution, the first of "not finite", "zero", "length" and "atypical" that applies; ""
     where it is not."""

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.bounds import Bounds
+from pipeline.device import usual_defaults
 from pipeline.diffusion.inference import between, infer
 from pipeline.diffusion.network import NETWORKS, Denoiser, Told
 from pipeline.diffusion.sampler import Sampling
@@ -143,6 +144,7 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
             raise OutputError(f"{path}: cannot be written ({error}). Free some space and train again.") from error
 
 
+@usual_defaults()
 def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     """Read a model file, in evaluation mode on `device` (the CPU if not given).
 

@@ -69,7 +69,7 @@ def enhance_lines(
     Args:
         enhancer: of vectors of D numbers.
         lines: each a list of D numbers, or an object whose `embedding` is one and whose other keys are kept. `null` is
-            no number, as NaN is none.
+            no number, as NaN is none; a number beyond all floats, such as 1e400, becomes it.
         strength: 0 (raw) to 1 (all of the way), by default that of the enhancer.
         on_bad: what to do about vectors with what is no number or infinite: `raise`, or hand them back `raw`.
         with_info: whether to add `moved`, `atypicality`, `confidence` and `out_of_distribution`, see `Info`, to the
@@ -101,7 +101,7 @@ def enhance_lines(
 def _parsed(line: bytes, place: str) -> tuple[dict[str, Any] | None, Any]:
     """Return the object of a line, if it is one, and its vector."""
     try:
-        content = json.loads(line.decode("utf-8-sig"))
+        content = json.loads(line.decode("utf-8-sig"), parse_float=_float)
     except (ValueError, RecursionError) as error:  # ValueError: also of text that is not UTF-8, and of huge integers
         raise VectorError(f"{place}: is no JSON ({' '.join(str(error).split())[:100]}).") from None
     if not isinstance(content, dict):
@@ -109,6 +109,11 @@ def _parsed(line: bytes, place: str) -> tuple[dict[str, Any] | None, Any]:
     if EMBEDDING not in content:
         raise VectorError(f"{place}: the object has no key {EMBEDDING!r}.")
     return content, content[EMBEDDING]
+
+
+def _float(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None  # JSON has no word for infinity
 
 
 def _numbers(given: Any, dim: int, place: str) -> NDArray[np.float64]:

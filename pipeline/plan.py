@@ -1,6 +1,6 @@
 """What a run of the pipeline would take: utterances, crops, trials, bytes and hours, before anything is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -67,7 +67,8 @@ def plan(
     Args:
         params: the whole experiment.
         corpora: all corpus definitions.
-        manifests: folder of `<set>.csv`; sets without one are counted by their files, else by published numbers.
+        manifests: folder of `<set>.csv`; sets without one, or with one of another corpus (its paths lead through a
+            folder of that name), are counted by their files, else by published numbers.
         rates: crops a second by encoder (None: of all), in place of `RATES` times `extract.workers`.
 
     Raises:
@@ -79,7 +80,8 @@ def plan(
         raise CorpusError(f"corpus {params.corpus!r} {why}. Name another as corpus in the parameter file.")
     split_count = cache(partial(_counted, params, corpora))  # conditions share their files, which take time to find
     counts = {
-        name: _listed_in(manifests / f"{name}.csv") or split_count("train" if name == TRAIN else "test")
+        name: _listed_in(manifests / f"{name}.csv", params.corpus, corpora)
+        or split_count("train" if name == TRAIN else "test")
         for name in params.sets
     }
     steps = [Step("manifest", name, count) for name, count in counts.items()]
@@ -95,10 +97,13 @@ def plan(
     return steps
 
 
-def _listed_in(manifest: Path) -> Count | None:
+def _listed_in(manifest: Path, corpus: str, corpora: Iterable[str]) -> Count | None:
     if not manifest.is_file():
         return None
     rows = read_manifest(manifest)
+    folders = Path(rows[0].path).parts
+    if corpus not in folders and any(other in folders for other in corpora):
+        return None
     known = [row.seconds for row in rows if row.seconds is not None]
     return Count(len(rows), MANIFEST, sum(known) / len(known) if known else None)
 

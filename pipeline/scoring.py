@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.comparison import COMPARISONS, Name, cosine_scores, mean_units, unit_crops
+from pipeline.comparison import COMPARISONS, Name, cosine_scores, mean_units, moderate, unit_crops
 from pipeline.enrolment import Models, Pooling, mean_of_units, mean_over
 from pipeline.errors import TrialError, VectorError
 from pipeline.places import Place
@@ -36,7 +36,8 @@ def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Seque
                 f"vectors are {sides[0].dtype} {sides[0].shape} and {sides[1].dtype} {sides[1].shape}; give floats"
                 " [N, D] or [N, crops, D] and [M, D] or [M, crops, D]."
             )
-    sides = [each.astype(np.float32) for each in sides]
+    # A direction is that of a vector of any length, also of one that float32 does not hold.
+    sides = [(moderate(each) if each.dtype == np.float64 and each.size else each).astype(np.float32) for each in sides]
     pairs = np.asarray(trials)
     if pairs.size == 0:
         return np.empty(0, np.float32)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.arrays import HUGE, Array
+from pipeline.device import usual_defaults
 from pipeline.diffusion.sampler import Sampling
 from pipeline.guard import ZERO
 from pipeline.model import SeedModel
@@ -38,6 +39,7 @@ class Way(nn.Module):
         return torch.randn(count, self.model.dim, generator=torch.Generator().manual_seed(count))
 
 
+@usual_defaults()
 def traced(way: Way, count: int = TRACED) -> torch.jit.ScriptModule:
     """Return the program, whose constants are folded: what depends on timesteps alone is computed here."""
     with quiet(), torch.no_grad():

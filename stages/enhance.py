@@ -101,8 +101,11 @@ def _enhancer(model: "Place", domain: "Place | None", device: str) -> "Enhancer"
 def _stream(enhancer: "Enhancer", form: "Form", strength: float | None, on_bad: "OnBad", with_info: bool) -> None:
     from functools import partial
 
+    from pipeline.errors import OutputError
     from pipeline.pipes import enhance_frames, enhance_lines, frame_size
 
+    if sys.stdin is None or sys.stdout is None:
+        raise OutputError("--stdin: standard input or output is closed. Leave both open, or give --store and --out.")
     if form == "json":
         answers = enhance_lines(enhancer, sys.stdin.buffer, strength, on_bad, with_info)
     else:

@@ -33,8 +33,8 @@ def plan(
 ) -> None:
     """Say what a run would take, and do nothing: stages, utterances, trials, bytes of stores, and hours.
 
-    Sets without a manifest are counted by their files; where these are absent, by the numbers that the corpus
-    definition says are published.
+    Sets without a manifest of this corpus are counted by their files; where these are absent, by the numbers that the
+    corpus definition says are published.
     """
     from rich.console import Console
     from rich.filesize import decimal

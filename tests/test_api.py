@@ -129,6 +129,8 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
         train(clean, noisy, encoder={"dim": 31}, settings=QUICK)
     with pytest.raises(ConfigError, match="settings: epochs: unknown key"):
         train(clean, noisy, settings={"epochs": 3})
+    with pytest.raises(ConfigError, match="seed -1: is to be 0 or more"):
+        train(clean, noisy, settings=QUICK, seed=-1)
     with pytest.raises(ConfigError, match="is to be named"):
         train(clean, noisy, settings=QUICK, out=tmp_path / "m.pt")
     (tmp_path / "m.md").mkdir()
@@ -149,6 +151,27 @@ def test_scores_are_cosines(kind: type) -> None:
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert scores.dtype == np.float32
     assert scoring.score(enrol, test, []).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_callers_default_type_changes_no_training(dtype: torch.dtype) -> None:
+    clean, noisy = VALUES[:, 0, 0], VALUES[:, 0, 1:]
+    expected = train(clean, noisy, settings=QUICK).model.state_dict()
+    torch.set_default_dtype(dtype)
+    try:
+        found = train(clean, noisy, settings=QUICK).model.state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [np.float32(1e25), np.float32(1e-25), np.float64(1e200), np.float64(1e-200)])
+def test_a_cosine_is_that_of_vectors_of_any_length(length: np.floating) -> None:
+    enrol, test, trials = VALUES[:8, 0, 0], VALUES[8:16, 0, 1], [(n, n) for n in range(8)]
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        found = scoring.score(enrol * length, test, trials)
+    np.testing.assert_allclose(found, scoring.score(enrol, test, trials), atol=1e-6)
 
 
 def test_scores_of_crops_are_those_of_stores(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def test_a_file_of_before_has_a_card_as_well(model: Path, tmp_path: Path) -> Non
     assert "| epoch kept | 2 of ? |" in text
     assert "| validation loss | 0.2500 |" in text
     assert "flagged if their atypicality (usual is 1) is above 6" in text
+    assert "The figures above" in card(load_model(model), "seed.safetensors")
+    assert "The figures above" not in text  # there are none
     content["vectors"] = {"clean_norm": {"p1": 1.0, "p50": float("nan"), "p99": 1.0}}
     save_file(state, tmp_path / "bad.safetensors", {"seed": json.dumps(content)})
     with pytest.raises(WeightsError, match=r"not a SEED model .*vectors"):

@@ -173,6 +173,31 @@ def test_a_callers_autocast_changes_nothing(enhancer: Enhancer, return_info: boo
     assert torch.equal(found[0] if return_info else found, enhancer.enhance(x, 1.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_callers_default_type_changes_nothing(model: Path, enhancer: Enhancer, dtype: torch.dtype) -> None:
+    expected, before = enhancer.enhance(RAW[:, 0, 0]), Enhancer.load(model)
+    torch.set_default_dtype(dtype)
+    try:
+        for each in (before, Enhancer.load(model)):
+            np.testing.assert_array_equal(each.enhance(RAW[:, 0, 0]), expected)
+            np.testing.assert_array_equal(each.enhance(RAW[0, 0, 0]), enhancer.enhance(RAW[0, 0, 0]))
+        assert torch.get_default_dtype() is dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_callers_default_device_changes_nothing(model: Path, enhancer: Enhancer) -> None:
+    with torch.device("meta"):
+        loaded = Enhancer.load(model)
+        np.testing.assert_array_equal(loaded.enhance(RAW[0, 0, 0]), enhancer.enhance(RAW[0, 0, 0]))
+        np.testing.assert_array_equal(loaded.enhance(RAW[:, 0, 0]), enhancer.enhance(RAW[:, 0, 0]))
+
+
+def test_a_domain_without_vectors_is_warned_of(enhancer: Enhancer) -> None:
+    with pytest.warns(SeedWarning, match="no vectors to say what kind of speech it is"):
+        assert enhancer.for_domain(RAW[:0, 0, 0]).strength == 0
+
+
 def test_threads_share_one(enhancer: Enhancer) -> None:
     parts = [RAW[row, :, 1] for row in range(len(RAW))] * 4
     expected = [enhancer.enhance(part) for part in parts]

@@ -1,6 +1,7 @@
 """Vectors from and to other programs, in this process and through real pipes."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,6 +129,16 @@ def test_a_bad_line_is_named_and_those_before_it_are_answered(enhancer: Enhancer
     assert "\n" not in str(error.value)
 
 
+def test_numbers_beyond_all_floats_are_null(enhancer: Enhancer) -> None:
+    given = line({"embedding": X, "x": [0.5]}).replace(b"0.5", b"1e400")
+    beyond = b"[-1e999" + line(X)[line(X).index(b",") :]
+    fine, raw = enhance_lines(enhancer, [given, beyond], on_bad="raw")
+    assert json.loads(fine)["x"] == [None]
+    assert json.loads(raw) == [None, *X[1:]]
+    with pytest.raises(VectorError, match="line 1: holds NaN or infinite"):
+        list(enhance_lines(enhancer, [beyond]))
+
+
 def test_bad_vectors_come_back_as_they_were(enhancer: Enhancer) -> None:
     record = {"id": 1, "embedding": [None, 10**400, *X[2:]]}
     good, *bad = enhance_lines(enhancer, [line(X), line(record), line(NAN)], on_bad="raw")
@@ -207,6 +218,15 @@ def test_a_reader_that_leaves_ends_it_quietly(model: Path) -> None:
         process.stdin.close()
         process.wait()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_a_closed_descriptor_is_one_line(model: Path, closed: str) -> None:
+    command = shlex.join([*COMMAND, "--model", str(model), "--stdin", "json"])
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("seed: error: --stdin: standard input or output is closed.")
+    assert done.stderr.count("\n") == 1
 
 
 def test_nothing_in_is_nothing_out(model: Path) -> None:

@@ -38,6 +38,8 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
         named = cells.index(id_name)
         if cells.count(id_name) > 1:
             raise ExchangeError(f"{path}:1: column {id_name!r} is there twice. Remove one.")
+    else:
+        _check_ids(path, [line[0] for line in (cells, *first) if line])
     names = [f"c{place}" for place in range(len(cells))]
     values = [names[place] for place in places]
     if not values:
@@ -112,6 +114,15 @@ def _is_header(path: Path, cells: list[str]) -> bool:
             )
         return True
     return not all(map(_NUMBER.fullmatch, others))
+
+
+def _check_ids(path: Path, names: list[str]) -> None:
+    """Raise ExchangeError if what stands first on the lines of a file without a header are numbers of vectors."""
+    if all(_NUMBER.fullmatch(name) and not name.strip().isdecimal() for name in names):
+        raise ExchangeError(
+            f"{path}:1: begins with {names[0]!r}, which seems to be a number of the vector, not an id. Write ids first;"
+            f" if they are, write a line of names before, the first of them {ID_NAMES[0]!r}."
+        )
 
 
 def _is_text(name: str, cells: list[str]) -> bool:

@@ -59,6 +59,8 @@ def open_sources(pattern: str, form: str | None = None, ids: Path | None = None)
         ExchangeError: there is no such file, its format is unknown or needs a package, or it cannot be read.
     """
     paths = [Path(pattern)] if Path(pattern).exists() else [Path(name) for name in sorted(glob.glob(pattern))]
+    if not paths and "://" in pattern:
+        raise ExchangeError(f"{pattern}: is a URL; files are imported from a path. Copy it to this machine.")
     if not paths:
         raise ExchangeError(f"{pattern}: no such file. Check the path, or the pattern.")
     return joined([open_file(path, form, ids) for path in paths], pattern)

@@ -91,7 +91,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
                     _check_key(path, name)
                     try:
                         file.create_dataset(name, data=vector)
-                    except (ValueError, OSError, RuntimeError) as error:
+                    except (TypeError, ValueError, OSError, RuntimeError) as error:  # `a` and `a/b` are no neighbours
                         raise ExchangeError(
                             f"{path}: id {name!r} cannot be the name of a dataset ({one_line(error)}). Write hdf5."
                         ) from error
@@ -102,7 +102,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         for names, block in vectors.blocks():
             for name in names:
                 if "\0" in name:
-                    raise ExchangeError(f"{path}: id {name!r} has a NUL, which HDF5 cannot hold. Take .parquet.")
+                    raise _with_nul(path, name)
             values[start : start + len(block)] = block
             texts[start : start + len(block)] = np.array(names, dtype=object)
             start += len(block)
@@ -174,8 +174,14 @@ def _text(name: bytes | str | np.integer[Any]) -> str:
 
 def _check_key(path: Path, name: str) -> None:
     parts = name.split("/")
-    if "" in parts or "." in parts or "\0" in name:
+    if "\0" in name:
+        raise _with_nul(path, name)
+    if "" in parts or "." in parts:
         raise ExchangeError(f"{path}: id {name!r} cannot be the name of a dataset. Write the format hdf5 instead.")
+
+
+def _with_nul(path: Path, name: str) -> ExchangeError:
+    return ExchangeError(f"{path}: id {name!r} has a NUL, which HDF5 cannot hold. Take .parquet.")
 
 
 def _damaged(path: Path, error: Exception) -> ExchangeError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.decimals import parsed
 from pipeline.exchange.source import Source, Vectors, keyed
-from pipeline.exchange.tabular import beside
+from pipeline.exchange.tabular import beside, check_first
 from pipeline.files import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
@@ -43,6 +43,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         listed = stack.enter_context(replacing(scp))
         archive = stack.enter_context(replacing(ark))  # which is in its place before the list
         with archive.open("wb") as file, listed.open("w", encoding="utf-8", newline="\n") as lines:
+            check_first(path, vectors.ids)
             head = b"\0BFV \x04" + struct.pack("<i", vectors.dim)
             for names, block in vectors.blocks():
                 for name, vector in zip(names, block.astype("<f4", copy=False), strict=True):
@@ -77,17 +78,21 @@ def _archived(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
-    """Yield id, archive and offset of each line of a list."""
+    """Yield id, file and offset of each line of a list; without an offset the vector is all of the file."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
                 name, _, where = line.strip().replace("\t", " ", 1).partition(" ")
                 archive, _, offset = where.strip().rpartition(":")
+                if not offset.isdecimal():
+                    archive, offset = where.strip(), "0"
                 if "|" in where:
                     raise ExchangeError(
                         f"{path}:{number}: is a command, which is not run. Copy the vectors to an archive."
                     )
-                if not archive or not offset.isdecimal() or len(offset) > _OFFSET:
+                if not archive or len(offset) > _OFFSET:
                     raise ExchangeError(f"{path}:{number}: not a line `id archive.ark:offset`. Make the list again.")
                 yield name, Path(archive), int(offset)
     except UnicodeDecodeError as error:

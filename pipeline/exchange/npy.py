@@ -3,7 +3,7 @@
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
 from pipeline.exchange.source import Block, Source, Vectors, check_floating, in_lists, keyed, not_text, rows_of
-from pipeline.exchange.tabular import beside, chosen, counted, id_lines, ids_beside, own_ids
+from pipeline.exchange.tabular import beside, check_first, chosen, counted, id_lines, ids_beside, own_ids
 from pipeline.files import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -45,6 +45,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         )  # which is in its place before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
+            check_first(path, vectors.ids)
             for some, block in vectors.blocks():
                 id_lines(path, some, text)
                 block.astype("<f4", copy=False).tofile(file)
@@ -81,7 +82,7 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
     texts = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 1 and dtype.kind in "US"]
     if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
         texts = ["ids"]
-    if len(headers) > 1 and not texts and ids is None:
+    if headers and (len(headers) > 1 or not tables) and not texts and ids is None:
         return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
     table = chosen(path, "arrays of vectors", tables, "embeddings")
     if texts and ids:
@@ -89,8 +90,6 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
     text = None if ids else chosen(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
     check_floating(path, dtype, dim)
-    if by_columns:
-        raise ExchangeError(f"{path}: {table} was saved column by column; save np.ascontiguousarray({table}).")
 
     def names() -> Iterator[list[str]]:
         if text is None:
@@ -103,6 +102,10 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
             yield from in_lists(_texts(path, file, kind, count))
 
     def blocks() -> Iterator[Block]:
+        if by_columns:  # of a packed array, no rows can be read by themselves
+            _, whole = next(_arrays(path, [table]))
+            yield from (Block(whole[start : start + rows_of(dim)]) for start in range(0, count, rows_of(dim)))
+            return
         with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
             _header(file, path)
             for start in range(0, count, rows_of(dim)):
@@ -112,7 +115,7 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
     return Source(str(path), dim, dtype, names, blocks)
 
 
-def _arrays(path: Path, headers: dict[str, Header]) -> Iterator[tuple[str, NDArray[Any]]]:
+def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
     with _unpacking(path), np.load(path, allow_pickle=False) as archive:
         for name in headers:
             yield name, archive[name]

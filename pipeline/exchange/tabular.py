@@ -137,6 +137,14 @@ def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
         )
 
 
+def check_first(path: Path, names: Sequence[str]) -> None:
+    """Raise ExchangeError if the first of ids in a text file could not be told from a mark of its encoding."""
+    if names and names[0].startswith("\ufeff"):
+        raise ExchangeError(
+            f"{path}: id {names[0]!r} begins with U+FEFF, which is lost at the start of a text file. Take .npz."
+        )
+
+
 def id_lines(path: Path, names: Sequence[str], file: TextIO) -> None:
     """Write ids as lines.
 

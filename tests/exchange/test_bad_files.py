@@ -375,11 +375,12 @@ def test_a_package_that_is_not_there_is_named_by_its_extra(
     ("form", "name", "says"),
     [
         ("hdf5", "a\0b", "has a NUL"),
-        ("hyperion", "a\0b", "name of a"),
+        ("hyperion", "a\0b", "has a NUL"),
         ("npz", "a\0", "ends with a NUL"),
         ("ark", "two words", "white space"),
         ("npy", "two\nlines", "line break"),
         ("hyperion", "a//b", "name of a"),
+        ("hyperion", "ok/b", "name of a"),
     ],
 )
 def test_an_id_that_a_format_cannot_hold_leaves_no_file(tmp_path: Path, form: str, name: str, says: str) -> None:
@@ -387,6 +388,29 @@ def test_an_id_that_a_format_cannot_hold_leaves_no_file(tmp_path: Path, form: st
     with pytest.raises(ExchangeError, match=says):
         export_store(EmbeddingStore.open(tmp_path / "s.zarr"), tmp_path / "o.x", form)
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.mark.parametrize("form", ["npy", "ark"])
+def test_a_mark_of_an_encoding_is_no_id_of_a_list(tmp_path: Path, form: str) -> None:
+    write_store(tmp_path / "s.zarr", ["\ufeffa", "b"], VALUES[:2, None, None], np.full(2, OK, np.uint8), {"dim": 3})
+    with pytest.raises(ExchangeError, match="begins with U\\+FEFF"):
+        export_store(EmbeddingStore.open(tmp_path / "s.zarr"), tmp_path / "o.x", form)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_numbers_of_vectors_are_not_taken_for_ids(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "x.csv", VALUES, delimiter=",")
+    with pytest.raises(ExchangeError, match="seems to be a number of the vector, not an id"):
+        open_sources(str(tmp_path / "x.csv"))
+    lines = "".join(f"{number / 10},1,2,3\n" for number in range(1, 5))
+    (tmp_path / "y.csv").write_text(f"utterance,a,b,c\n{lines}".replace("a,b,c", "e0,e1,e2"))
+    import_store(open_sources(str(tmp_path / "y.csv")), {}, tmp_path / "s.zarr", "x")
+    assert EmbeddingStore.open(tmp_path / "s.zarr").utterances == ("0.1", "0.2", "0.3", "0.4")
+
+
+def test_a_url_is_told_to_be_no_path() -> None:
+    with pytest.raises(ExchangeError, match="is a URL; files are imported from a path"):
+        open_sources("file:///tmp/x.npy")
 
 
 def test_nothing_is_left_of_an_import_that_failed_unforeseen(tmp_path: Path) -> None:

@@ -354,6 +354,26 @@ def test_lists_with_tabs_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(imported(tmp_path / "a.scp", tmp_path / "s.zarr").read()[:, 0, 0], VALUES)
 
 
+def test_lists_of_files_of_one_vector_are_read(tmp_path: Path) -> None:
+    lines = []
+    for name, value in zip(("a", "b"), VALUES[:2], strict=True):
+        kaldiio.save_mat(str(tmp_path / f"{name}.mat"), value)
+        lines.append(f"{name} {name}.mat\n")
+    (tmp_path / "l.scp").write_text("\n".join([*lines, ""]))  # with blank lines between and after
+    store = imported(tmp_path / "l.scp", tmp_path / "s.zarr")
+    assert store.utterances == ("a", "b")
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES[:2])
+
+
+def test_one_vector_under_its_id_and_columns_in_npz_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", **{"a/b": VALUES[0]})
+    store = imported(tmp_path / "one.npz", tmp_path / "one.zarr")
+    assert store.utterances == ("a/b",)
+    np.testing.assert_array_equal(store.read()[:, 0, 0], VALUES[:1])
+    np.savez(tmp_path / "columns.npz", embeddings=np.asfortranarray(VALUES), ids=np.array(IDS))
+    np.testing.assert_array_equal(imported(tmp_path / "columns.npz", tmp_path / "c.zarr").read()[:, 0, 0], VALUES)
+
+
 def test_a_pattern_reads_all_its_files_in_turn(tmp_path: Path) -> None:
     for part, rows in enumerate([slice(0, 20), slice(20, 57)]):
         kaldiio.save_ark(str(tmp_path / f"xvector.{part}.ark"), dict(zip(IDS[rows], VALUES[rows], strict=True)))

@@ -64,6 +64,12 @@ def test_the_experiment_from_check_to_report(capsys: pytest.CaptureFixture[str],
     assert "12 x 4 crops" in out.replace("│", " ").replace("  ", " ")
     assert "manifest" in out
 
+    (place / "data/manifests/train.csv").rename(place / "train.csv")  # and there, one of another corpus
+    mine = (place / "train.csv").read_text().replace("/paper/", "/demo/")
+    (place / "data/manifests/train.csv").write_text("\n".join(mine.splitlines()[:2]) + "\n")
+    assert "1 x 4 crops" not in run(capsys, "plan")[1].replace("│", " ").replace("  ", " ")
+    (place / "train.csv").rename(place / "data/manifests/train.csv")
+
     for name in ("train", "clean"):
         lists = ["--manifest", f"data/manifests/{name}.csv", "--augment", f"data/manifests/{name}.augment.csv"]
         code, _, err = run(capsys, "extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"raw/{name}.zarr")
