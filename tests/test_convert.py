@@ -114,7 +114,7 @@ def test_a_converted_model_gives_what_the_equations_give(tmp_path: Path, dim: in
         assert_near(found, paper(state, raw, torch.from_numpy(drawn)))
     assert_near(enhanced(model, raw.numpy(), Sampling(50, strength=None)), paper(state, raw, None))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((50, dim), dtype=np.float32))
-    for t in (1, 20, 500, 999):
+    for t in (20, 500, 999):
         assert_near(enhanced(model, raw.numpy(), Sampling(t, strength=None)), paper(state, raw, None, t))
         found = enhanced(model, raw.numpy(), Sampling(t, noise=1, strength=None), 0)
         assert_near(found, paper(state, raw, noise, t))
