@@ -2,7 +2,7 @@
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import Field, field_validator, model_validator
 
@@ -221,9 +221,11 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     Raises:
         CorpusError: it is no pattern.
     """
+    if PurePath(pattern).is_absolute():
+        raise CorpusError(f"file pattern {pattern!r}: is of no files below a folder. Give one such as '*/*.wav'.")
     try:
         found = list(folder.glob(pattern))
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise CorpusError(f"file pattern {pattern!r}: {error}. Give one such as '*/*.wav'.") from error
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.decimals import parsed
 from pipeline.exchange.source import Source, Vectors, keyed
-from pipeline.exchange.tabular import beside, check_first
+from pipeline.exchange.tabular import beside, check_first_id
 from pipeline.files import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
@@ -43,7 +43,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         listed = stack.enter_context(replacing(scp))
         archive = stack.enter_context(replacing(ark))  # which is in its place before the list
         with archive.open("wb") as file, listed.open("w", encoding="utf-8", newline="\n") as lines:
-            check_first(path, vectors.ids)
+            check_first_id(path, vectors.ids)
             head = b"\0BFV \x04" + struct.pack("<i", vectors.dim)
             for names, block in vectors.blocks():
                 for name, vector in zip(names, block.astype("<f4", copy=False), strict=True):

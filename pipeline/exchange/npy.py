@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.exchange.flat import Flat
 from pipeline.exchange.source import Block, Source, Vectors, check_floating, in_lists, keyed, not_text, rows_of
-from pipeline.exchange.tabular import beside, check_first, chosen, counted, id_lines, ids_beside, own_ids
+from pipeline.exchange.tabular import beside, check_first_id, chosen, counted, id_lines, ids_beside, own_ids
 from pipeline.files import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -45,7 +45,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
         )  # which is in its place before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
-            check_first(path, vectors.ids)
+            check_first_id(path, vectors.ids)
             for some, block in vectors.blocks():
                 id_lines(path, some, text)
                 block.astype("<f4", copy=False).tofile(file)

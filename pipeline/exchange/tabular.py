@@ -137,7 +137,7 @@ def counted(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
         )
 
 
-def check_first(path: Path, names: Sequence[str]) -> None:
+def check_first_id(path: Path, names: Sequence[str]) -> None:
     """Raise ExchangeError if the first of ids in a text file could not be told from a mark of its encoding."""
     if names and names[0].startswith("\ufeff"):
         raise ExchangeError(
