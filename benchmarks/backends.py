@@ -20,11 +20,11 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks.scoring import GB, peak, timed, verdict  # noqa: E402
-from pipeline.backends import calibration as linear  # noqa: E402
-from pipeline.backends.norm import normalise, statistics  # noqa: E402
-from pipeline.backends.plda import dot_plus, fit  # noqa: E402
-from pipeline.comparison import cosine_scores  # noqa: E402
-from pipeline.trials import Trials  # noqa: E402
+from pipeline.data.trials.table import Trials  # noqa: E402
+from pipeline.scoring.backends import calibration as linear  # noqa: E402
+from pipeline.scoring.backends.norm import normalise, statistics  # noqa: E402
+from pipeline.scoring.backends.plda import dot_plus, fit  # noqa: E402
+from pipeline.scoring.comparison import cosine_scores  # noqa: E402
 
 
 def units(count: int, dim: int, rng: np.random.Generator) -> NDArray[np.float32]:

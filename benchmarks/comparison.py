@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
-from pipeline.report import write_text
+from pipeline.utils.atomic import write_text
 
 SWEEPS = {
     "variants": "One change at a time",

@@ -18,9 +18,9 @@ import numpy as np
 import soxr
 import torch
 
-from pipeline.audio import SAMPLE_RATE, Waveform, cut, read_audio
-from pipeline.augment.effects import add_at_snr
-from pipeline.denoise import RATE, load_denoiser
+from pipeline.audio.augment.effects import add_at_snr
+from pipeline.audio.denoise import RATE, load_denoiser
+from pipeline.audio.reading import SAMPLE_RATE, Waveform, cut, read_audio
 from pipeline.encoders.registry import load_encoder
 from tests.conftest import voice
 

@@ -131,7 +131,7 @@ def onnx_of(name: str) -> Embed:
     import tempfile
     from pathlib import Path
 
-    from pipeline.encoders.definition import EncoderDefinition, KaldiFbankInput
+    from pipeline.config.encoder import EncoderDefinition, KaldiFbankInput
     from pipeline.encoders.export import export_onnx
 
     path = Path(tempfile.mkdtemp()) / f"{name}.onnx"

@@ -30,12 +30,13 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import normalize  # noqa: E402
 
-from pipeline.diffusion.sampler import Sampling  # noqa: E402
-from pipeline.enhance import enhanced  # noqa: E402
-from pipeline.enhancer import Enhancer  # noqa: E402
-from pipeline.export_model import export_model  # noqa: E402
-from pipeline.model import SeedModel, load_model, save_model  # noqa: E402
-from pipeline.train_settings import Network, Train  # noqa: E402
+from pipeline.config.train import Network, Train  # noqa: E402
+from pipeline.model.apply import enhanced  # noqa: E402
+from pipeline.model.diffusion.sampler import Sampling  # noqa: E402
+from pipeline.model.enhancer import Enhancer  # noqa: E402
+from pipeline.model.export import export_model  # noqa: E402
+from pipeline.model.model_file import load_model, save_model  # noqa: E402
+from pipeline.model.seed_model import SeedModel  # noqa: E402
 
 BATCH, CALLS = 1024, 20
 TIMESTEP, STRENGTH = 50, 0.6

@@ -35,15 +35,15 @@ import numpy as np
 import soundfile
 import torch
 
-from pipeline.audio import SAMPLE_RATE, read_audio
-from pipeline.augment.recipe import make_views
-from pipeline.augment.sources import SourcePool
-from pipeline.cluster import Spec, connected
-from pipeline.config import Params
-from pipeline.extract import extract, store_attributes, threads
-from pipeline.files import sha256_of
-from pipeline.manifest import Utterance, write_augment, write_manifest
-from pipeline.shards import Job
+from pipeline.audio.augment.recipe import make_views
+from pipeline.audio.augment.sources import SourcePool
+from pipeline.audio.reading import SAMPLE_RATE, read_audio
+from pipeline.config.params import Params
+from pipeline.data.manifest import Utterance, write_augment, write_manifest
+from pipeline.extraction.cluster import Spec, connected
+from pipeline.extraction.extract import extract, store_attributes, threads
+from pipeline.extraction.shard import Job
+from pipeline.utils.atomic import sha256_of
 
 
 def sound(seconds: float, rng: np.random.Generator) -> np.ndarray:
@@ -263,7 +263,8 @@ def lists(rows: int) -> None:
         )
         size = path.stat().st_size
         code = (
-            "import sys, time; from pathlib import Path; import psutil; from pipeline.manifest import read_manifest\n"
+            "import sys, time; from pathlib import Path; import psutil\n"
+            "from pipeline.data.manifest import read_manifest\n"
             "held = psutil.Process().memory_info\n"
             "before, started = held().rss, time.perf_counter(); rows = read_manifest(Path(sys.argv[1]))\n"
             "print(time.perf_counter() - started, (held().rss - before) / len(rows))"

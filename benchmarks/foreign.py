@@ -18,21 +18,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.comparison import mean_units, unit_crops
-from pipeline.config import Params, read_params
-from pipeline.diffusion.inference import between
-from pipeline.diffusion.sampler import Sampling
-from pipeline.domain import FAMILIAR, FOREIGN, lowered_strength
-from pipeline.enhance import enhanced
-from pipeline.journal import write_store
-from pipeline.manifest import Utterance, read_manifest
+from pipeline.config.params import Params, read_params
+from pipeline.data.manifest import Utterance, read_manifest
+from pipeline.data.trials.table import all_pairs
 from pipeline.metrics import eer, roc_of
 from pipeline.metrics.bootstrap import Ranking, p_value, replicates
-from pipeline.model import SeedModel
-from pipeline.operating import crop_eers
-from pipeline.store import OK, EmbeddingStore
-from pipeline.training import train
-from pipeline.trials import all_pairs
+from pipeline.model.apply import enhanced
+from pipeline.model.diffusion.inference import between
+from pipeline.model.diffusion.sampler import Sampling
+from pipeline.model.domain import FAMILIAR, FOREIGN, lowered_strength
+from pipeline.model.seed_model import SeedModel
+from pipeline.scoring.comparison import mean_units, unit_crops
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
+from pipeline.training.strength import crop_eers
+from pipeline.training.train import train
 
 STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
 GROWN = 18

@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pipeline.config import Params, read_params
-from pipeline.manifest import Utterance, read_manifest, write_manifest
-from pipeline.report import write_text
-from pipeline.sets import Cut, cut_down
-from pipeline.training import hold_out
+from pipeline.config.params import Params, read_params
+from pipeline.data.manifest import Utterance, read_manifest, write_manifest
+from pipeline.data.sets import Cut, cut_down
+from pipeline.training.train import hold_out
+from pipeline.utils.atomic import write_text
 
 MORE, OUT = Path("data/gap"), Path("results/gap")
 MARKER = "<!-- Figures from here on: python -m benchmarks.gap -->"

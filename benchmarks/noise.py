@@ -13,16 +13,16 @@ import click
 import numpy as np
 import torch
 
-from pipeline.comparison import mean_units, unit_crops
-from pipeline.config import read_params
-from pipeline.diffusion.sampler import Sampling
-from pipeline.domain import confidence
-from pipeline.enhance import enhanced
-from pipeline.manifest import read_manifest
+from pipeline.config.params import read_params
+from pipeline.data.manifest import read_manifest
+from pipeline.data.trials.table import Trials, all_pairs
 from pipeline.metrics import eer, roc_of
-from pipeline.model import load_model
-from pipeline.store import EmbeddingStore
-from pipeline.trials import Trials, all_pairs
+from pipeline.model.apply import enhanced
+from pipeline.model.diffusion.sampler import Sampling
+from pipeline.model.domain import confidence
+from pipeline.model.model_file import load_model
+from pipeline.scoring.comparison import mean_units, unit_crops
+from pipeline.store.embedding_store import EmbeddingStore
 
 TRIALS = 200_000
 

@@ -34,11 +34,13 @@ import click  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from pipeline.comparison import cosine_scores  # noqa: E402
+from pipeline.config.score import STANDARD  # noqa: E402
+from pipeline.data.trials.table import Trials  # noqa: E402
 from pipeline.metrics import Ranking, eer, interval, min_dcf, p_value, replicates, roc_of  # noqa: E402
-from pipeline.operating_points import STANDARD  # noqa: E402
-from pipeline.pairwise import pairwise_scores  # noqa: E402
-from pipeline.trials import Trials  # noqa: E402
+from pipeline.scoring.comparison import (  # noqa: E402
+    cosine_scores,
+    pairwise_scores,
+)
 
 GB = 10**9
 STATISTICS = [eer, *(partial(min_dcf, point=point) for point in STANDARD)]
@@ -244,8 +246,8 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
 @click.option("--format", "form", type=click.Choice(["csv", "kaldi", "txt"]), default="csv", show_default=True)
 def stream(trials: int, utterances: int, dim: int, form: str) -> None:
     """A list on disk to scores on disk, by the command itself."""
-    from pipeline.journal import write_store
-    from pipeline.store import OK
+    from pipeline.store.schema import OK
+    from pipeline.store.writer import write_store
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:

@@ -26,16 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.feed import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed
-from pipeline.journal import StoreWriter
-from pipeline.manifest import read_manifest
-from pipeline.model import SeedModel
-from pipeline.optimise import optimise, validation_loss
-from pipeline.pace import Pace
-from pipeline.pairs import prepared
-from pipeline.store import OK, EmbeddingStore
-from pipeline.train_settings import Train
-from pipeline.training import hold_out, train
+from pipeline.config.train import Train
+from pipeline.data.manifest import read_manifest
+from pipeline.model.seed_model import SeedModel, prepared
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
+from pipeline.store.writer import StoreWriter
+from pipeline.training.batches import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed
+from pipeline.training.loop import optimise, validation_loss
+from pipeline.training.progress import Pace
+from pipeline.training.train import hold_out, train
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 

@@ -28,23 +28,24 @@ import numpy as np
 import torch
 
 from benchmarks.extraction import crops_of, generate
-from pipeline.cluster import Spec
-from pipeline.config import Params
-from pipeline.curve import Epoch, write_curve
-from pipeline.diffusion.contrast import with_contrast
-from pipeline.diffusion.network import Denoiser
-from pipeline.diffusion.objective import DISTANCES, seed_loss
-from pipeline.diffusion.schedule import cumulative_alphas, scaled_linear_betas
-from pipeline.journal import write_store
-from pipeline.loggers import loggers
-from pipeline.model import SeedModel
-from pipeline.optimise import optimise
-from pipeline.pairs import swapped
-from pipeline.saves import FILE, Save, Saves
-from pipeline.store import OK, EmbeddingStore
-from pipeline.train_settings import Network, Train
-from pipeline.training import train
-from pipeline.training_state import State
+from pipeline.config.params import Params
+from pipeline.config.train import Network, Train
+from pipeline.extraction.cluster import Spec
+from pipeline.model.diffusion.contrast import with_contrast
+from pipeline.model.diffusion.network import Denoiser
+from pipeline.model.diffusion.objective import DISTANCES, seed_loss
+from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
+from pipeline.model.seed_model import SeedModel
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
+from pipeline.training.checkpoints import FILE, Save, Saves
+from pipeline.training.loggers import loggers
+from pipeline.training.loop import optimise
+from pipeline.training.pairs import swapped
+from pipeline.training.progress import Epoch, write_curve
+from pipeline.training.state import State
+from pipeline.training.train import train
 
 VIEWS, EPOCHS = 4, Train().max_epochs
 VECTORS = VIEWS + 1

@@ -13,14 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
-from pipeline.config import Params
+from pipeline.config.params import Params
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs/parameters.md"
 
 HEAD = """# Parameters
 
-<!-- Made by `python docs/parameters.py` of params.yaml, pipeline/config.py and dvc.yaml: edit those. -->
+<!-- Made by `python docs/parameters.py` of params.yaml, pipeline/config/params.py and dvc.yaml: edit those. -->
 
 Everything that [params.yaml](../params.yaml) may hold. An unknown key, or a value that is not allowed, is one line that
 names it, before anything is done. `dvc exp run -S train.network.blocks=3` runs with another value and keeps the result.

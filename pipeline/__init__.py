@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline import metrics, scoring
-    from pipeline.enhancer import Enhancer
-    from pipeline.fit import train
-    from pipeline.store import EmbeddingStore
+    from pipeline.model.enhancer import Enhancer
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.training.api import train
 
 __all__ = ["EmbeddingStore", "Enhancer", "metrics", "scoring", "train"]
 
-_HOMES = {"EmbeddingStore": "pipeline.store", "Enhancer": "pipeline.enhancer", "train": "pipeline.fit"}
+_HOMES = {
+    "EmbeddingStore": "pipeline.store.embedding_store",
+    "Enhancer": "pipeline.model.enhancer",
+    "train": "pipeline.training.api",
+}
 
 
 def __getattr__(name: str) -> Any:

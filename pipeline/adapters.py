@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.enhancer import Enhancer
 from pipeline.errors import VectorError
+from pipeline.model.enhancer import Enhancer
 
 
 class BatchEncoder(Protocol):

@@ -10,11 +10,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
-from pipeline.enhancer import Enhancer
+from pipeline.config.train import Train
 from pipeline.errors import VectorError
-from pipeline.fit import train
-from pipeline.model import TIMESTEP, save_model
-from pipeline.train_settings import Train
+from pipeline.model.enhancer import Enhancer
+from pipeline.model.model_file import TIMESTEP, save_model
+from pipeline.training.api import train
 
 if TYPE_CHECKING:
     import os
@@ -64,7 +64,7 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Args:
             X: clean vectors [N, D].
             y: the same crops as corrupted in V ways: [N, V, D], or flat [N, V * D]; [N, D] of one.
-            speakers: of each row, see `pipeline.fit.train`; in a pipeline it is `seedenhancer__speakers`.
+            speakers: of each row, see `pipeline.training.api.train`; in a pipeline it is `seedenhancer__speakers`.
 
         Raises:
             VectorError: (a ValueError, as all that is raised here) the vectors do not fit each other.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FOLDER, NEW, load_params, params_option, progress_bar
+from stages.helpers.options import FOLDER, NEW, load_params, params_option, progress_bar
 
 
 @click.group()
@@ -102,11 +102,11 @@ def gap(
     to help; trainings on noise of one SNR each; and what is left of the gain on other speakers and sounds. What has no
     stores is left out. Trainings that --out has already are not made again.
     """
-    from pipeline.analysis.files import write_tables
-    from pipeline.analysis.limits import Options, Places, analyse
-    from pipeline.analysis.page import markdown
-    from pipeline.report import write_text
+    from pipeline.report.limits.files import write_tables
+    from pipeline.report.limits.limits import Options, Places, analyse
+    from pipeline.report.limits.page import markdown
     from pipeline.report.plots import HOW_TO, can_plot, write_svg
+    from pipeline.utils.atomic import write_text
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     options, found = Options(bins, snr_width, max_trials, seeds, longer), {}
@@ -124,7 +124,7 @@ def gap(
             found[name] = analyse(places, settings, options, out / "runs", tell)
     pictures = []
     if can_plot():
-        from pipeline.analysis.charts import pictures as drawn
+        from pipeline.report.limits.charts import pictures as drawn
 
         pictures = drawn(found)
     written = write_tables(found, out)

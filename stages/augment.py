@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, STORE, load_params, params_option
+from stages.helpers.options import FILE, FOLDER, NEW, STORE, load_params, params_option
 
 if TYPE_CHECKING:
-    from pipeline.encoders.definition import Denoise
-    from pipeline.places import Place
+    from pipeline.config.encoder import Denoise
+    from pipeline.utils.paths import Place
 
 
 @click.group()
@@ -66,14 +66,15 @@ def preview(
 
     Lists, parameters and seed must be those of the extraction; with --store, that is checked.
     """
-    from pipeline.augment.preview import check_trace, describe, make_preview, write_wave
-    from pipeline.denoise import load_denoiser
-    from pipeline.manifest import read_augment, read_manifest
+    from pipeline.audio.augment.recipe import recipe_for
+    from pipeline.audio.denoise import load_denoiser
+    from pipeline.data.manifest import read_augment, read_manifest
+    from pipeline.extraction.preview import check_trace, describe, make_preview, write_wave
 
     settings = load_params(params, {"seed": seed, "extract.frames": frames})
     denoiser = load_denoiser(denoise)
     sources = read_augment(listed, root) if listed else {}
-    recipe = settings.recipe(set_name)
+    recipe = recipe_for(settings, set_name)
     made = make_preview(read_manifest(manifest), root, recipe, sources, settings.seed, utterance, view, draw)
     if store is not None:
         check_trace(store, recipe, utterance, view, draw, made.trace, denoiser.name if denoiser else None)

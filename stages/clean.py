@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FOLDER
+from stages.helpers.options import FOLDER
 
 
 @click.command()
@@ -20,9 +20,9 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
     """
     from rich.filesize import decimal
 
-    from pipeline.stale import leftovers, remove
+    from pipeline.store.leftovers import leftovers, remove
 
-    found, busy = leftovers(folder)
+    found, busy = leftovers(folder, _describe_training)
     for journal in busy:
         click.echo(f"{journal}: in use, left alone")
     for leftover in found:
@@ -33,3 +33,10 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
         for leftover in found:
             remove(leftover)
         click.echo(f"{decimal(sum(leftover.size for leftover in found))} freed")
+
+
+def _describe_training(folder: Path) -> str | None:
+    """Return what a folder with a saved training holds; torch is imported only where there is one."""
+    from pipeline.training.checkpoints import described
+
+    return described(folder)

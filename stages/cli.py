@@ -5,12 +5,14 @@ import importlib
 import keyword
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -79,7 +81,6 @@ def seed() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is one line on stderr and exit code 1 (2 for usage)."""
     from pipeline.errors import SeedError
-    from pipeline.processor import ask_for_same_bits
 
     ask_for_same_bits()
     # Where several of Zarr's writes fail at once, one is raised and asyncio would print the others as well.
@@ -167,3 +168,21 @@ def _leave() -> NoReturn:
 
 if __name__ == "__main__":
     main()
+
+
+def is_amd() -> bool:
+    """Return whether this is a processor of AMD."""
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "AMD" in platform.processor()
+
+
+def ask_for_same_bits() -> None:
+    """Ask MKL, which computes for torch, for the same bits in every run, unless MKL_CBWR asks for something already.
+
+    MKL reads it once, when it is first called. On Intel's processors it gives them unasked, as far as has been seen,
+    and asking costs speed; on AMD's it did not always.
+    """
+    if is_amd():
+        os.environ.setdefault("MKL_CBWR", "AUTO")

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from stages.common import FILE, NEW, load_params, params_option
-from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options
+from stages.helpers.options import FILE, NEW, load_params, params_option
+from stages.helpers.score_files import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options
 
 
 @click.command()
@@ -33,8 +33,8 @@ def compare(
     of speakers, so that what makes trials hard for both does not widen the interval.
     """
     from pipeline import metrics
-    from pipeline.report import write_json
-    from pipeline.score_files import check_same_trials, labels_of
+    from pipeline.scoring.score_files import check_same_trials, labels_of
+    from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
     one, other = load_scores(first, trials), load_scores(second, trials)

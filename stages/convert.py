@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, OUTPUT, STORE, load_params, params_option
+from stages.helpers.options import FILE, OUTPUT, STORE, load_params, params_option
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -83,14 +83,14 @@ def convert(
     if out.resolve() == checkpoint.resolve():
         raise click.UsageError("--out is the checkpoint itself; give another name")
 
-    from pipeline.card import write_card
-    from pipeline.convert import PAPER, encoder_of, encoder_of_store
-    from pipeline.convert import convert as run
-    from pipeline.files import check_output
-    from pipeline.model import save_model
-    from pipeline.store import EmbeddingStore
-    from pipeline.train_settings import Train
-    from pipeline.validation import validated
+    from pipeline.config.train import Train
+    from pipeline.model.card import write_card
+    from pipeline.model.convert import PAPER, encoder_of, encoder_of_store
+    from pipeline.model.convert import convert as run
+    from pipeline.model.model_file import save_model
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.atomic import check_output
+    from pipeline.utils.validation import validated
 
     check_output(out)
     card = out.with_suffix(".md")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import NEW, load_params, params_option
+from stages.helpers.options import NEW, load_params, params_option
 
 corpora_option = click.option(
     "--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions."
@@ -23,7 +23,7 @@ def corpus() -> None:
 @corpora_option
 def list_corpora(corpora: Path) -> None:
     """List the corpora that are defined, and the trial lists that come with them."""
-    from pipeline.corpora import read_corpora
+    from pipeline.data.corpora import read_corpora
 
     for name, found in read_corpora(corpora).items():
         click.echo(f"{name}: {found.title}")
@@ -45,11 +45,11 @@ def check(name: str, sample: int, corpora: Path, data_root: str | None, params: 
 
     Files are counted and held against the published numbers, some are read, and trial lists are counted.
     """
-    from pipeline.corpora import data_root as find_root
-    from pipeline.corpora import read_corpora
+    from pipeline.data.corpora import data_root as find_root
+    from pipeline.data.corpora import read_corpora
+    from pipeline.data.inventory import holdings
+    from pipeline.data.published_lists import parts_of
     from pipeline.errors import CorpusError
-    from pipeline.holdings import holdings
-    from pipeline.named_lists import parts_of
 
     settings = load_params(params, {"data_root": data_root})
     known = read_corpora(corpora)

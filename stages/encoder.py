@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, NEW, load_params, params_option
+from stages.helpers.options import FILE, NEW, load_params, params_option
 
 if TYPE_CHECKING:
-    from pipeline.audio import Waveform
+    from pipeline.audio.reading import Waveform
 
 
 @click.group()
@@ -66,11 +66,11 @@ def check(
     """
     import torch
 
-    from pipeline.audio import read_audio
-    from pipeline.device import choose_device
+    from pipeline.audio.reading import read_audio
     from pipeline.encoders.check import check as run
     from pipeline.encoders.registry import load_encoder
     from pipeline.errors import WeightsError
+    from pipeline.utils.device import choose_device
 
     settings = load_params(params)
     torch.set_num_threads(threads)
@@ -109,7 +109,7 @@ def export(name: str, out: Path, weights: str | None, params: Path | None) -> No
     """
     from pipeline.encoders.export import export_onnx
     from pipeline.encoders.registry import load_encoder
-    from pipeline.files import check_output
+    from pipeline.utils.atomic import check_output
 
     check_output(out)
     found = load_encoder(name, load_params(params).definition(name, weights))
@@ -121,9 +121,9 @@ def _synthetic_voices() -> "list[Waveform]":
     """Return two utterances of one synthetic voice and one of another."""
     import tempfile
 
-    from pipeline.audio import read_audio
-    from pipeline.demo.corpus import speak
-    from pipeline.demo.voices import TEST
+    from pipeline.audio.reading import read_audio
+    from pipeline.data.demo.corpus import speak
+    from pipeline.data.demo.voices import TEST
 
     with tempfile.TemporaryDirectory() as folder:
         one, other = speak(Path(folder), TEST[:2], 2)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from stages.common import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, way_of
+from stages.helpers.options import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, way_of
 
 if TYPE_CHECKING:
-    from pipeline.enhancer import Enhancer
-    from pipeline.pipes import Form, OnBad
-    from pipeline.places import Place
+    from pipeline.model.enhancer import Enhancer
+    from pipeline.utils.paths import Place
+    from stages.helpers.stdin import Form, OnBad
 
 
 @click.command()
@@ -91,8 +91,8 @@ def enhance(
 
 
 def _enhancer(model: "Place", domain: "Place | None", device: str) -> "Enhancer":
-    from pipeline.enhancer import Enhancer
-    from pipeline.store import EmbeddingStore
+    from pipeline.model.enhancer import Enhancer
+    from pipeline.store.embedding_store import EmbeddingStore
 
     loaded = Enhancer.load(model, device)
     return loaded.for_domain(EmbeddingStore.open(domain)) if domain else loaded
@@ -102,7 +102,7 @@ def _stream(enhancer: "Enhancer", form: "Form", strength: float | None, on_bad: 
     from functools import partial
 
     from pipeline.errors import OutputError
-    from pipeline.pipes import enhance_frames, enhance_lines, frame_size
+    from stages.helpers.stdin import enhance_frames, enhance_lines, frame_size
 
     if sys.stdin is None or sys.stdout is None:
         raise OutputError("--stdin: standard input or output is closed. Leave both open, or give --store and --out.")
@@ -155,12 +155,12 @@ def _store(
 ) -> None:
     from functools import partial
 
-    from pipeline.device import choose_device
-    from pipeline.diffusion.sampler import Sampling
-    from pipeline.domain import FAMILIAR
-    from pipeline.enhance import enhance as run
-    from pipeline.store import EmbeddingStore
-    from stages.previous import forget_saved
+    from pipeline.model.diffusion.sampler import Sampling
+    from pipeline.model.domain import FAMILIAR
+    from pipeline.model.enhance_store import enhance as run
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.device import choose_device
+    from stages.helpers.dvc_cache import forget_saved
 
     settings, opened = load_params(params), EmbeddingStore.open(store)
     way = way_of(model, settings, timestep, strength)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import NEW, STORE, progress_bar
+from stages.helpers.options import NEW, STORE, progress_bar
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 FORMATS = ("npy", "npz", "hdf5", "hyperion", "ark", "scp", "parquet", "csv", "pt", "pt-dict")
 
@@ -24,9 +24,9 @@ def export(store: "Place", out: Path, form: str | None, view: str, draw: int | N
 
     Utterances that failed are left out, and counted. Vectors are float32, as they are in the store.
     """
-    from pipeline.exchange.exporting import export_store
-    from pipeline.exchange.formats import format_of
-    from pipeline.store import EmbeddingStore
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.store.formats.export_store import export_store
+    from pipeline.store.formats.registry import format_of
 
     opened = EmbeddingStore.open(store)
     with progress_bar("exporting", len(opened.utterances)) as advance:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import MODEL, OUTPUT, load_params, params_option, way_of
+from stages.helpers.options import MODEL, OUTPUT, load_params, params_option, way_of
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 
 @click.command("export-model")
@@ -36,8 +36,8 @@ def export_model(
     files have opset 18 and need the extra onnx to be written; TorchScript files are loaded by torch.jit.load. The file
     is compared with torch before it appears.
     """
-    from pipeline.diffusion.sampler import Sampling
-    from pipeline.export_model import export_model as run
+    from pipeline.model.diffusion.sampler import Sampling
+    from pipeline.model.export import export_model as run
 
     way = way_of(model, load_params(params), timestep, strength)
     said = run(model, out, form, Sampling(**way.model_dump()))

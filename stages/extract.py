@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, OUTPUT, load_params, params_option
+from stages.helpers.options import FILE, FOLDER, OUTPUT, load_params, params_option
 
 if TYPE_CHECKING:
-    from pipeline.encoders.definition import Denoise
-    from pipeline.places import Place
+    from pipeline.config.encoder import Denoise
+    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -93,12 +93,12 @@ def extract(
     from contextlib import nullcontext
     from time import perf_counter
 
-    from pipeline.cluster import Spec, connected, remote
-    from pipeline.extract import extract as run
-    from pipeline.extract import failures_path, store_attributes, threads
-    from pipeline.manifest import fingerprint
-    from stages.previous import by_dvc, forget_saved, previous_output
-    from stages.progress import extraction_progress
+    from pipeline.data.manifest import fingerprint
+    from pipeline.extraction.cluster import Spec, connected, remote
+    from pipeline.extraction.extract import extract as run
+    from pipeline.extraction.extract import failures_path, store_attributes, threads
+    from stages.helpers.dvc_cache import by_dvc, forget_saved, previous_output
+    from stages.helpers.progress import extraction_progress
 
     changes = {
         "draws": draws,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import NEW, load_params, params_option
+from stages.helpers.options import NEW, load_params, params_option
 
 
 @click.command()
@@ -20,10 +20,10 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
     """
     from rich.console import Console
 
-    from pipeline.corpora import data_root as find_root
-    from pipeline.corpora import read_corpora, read_corpus
-    from pipeline.fetch import fetch as run
-    from pipeline.named_lists import list_path
+    from pipeline.data.corpora import data_root as find_root
+    from pipeline.data.corpora import read_corpora, read_corpus
+    from pipeline.data.fetch import fetch as run
+    from pipeline.data.published_lists import list_path
 
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     definition = read_corpus(corpora, settings.corpus)

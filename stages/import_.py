@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, OUTPUT, progress_bar
+from stages.helpers.options import FILE, OUTPUT, progress_bar
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 KINDS = ("unmatched", "duplicates", "nan", "dimensions")
 FORMATS = ("npy", "npz", "hdf5", "hyperion", "ark", "scp", "parquet", "csv", "pt", "pt-dict")
@@ -80,8 +80,8 @@ def import_(
     Files are matched by id; the store has the order of the clean one. Ids that are not in every file, repeated ids, NaN
     and vectors of another length stop the import, unless --skip names them.
     """
-    from pipeline.exchange.formats import open_sources
-    from pipeline.exchange.importing import import_store
+    from pipeline.store.formats.import_store import import_store
+    from pipeline.store.formats.registry import open_sources
 
     first = open_sources(clean, form, ids)
     others = {name: open_sources(file, form, ids) for name, file in noisy.items()}

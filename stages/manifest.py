@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FOLDER, NEW, load_params, params_option, progress_bar
+from stages.helpers.options import FOLDER, NEW, load_params, params_option, progress_bar
 
 
 @click.command()
@@ -37,10 +37,11 @@ def manifest(
         raise click.UsageError("give either --corpus, or --pattern with --audio")
     if pattern is not None and audio is None:
         raise click.UsageError("--pattern needs --audio")
-    from pipeline.config import TRAIN
-    from pipeline.corpora import list_utterances, read_corpus
-    from pipeline.manifest import write_manifest
-    from pipeline.sets import Cut, Describer, check_disjoint, write_set
+    from pipeline.audio.augment.recipe import recipe_for
+    from pipeline.config.params import TRAIN
+    from pipeline.data.corpora import list_utterances, read_corpus
+    from pipeline.data.manifest import write_manifest
+    from pipeline.data.sets import Cut, Describer, check_disjoint, write_set
 
     if pattern is not None and audio is not None:
         rows = list_utterances(audio, pattern, speaker)
@@ -57,7 +58,7 @@ def manifest(
         described = Describer(lambda: advance(1))
         for name in settings.sets:
             split = "train" if name == TRAIN else "test"
-            count = write_set(definition, source, split, name, settings.recipe(name), cut, out, described)
+            count = write_set(definition, source, split, name, recipe_for(settings, name), cut, out, described)
             click.echo(f"{out / name}.csv: {count:,} utterances")
     if not definition.overlap:
         check_disjoint(out, TRAIN, settings.conditions)

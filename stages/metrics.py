@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stages.common import FILE, NEW, load_params, params_option
-from stages.scores import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options, shown
+from stages.helpers.options import FILE, NEW, load_params, params_option
+from stages.helpers.score_files import (
+    NO_INTERVALS,
+    bracketed,
+    load_scores,
+    load_speakers,
+    protocol,
+    scores_options,
+    shown,
+)
 
 if TYPE_CHECKING:
-    from pipeline.operating_points import OperatingPoint
+    from pipeline.config.score import OperatingPoint
 
 PERCENT = click.FloatRange(0, 100)
 
@@ -59,8 +67,10 @@ def metrics(
     what `seed score` wrote. Labels are 1|0 or target|nontarget.
     """
     from pipeline.metrics import by_group, compare, histogram, operating, thin
-    from pipeline.report import write_curve, write_histogram, write_json
-    from pipeline.score_files import groups_of, labels_of, read_labels, sides
+    from pipeline.report import write_curve, write_histogram
+    from pipeline.scoring.groups import groups_of
+    from pipeline.scoring.score_files import labels_of, read_labels, sides
+    from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
     scored, points = load_scores(scores, trials), settings.score.operating_points

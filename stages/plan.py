@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from stages.common import NEW, load_params, params_option
 from stages.corpus import corpora_option, root_option
+from stages.helpers.options import NEW, load_params, params_option
 
 
 @click.command()
@@ -40,8 +40,8 @@ def plan(
     from rich.filesize import decimal
     from rich.table import Table
 
-    from pipeline.corpora import read_corpora
-    from pipeline.plan import plan as make
+    from pipeline.data.corpora import read_corpora
+    from pipeline.extraction.plan import plan as make
 
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     given = _rates(rates, settings.encoders)

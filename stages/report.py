@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FOLDER, NEW, load_params, params_option
+from stages.helpers.options import FOLDER, NEW, load_params, params_option
 
 
 @click.command()
@@ -65,21 +65,14 @@ def report(
     """
     from rich.console import Console
 
-    from pipeline.corpora import read_corpus
-    from pipeline.quality import read_quality
-    from pipeline.report import (
-        markdown_report,
-        read_metrics,
-        summary_line,
-        terminal_table,
-        write_json,
-        write_table,
-        write_text,
-    )
+    from pipeline.data.corpora import read_corpus
+    from pipeline.extraction.quality import read_quality
+    from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table
     from pipeline.report.page import page
     from pipeline.report.plots import HOW_TO, can_plot, plots_of, write_png
     from pipeline.report.results import EER_COLUMNS, RESULTS, eer_rows
     from pipeline.report.series import read_series
+    from pipeline.utils.atomic import write_json, write_table, write_text
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)

@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stages.common import FILE, FOLDER, MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
 from stages.corpus import corpora_option, root_option
-from stages.lists import NamedList, named_list, tell
+from stages.helpers.options import FILE, FOLDER, MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
+from stages.helpers.trial_lists import NamedList, named_list, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.bench import Utterances
-    from pipeline.config import Params, Score
-    from pipeline.evaluation import Outcome
-    from pipeline.places import Place
-    from pipeline.store import EmbeddingStore
+    from pipeline.config.params import Params
+    from pipeline.config.score import Score
+    from pipeline.data.utterances import Utterances
+    from pipeline.scoring.evaluation import Outcome
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.paths import Place
 
 CLEAN = "clean"
 """The condition of the enrolment side."""
@@ -131,7 +132,7 @@ def score(
         found = named_list(trials, corpora, settings.data_root)
         _score_list(enrol, test, found, enrolment, out, settings.score)
     elif manifest:
-        from pipeline.places import to_place
+        from pipeline.utils.paths import to_place
 
         folders = {name: to_place(folder) for name, folder in _named(systems).items()}
         _score_systems(folders, manifest, lists, models, cohort, cohort_manifest, settings, out)
@@ -147,14 +148,14 @@ def _score_systems(
     settings: "Params",
     out: "Place",
 ) -> None:
-    from pipeline.bench import utterances_of
-    from pipeline.cohort import read_cohort
-    from pipeline.evaluation import evaluate, every_pair, usable
-    from pipeline.listed import lists_in, read_lists, usable_trials
-    from pipeline.manifest import read_manifest
-    from pipeline.provenance import of_list, protocol_of
-    from pipeline.spaces import open_spaces
-    from pipeline.store import EmbeddingStore
+    from pipeline.data.manifest import read_manifest
+    from pipeline.data.trials.lists import lists_in, read_lists, usable_trials
+    from pipeline.data.utterances import utterances_of
+    from pipeline.scoring.cohort import read_cohort
+    from pipeline.scoring.condition_stores import open_spaces
+    from pipeline.scoring.evaluation import evaluate, every_pair, usable
+    from pipeline.scoring.provenance import of_list, protocol_of
+    from pipeline.store.embedding_store import EmbeddingStore
 
     conditions, score = settings.conditions, settings.score
     made_by = models if any(system.needs_models for system in score.systems.values()) else ()
@@ -200,8 +201,10 @@ def _write_outcome(
     utterances: "Utterances",
     settings: "Params",
 ) -> None:
-    from pipeline import embedding_map, gap
-    from pipeline.report import write_det, write_groups, write_histograms, write_json, write_table
+    from pipeline.report import write_det, write_groups, write_histograms
+    from pipeline.scoring import distances as gap
+    from pipeline.scoring import embedding_map
+    from pipeline.utils.atomic import write_json, write_table
 
     content = {"protocol": protocol, "results": outcome.table}
     more = {"mean_noisy": outcome.mean_noisy, "both_noisy": outcome.both, "mean_both_noisy": outcome.mean_both}
@@ -225,18 +228,17 @@ def _score_list(
     folder: "Place",
     settings: "Score",
 ) -> None:
-    from pipeline.enrolment import read_models
-    from pipeline.files import replacing
+    from pipeline.data.trials.streaming import spooled
     from pipeline.metrics import figures, thin
-    from pipeline.places import exists, remove_file
-    from pipeline.provenance import of_file, of_list, protocol_of
-    from pipeline.report import write_det, write_json
-    from pipeline.score_lines import FILES
-    from pipeline.score_stream import score_to_file
-    from pipeline.scoring import scorer_of
-    from pipeline.spaces import check_comparable
-    from pipeline.store import EmbeddingStore
-    from pipeline.trial_spool import spooled
+    from pipeline.report import write_det
+    from pipeline.scoring.condition_stores import check_comparable
+    from pipeline.scoring.enrolment import read_models
+    from pipeline.scoring.provenance import of_file, of_list, protocol_of
+    from pipeline.scoring.score_writer import FILES, score_to_file
+    from pipeline.scoring.scorer import scorer_of
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.atomic import replacing, write_json
+    from pipeline.utils.paths import exists, remove_file
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
     check_comparable(left, right)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, FOLDER, OUTPUT, load_params, params_option, progress_bar
+from stages.helpers.options import FILE, FOLDER, OUTPUT, load_params, params_option, progress_bar
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 
 @click.group()
@@ -45,14 +45,15 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
+    from pipeline.data.manifest import read_manifest
+    from pipeline.data.recordings import check_recordings
     from pipeline.errors import QualityError
-    from pipeline.manifest import read_manifest
-    from pipeline.picture import draw, need_plots
-    from pipeline.quality import FILE as JSON
-    from pipeline.quality import PERCENTS, as_json, exceeded, measure, spreads, summary
-    from pipeline.recordings import check_recordings
-    from pipeline.report import write_json
-    from pipeline.store import EmbeddingStore
+    from pipeline.extraction.quality import FILE as JSON
+    from pipeline.extraction.quality import as_json, exceeded, measure, spreads, summary
+    from pipeline.extraction.quality_plot import draw, need_plots
+    from pipeline.metrics.quantiles import PERCENTS
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"quality.files": files})
     if out and picture:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import FILE, FOLDER, NEW, STORE, load_params, params_option, progress_bar
+from stages.helpers.options import FILE, FOLDER, NEW, STORE, load_params, params_option, progress_bar
 
 
 @click.command()
@@ -36,16 +36,16 @@ def sweep(
     number, is told in the tables, left out of means and of the choice, and run again the next time; the others go on.
     The exit code is 1 only if all fail.
     """  # noqa: D301 (click wants the control character)
-    from pipeline.bench import speaker_by_utterance
-    from pipeline.choice import FAILED
+    from pipeline.data.manifest import read_manifest
+    from pipeline.data.utterances import speaker_by_utterance
     from pipeline.errors import TrainingError
-    from pipeline.grid import read_grid
-    from pipeline.manifest import read_manifest
-    from pipeline.report import write_table, write_text
-    from pipeline.report.sweeps import markdown, table
-    from pipeline.store import EmbeddingStore
-    from pipeline.sweep import run_all
-    from pipeline.sweep_data import Data
+    from pipeline.report.sweep_tables import markdown, table
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.training.sweep.data import Data
+    from pipeline.training.sweep.grid import read_grid
+    from pipeline.training.sweep.run import run_all
+    from pipeline.training.sweep.selection import FAILED
+    from pipeline.utils.atomic import write_table, write_text
 
     settings = load_params(params)
     wanted, seeds = read_grid(grid)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.common import FILE, MODEL, OUTPUT, STORE, load_params, params_option
+from stages.helpers.options import FILE, MODEL, OUTPUT, STORE, load_params, params_option
 
 if TYPE_CHECKING:
-    from pipeline.places import Place
+    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -71,19 +71,19 @@ def train(
 
     import torch
 
-    from pipeline.bench import speaker_by_utterance
-    from pipeline.card import write_card
-    from pipeline.curve import Epoch, write_curve
-    from pipeline.device import choose_device
+    from pipeline.data.utterances import speaker_by_utterance
     from pipeline.errors import ConfigError
-    from pipeline.files import check_output
-    from pipeline.loggers import loggers
-    from pipeline.model import save_model
-    from pipeline.saves import Saves
-    from pipeline.store import EmbeddingStore
-    from pipeline.training import train as run
-    from stages.previous import forget_saved
-    from stages.progress import training_progress
+    from pipeline.model.card import write_card
+    from pipeline.model.model_file import save_model
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.training.checkpoints import Saves
+    from pipeline.training.loggers import loggers
+    from pipeline.training.progress import Epoch, write_curve
+    from pipeline.training.train import train as run
+    from pipeline.utils.atomic import check_output
+    from pipeline.utils.device import choose_device
+    from stages.helpers.dvc_cache import forget_saved
+    from stages.helpers.progress import training_progress
 
     changes = {"seed": seed, "train.device": device, "train.save_every": save_every, "train.log": list(log) or None}
     settings = load_params(params, changes)

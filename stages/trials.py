@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from stages.common import NEW, load_params, params_option
 from stages.corpus import corpora_option, root_option
-from stages.lists import named_list
+from stages.helpers.options import NEW, load_params, params_option
+from stages.helpers.trial_lists import named_list
 
 
 @click.group()
@@ -27,10 +27,10 @@ def vcmix(
     vox1_o: str, voxconverse: str, out: Path | None, corpora: Path, data_root: str | None, params: Path | None
 ) -> None:
     """Build VC-Mix: the targets of Vox1-O and the non-targets of the VoxConverse speaker verification list."""
-    from pipeline.corpora import data_root as find_root
-    from pipeline.corpora import read_corpora
-    from pipeline.named_lists import find_list
-    from pipeline.vcmix import NONTARGETS, TARGETS, write_vcmix
+    from pipeline.data.corpora import data_root as find_root
+    from pipeline.data.corpora import read_corpora
+    from pipeline.data.published_lists import find_list
+    from pipeline.data.trials.vcmix import NONTARGETS, TARGETS, write_vcmix
 
     settings = load_params(params, {"data_root": data_root})
     first, second = (named_list(given, corpora, settings.data_root).path for given in (vox1_o, voxconverse))

@@ -14,7 +14,7 @@ import soundfile
 
 from pipeline.encoders.encoder import Encoder
 from pipeline.encoders.registry import load_encoder
-from pipeline.processor import ask_for_same_bits, is_amd
+from stages.cli import ask_for_same_bits, is_amd
 from tests.project import FirstRun, Project
 
 ask_for_same_bits()  # as `seed` does

@@ -11,7 +11,7 @@ from pipeline import Enhancer
 from pipeline.adapters import PyannoteEnhanced, SpeechBrainEnhanced
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import VectorError
-from pipeline.fit import train
+from pipeline.training.api import train
 from tests.conftest import voice
 from tests.references import reference
 

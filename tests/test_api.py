@@ -12,12 +12,12 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 import pipeline
 from pipeline import EmbeddingStore, Enhancer, metrics, scoring, train
+from pipeline.data.trials.table import Trials
 from pipeline.errors import ConfigError, OutputError, StoreError, TrialError, VectorError
-from pipeline.files import sha256_of
-from pipeline.journal import write_store
-from pipeline.scoring import score_list
-from pipeline.store import OK
-from pipeline.trials import Trials
+from pipeline.scoring.scorer import score_list
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
+from pipeline.utils.atomic import sha256_of
 from stages.cli import main
 from tests.linear_encoder import DIM, encoded, speech
 
@@ -54,7 +54,7 @@ def test_training_enhancing_and_scoring_arrays_need_nothing_of_the_command_line(
         "scores = scoring.score(y, y, [(0, 1), (0, 5)])\n"
         "print(metrics.eer(scores, [1, 0]))\n"
     )
-    assert {"torch", "pipeline.training", "pipeline.store"} <= loaded
+    assert {"torch", "pipeline.training.train", "pipeline.store.embedding_store"} <= loaded
     assert not loaded & set(FOREIGN)
 
 
@@ -63,7 +63,7 @@ def test_every_name_is_there_and_no_other() -> None:
     for name in pipeline.__all__:
         assert getattr(pipeline, name) is not None
     assert callable(pipeline.train)
-    assert (pipeline.scoring, pipeline.metrics) == (scoring, metrics)
+    assert (pipeline.scoring.scorer, pipeline.metrics) == (scoring, metrics)
     with pytest.raises(AttributeError, match="no attribute 'enhancers'"):
         pipeline.enhancers  # noqa: B018
     with pytest.raises(ImportError):

@@ -18,10 +18,10 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline import Enhancer
+from pipeline.config.train import Train
 from pipeline.errors import ConfigError, VectorError
 from pipeline.estimator import SeedEnhancer
-from pipeline.fit import train
-from pipeline.train_settings import Train
+from pipeline.training.api import train
 from tests.linear_encoder import DIM, encoded, speech
 from tests.project import PROJECT
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.encoders.encoder import Network
 from pipeline.errors import ExportError
-from pipeline.files import replacing
-from pipeline.onnx_files import check_onnx, onnx_bytes, root_cause, run_onnx
+from pipeline.utils.atomic import replacing
+from pipeline.utils.onnx import check_onnx, onnx_bytes, root_cause, run_onnx
 
 TOLERANCE = 1e-4
 """By how much of the largest value an exported file may differ from torch."""

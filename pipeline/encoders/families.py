@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.encoders.campplus import CAMPlusPlus
-from pipeline.encoders.checkpoint import State
-from pipeline.encoders.ecapa_seed import SeedEcapa
-from pipeline.encoders.ecapa_speechbrain import SpeechBrainEcapa
+from pipeline.encoders.architectures.campplus import CAMPlusPlus
+from pipeline.encoders.architectures.ecapa_seed import SeedEcapa
+from pipeline.encoders.architectures.ecapa_speechbrain import SpeechBrainEcapa
+from pipeline.encoders.architectures.ge2e import GE2E
+from pipeline.encoders.architectures.resnet_se import ResNetSE34V2
+from pipeline.encoders.architectures.resnet_wespeaker import WeSpeakerResNet34
+from pipeline.encoders.architectures.wavlm import adapt_unispeech, adapt_weight_norm
+from pipeline.encoders.architectures.wavlm_ecapa import build_wavlm_ecapa
+from pipeline.encoders.architectures.wavlm_xvector import build_wavlm_xvector
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.features import KaldiFbank
-from pipeline.encoders.ge2e import GE2E
-from pipeline.encoders.resnet_se import ResNetSE34V2
-from pipeline.encoders.resnet_wespeaker import WeSpeakerResNet34
-from pipeline.encoders.wavlm import adapt_unispeech, adapt_weight_norm
-from pipeline.encoders.wavlm_ecapa import build_wavlm_ecapa
-from pipeline.encoders.wavlm_xvector import build_wavlm_xvector
+from pipeline.utils.checkpoint import State
 
 
 @dataclass(frozen=True)

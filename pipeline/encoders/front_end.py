@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pipeline.encoders.definition import Input, KaldiFbankInput, LogMelInput, WaveformInput
+from pipeline.config.encoder import Input, KaldiFbankInput, LogMelInput, WaveformInput
 from pipeline.encoders.features import KaldiFbank, MelSpectrogram, PreEmphasis
 from pipeline.errors import ConfigError
 

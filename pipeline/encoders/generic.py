@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encoders.definition import EncoderDefinition, WaveformInput
+from pipeline.config.encoder import EncoderDefinition, WaveformInput
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.features import SAMPLE_RATE
 from pipeline.encoders.front_end import build_front_end, shortest

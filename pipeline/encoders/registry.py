@@ -8,14 +8,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from pipeline.encoders.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
-from pipeline.encoders.definition import EncoderDefinition
+from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.families import FAMILIES, Family, guess_families
 from pipeline.encoders.features import SAMPLE_RATE
 from pipeline.encoders.generic import GENERIC, load_generic
 from pipeline.encoders.weights import Weights, locate
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
 
 EXTRAS = {"wavlm": "transformers", "onnx": "onnxruntime", "hub": "huggingface_hub"}
 """The package that tells whether an extra is installed."""

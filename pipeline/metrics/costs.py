@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import rel_entr
 
+from pipeline.config.score import OperatingPoint
 from pipeline.metrics.roc import Mask, Roc, Scores, check_trials
-from pipeline.operating_points import OperatingPoint
 
 
 def min_dcf(roc: Roc, point: OperatingPoint) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.score import STANDARD, OperatingPoint
 from pipeline.errors import TrialError
 from pipeline.metrics.bootstrap import Ranking, interval, p_value, replicates
 from pipeline.metrics.costs import act_dcf, cllr, min_cllr, min_dcf, min_dcf_threshold
@@ -23,7 +24,6 @@ from pipeline.metrics.roc import (
     roc_of,
     rocch,
 )
-from pipeline.operating_points import STANDARD, OperatingPoint
 
 Histogram = tuple[Floats, NDArray[np.int64], NDArray[np.int64]]
 """Edges [B + 1] of bins, and how many targets and non-targets [B] have scores between them."""

@@ -2,16 +2,7 @@
 
 from pipeline.report.results import of_lists, read_metrics
 from pipeline.report.tables import markdown_report, summary_line, terminal_table
-from pipeline.report.writers import (
-    write_curve,
-    write_det,
-    write_groups,
-    write_histogram,
-    write_histograms,
-    write_json,
-    write_table,
-    write_text,
-)
+from pipeline.report.writers import write_curve, write_det, write_groups, write_histogram, write_histograms
 
 __all__ = [
     "markdown_report",
@@ -24,7 +15,4 @@ __all__ = [
     "write_groups",
     "write_histogram",
     "write_histograms",
-    "write_json",
-    "write_table",
-    "write_text",
 ]

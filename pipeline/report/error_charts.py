@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from pipeline.augment.steps import condition_steps, is_condition
-from pipeline.report.inline import Layers, inline
+from pipeline.config.corruption import condition_steps, is_condition
 from pipeline.report.results import CLEAN, Table, systems_of
 from pipeline.report.series import Row
 from pipeline.report.style import (
@@ -16,8 +15,10 @@ from pipeline.report.style import (
     FAINT,
     NONTARGETS,
     TARGETS,
+    Layers,
     colours,
     det_labels,
+    inline,
     on_probit,
 )
 

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Params
-from pipeline.corpora import Corpus
-from pipeline.quality import StoreQuality, summary
+from pipeline.config.params import Params
+from pipeline.data.corpora import Corpus
+from pipeline.extraction.quality import StoreQuality, summary
 from pipeline.report.plots import Plot, javascript
 from pipeline.report.results import PROTOCOL, RESULTS, Table, marked
 from pipeline.report.style import CONFIG, FONT

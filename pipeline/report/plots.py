@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from pipeline.files import replacing
-from pipeline.places import Place
 from pipeline.report.results import Table, systems_of
 from pipeline.report.series import Series
 from pipeline.report.style import CONFIG
+from pipeline.utils.atomic import replacing
+from pipeline.utils.paths import Place
 
 Spec = dict[str, Any]
 """A chart as Vega-Lite has it."""
@@ -37,8 +37,8 @@ def can_plot() -> bool:
 
 def plots_of(table: Table, series: Series) -> list[Plot]:
     """Return the plots of an encoder that there is data for."""
+    from pipeline.report.embedding_charts import distance_chart, map_chart, training_chart
     from pipeline.report.error_charts import det_chart, eer_chart, histogram_chart, snr_chart
-    from pipeline.report.vector_charts import distance_chart, map_chart, training_chart
 
     systems, names = systems_of(table), list(table)
     charts = [

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.embedding_map import COLUMNS as MAP
 from pipeline.errors import TrialError
-from pipeline.gap import COLUMNS as DISTANCES
 from pipeline.report.writers import BINS
+from pipeline.scoring.distances import COLUMNS as DISTANCES
+from pipeline.scoring.embedding_map import COLUMNS as MAP
 
 Row = dict[str, str | float]
 """A line of a file, by column; a number that is not there has no entry."""

@@ -1,11 +1,33 @@
 """How plots look: colours, type, and the axes of a DET plot."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
 
 from pipeline.metrics import probit
+
+Layers = alt.LayerChart | alt.FacetChart
+"""What Altair says that layers of marks are."""
+
+
+def inline(rows: Sequence[Mapping[str, str | float]]) -> alt.InlineData:
+    """Return rows as the data of a chart; their columns are those of the first, numbers have four digits or so."""
+    columns = list(rows[0])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_text(row.get(name, "")) for name in columns] for row in rows)
+    parse = {name: "string" if isinstance(rows[0][name], str) else "number" for name in columns}
+    return alt.InlineData(values=text.getvalue(), format=alt.CsvDataFormat(type="csv", parse=parse))
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.5g}"
+
 
 BASELINE = "#7d8590"
 OTHERS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3")

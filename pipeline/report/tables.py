@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.config import Params
-from pipeline.corpora import Corpus
-from pipeline.quality import StoreQuality, markdown
+from pipeline.config.params import Params
+from pipeline.data.corpora import Corpus
+from pipeline.extraction.quality import StoreQuality, markdown
 from pipeline.report.results import (
     CLEAN,
     COST,

@@ -1,37 +1,16 @@
 """Files of results: JSON, text, curves and histograms; each is whole or absent."""
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.files import replacing
+from pipeline.config.score import OperatingPoint
 from pipeline.metrics import Histogram, Roc, probit
-from pipeline.operating_points import OperatingPoint
-from pipeline.places import Place
+from pipeline.utils.atomic import replacing, write_table
+from pipeline.utils.paths import Place
 
 BINS = ("from", "to", "targets", "nontargets")
-
-
-def write_json(path: Place, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Place, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a header and rows as CSV."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
 
 
 def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:

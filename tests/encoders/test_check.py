@@ -1,8 +1,8 @@
 import torch
 
+from pipeline.encoders.architectures.ge2e import GE2E
 from pipeline.encoders.check import check
 from pipeline.encoders.encoder import Encoder
-from pipeline.encoders.ge2e import GE2E
 from tests.conftest import voice
 
 

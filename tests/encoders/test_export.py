@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders import campplus as architecture
-from pipeline.encoders.campplus import CAMPlusPlus
-from pipeline.encoders.definition import EncoderDefinition, KaldiFbankInput
+from pipeline.config.encoder import EncoderDefinition, KaldiFbankInput
+from pipeline.encoders.architectures import campplus as architecture
+from pipeline.encoders.architectures.campplus import CAMPlusPlus
+from pipeline.encoders.architectures.ge2e import GE2E
 from pipeline.encoders.encoder import Encoder, Network
 from pipeline.encoders.export import export_onnx
 from pipeline.encoders.features import KaldiFbank
-from pipeline.encoders.ge2e import GE2E
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExportError
-from pipeline.files import sha256_of
+from pipeline.utils.atomic import sha256_of
 from tests.conftest import voice
 from tests.encoders.oracles import randomised
 

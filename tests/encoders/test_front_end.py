@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from pipeline.encoders.definition import Input
+from pipeline.config.encoder import Input
 from pipeline.encoders.front_end import build_front_end, shortest
 from pipeline.errors import ConfigError
 from tests.conftest import voice

@@ -10,13 +10,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from torch import Tensor, nn
 
-from pipeline.encoders.definition import EncoderDefinition
+from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, wrap
 from pipeline.encoders.front_end import build_front_end
 from pipeline.encoders.generic import MIN_SAMPLES, load_generic
 from pipeline.encoders.registry import families, load_encoder
 from pipeline.errors import ConfigError, SeedError, WeightsError
-from pipeline.files import sha256_of
+from pipeline.utils.atomic import sha256_of
 from tests.conftest import voice
 from tests.encoders.test_features import kaldi
 

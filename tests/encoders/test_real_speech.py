@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.audio import even_crops, read_audio
+from pipeline.audio.reading import even_crops, read_audio
+from pipeline.data.trials.table import all_pairs
 from pipeline.encoders.encoder import Encoder
 from pipeline.metrics import eer, roc_of
-from pipeline.trials import all_pairs
 
 MOST = {"ge2e": 7.0, "campplus": 3.0}
 """EER in percent; 4.7 and 1.5 were measured."""

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.campplus import CAMPlusPlus
-from pipeline.encoders.checkpoint import tensors_of
-from pipeline.encoders.definition import EncoderDefinition, KaldiFbankInput
-from pipeline.encoders.ecapa_seed import SeedEcapa
-from pipeline.encoders.ecapa_speechbrain import SpeechBrainEcapa
+from pipeline.config.encoder import EncoderDefinition, KaldiFbankInput
+from pipeline.encoders.architectures.campplus import CAMPlusPlus
+from pipeline.encoders.architectures.ecapa_seed import SeedEcapa
+from pipeline.encoders.architectures.ecapa_speechbrain import SpeechBrainEcapa
+from pipeline.encoders.architectures.resnet_se import ResNetSE34V2
+from pipeline.encoders.architectures.resnet_wespeaker import WeSpeakerResNet34
 from pipeline.encoders.encoder import Encoder, Network
 from pipeline.encoders.families import FAMILIES, guess_families
 from pipeline.encoders.features import KaldiFbank
 from pipeline.encoders.registry import describe_families, families, load_encoder
-from pipeline.encoders.resnet_se import ResNetSE34V2
-from pipeline.encoders.resnet_wespeaker import WeSpeakerResNet34
 from pipeline.encoders.weights import sha256_of
 from pipeline.errors import ConfigError, SeedError, WeightsError
+from pipeline.utils.checkpoint import tensors_of
 
 NETWORKS = {
     "campplus": lambda: CAMPlusPlus(64),

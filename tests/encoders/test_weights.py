@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline.encoders.checkpoint import read_checkpoint
 from pipeline.encoders.weights import default_cache, locate
 from pipeline.errors import WeightsError
+from pipeline.utils.checkpoint import read_checkpoint
 
 GE2E = "pypi://resemblyzer==0.1.4/resemblyzer/pretrained.pt"
 GE2E_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from pipeline.config.score import STANDARD
 from pipeline.errors import TrialError
 from pipeline.metrics import Ranking, eer, interval, min_dcf, p_value, replicates, roc_of
-from pipeline.operating_points import STANDARD
 from tests.metrics.strategies import RELAXED, TIED, arrays
 
 STATISTICS = [eer, *(partial(min_dcf, point=point) for point in STANDARD)]

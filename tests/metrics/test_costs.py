@@ -6,9 +6,9 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.isotonic import IsotonicRegression
 
+from pipeline.config.score import STANDARD, OperatingPoint
 from pipeline.errors import TrialError
 from pipeline.metrics import act_dcf, cllr, min_cllr, min_dcf, min_dcf_threshold, roc_of, rocch
-from pipeline.operating_points import STANDARD, OperatingPoint
 from tests.metrics.strategies import RELAXED, TIED, arrays, gaussian
 
 Trials = list[tuple[int, bool]]

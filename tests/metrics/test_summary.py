@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.config.score import STANDARD, OperatingPoint
 from pipeline.errors import TrialError
 from pipeline.metrics import by_group, compare, eer, figures, histogram, operating, roc_of
-from pipeline.operating_points import STANDARD, OperatingPoint
 from tests.metrics.strategies import gaussian
 from tests.metrics.test_bootstrap import trials
 

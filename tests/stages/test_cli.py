@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.journal import write_store
-from pipeline.store import OK
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
 from stages.cli import COMMANDS, main
 from tests.conftest import WriteVoice, voice
 
-PROJECT = Path(__file__).parent.parent.parent
+PROJECT = Path(__file__).parents[2]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -61,7 +61,7 @@ def test_imported_stores_are_trained_on_enhanced_scored_and_exported(
     assert (code, out) == (0, "e.npy: 72 vectors of 16 numbers\n"), err
     code, _, err = run(capsys, "import", "--clean", "e.npy", "--encoder", "enhanced", "--out", "again.zarr")
     assert code == 0, err
-    from pipeline.store import EmbeddingStore
+    from pipeline.store.embedding_store import EmbeddingStore
 
     first, again = (EmbeddingStore.open(Path(name)) for name in ("e.zarr", "again.zarr"))
     assert first.utterances == again.utterances

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.data.trials.vcmix import write_vcmix
 from pipeline.errors import TrialError
-from pipeline.vcmix import write_vcmix
 from tests.conftest import WriteVoice
 from tests.paper import CONVERSE, UTTERANCES, lay_out, vox_list
 from tests.stages.test_cli import PROJECT, run

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.journal import write_store
-from pipeline.store import OK
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
 from tests.conftest import tree_bytes
 from tests.stages.test_cli import run
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.enhance import enhance
-from pipeline.journal import write_store
-from pipeline.manifest import Utterance, write_manifest
-from pipeline.model import SeedModel, save_model
-from pipeline.store import OK, EmbeddingStore
-from pipeline.train_settings import Network, Train
+from pipeline.config.train import Network, Train
+from pipeline.data.manifest import Utterance, write_manifest
+from pipeline.model.enhance_store import enhance
+from pipeline.model.model_file import save_model
+from pipeline.model.seed_model import SeedModel
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
 from tests.stages.test_cli import run
 
 COMMAND = ["score", "--system", "raw=raw", "--system", "seed=seed", "--manifest", "clean.csv", "--out", "r"]

@@ -1,0 +1,152 @@
+"""Recipes: which views of an utterance a store holds, and how each one is corrupted."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.audio.augment.corrupt import Trace, corrupt
+from pipeline.audio.augment.effects import CODINGS, check_codec
+from pipeline.audio.augment.sources import Source, SourcePool
+from pipeline.audio.reading import Waveform, cut, even_starts, random_start
+from pipeline.config.corruption import SOURCES, Effect, OneOf, condition_steps, effects
+from pipeline.config.extract import samples
+from pipeline.config.params import TRAIN, Params
+from pipeline.errors import CorpusError
+
+
+def stream(seed: int, utterance: str, draw: int, view: str) -> np.random.Generator:
+    """Return the generator of one view, whoever asks for it and in whatever order."""
+    key = "\0".join((str(seed), utterance, str(draw), view)).encode()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())))
+
+
+@dataclass(frozen=True)
+class View:
+    """A named chain of corruptions; the clean view has none."""
+
+    name: str
+    steps: tuple[Effect | OneOf, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A view of an utterance: its wave [S] at 16 kHz, and what happened to it."""
+
+    wave: Waveform
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is stored for every utterance: `draws` crops of each view.
+
+    A training recipe crops first, at random, and corrupts each crop anew; an evaluation recipe corrupts the whole
+    recording once, as a microphone would, and then cuts evenly spaced crops.
+    """
+
+    views: tuple[View, ...]
+    draws: int
+    crop: int | None
+    """Samples in a crop, or None for the whole recording (evaluation only)."""
+    evaluation: bool
+
+    def effects(self) -> list[Effect]:
+        """Return all that may happen."""
+        return [effect for view in self.views for step in view.steps for effect in effects(step)]
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of sources the steps draw on."""
+        return {SOURCES[effect.kind] for effect in self.effects() if effect.kind in SOURCES}
+
+
+def training_recipe(draws: int, crop: int, views: Mapping[str, Sequence[Effect | OneOf]]) -> Recipe:
+    """Return the recipe of training pairs: fresh crops, clean and as each of `views` corrupts them."""
+    noisy = (View(name, tuple(steps)) for name, steps in views.items())
+    return Recipe((View("clean"), *noisy), draws, crop, evaluation=False)
+
+
+def condition_recipe(name: str, crops: int, crop: int | None) -> Recipe:
+    """Return the recipe of an evaluation condition: one view, `crops` evenly spaced crops of `crop` samples.
+
+    Raises:
+        ConfigError: the name is no condition.
+    """
+    return Recipe((View(name, condition_steps(name)),), crops, crop, evaluation=True)
+
+
+def recipe_for(params: Params, name: str) -> Recipe:
+    """Return the recipe of a set: the training views, or one evaluation condition.
+
+    Raises:
+        ConfigError: the name is neither the training set nor a condition.
+    """
+    extract = params.extract
+    if name == TRAIN:
+        return training_recipe(extract.draws, samples(extract.frames), extract.views)
+    frames = extract.eval_frames
+    return condition_recipe(name, extract.eval_crops, None if frames is None else samples(frames))
+
+
+def make_views(
+    recipe: Recipe,
+    wave: Waveform,
+    seed: int,
+    utterance: str,
+    pool: SourcePool,
+    speaker: str | None = None,
+    own: Path | None = None,
+) -> list[list[Made]]:
+    """Return the waves and traces [draws][views] of one utterance, a function of (seed, utterance, draw, view).
+
+    Args:
+        recipe: what to make.
+        wave: the utterance, 16 kHz mono [S].
+        seed: the run's seed.
+        utterance: its id.
+        pool: noise, music, rooms and talkers to draw on.
+        speaker: its speaker, whose own voice is kept out of the babble.
+        own: its file, kept out of the babble where the speaker is unknown.
+    """
+    if recipe.evaluation:
+        corrupted = [
+            corrupt(wave, view.steps, stream(seed, utterance, 0, view.name), pool, speaker, own)
+            for view in recipe.views
+        ]
+        starts = even_starts(len(wave), recipe.draws, recipe.crop)
+        return [
+            [Made(cut(each, start, recipe.crop), {"start": start, "steps": steps}) for each, steps in corrupted]
+            for start in starts
+        ]
+    length = recipe.crop or len(wave)
+    draws = []
+    for draw in range(recipe.draws):
+        start = random_start(len(wave), length, stream(seed, utterance, draw, "crop"))
+        crop = cut(wave, start, length)
+        views = []
+        for view in recipe.views:
+            made, steps = corrupt(crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, own)
+            views.append(Made(made, {"start": start, "steps": steps}))
+        draws.append(views)
+    return draws
+
+
+def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where: object) -> None:
+    """Raise unless every step of a recipe can be done.
+
+    Raises:
+        CorpusError: there is nothing to draw on for a step.
+        ConfigError: libsndfile lacks a codec.
+    """
+    missing = sorted(kind for kind in recipe.kinds() if not sources.get(kind))
+    if missing:
+        names = "+".join(view.name for view in recipe.views)
+        raise CorpusError(
+            f"{where}: no {', '.join(missing)} files, which the recipe {names} needs."
+            " Add them to the augmentation list, or leave the condition out."
+        )
+    for effect in recipe.effects():
+        if effect.kind in CODINGS:
+            check_codec(effect.kind)

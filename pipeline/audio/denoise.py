@@ -1,0 +1,105 @@
+"""Speech enhancement of the waveform, in front of the encoder: RNNoise, as the package pyrnnoise ships it.
+
+Of the package only the binding is loaded, from its file: importing the package itself would import video codecs.
+"""
+
+from collections.abc import Callable
+from ctypes import POINTER, c_float
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+
+from pipeline.audio.reading import SAMPLE_RATE, Waveform
+from pipeline.config.encoder import Denoise
+from pipeline.errors import AudioError, ConfigError
+
+RATE = 48_000
+"""Hz that RNNoise listens at."""
+FRAME = 480
+"""Samples of its frames at that rate, 10 ms."""
+DELAY = 960
+"""Samples at that rate by which it answers late, 20 ms: half of its window, and the frame that it looks ahead."""
+FULL_SCALE = 32_768
+"""It expects floats in the range of 16-bit integers."""
+
+ADVICE = "pip install 'speaker-seed[rnnoise]', or the denoiser alone: pip install --no-deps pyrnnoise==0.4.5"
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A front-end that takes a wave [S] at 16 kHz and returns one as long, in step with it."""
+
+    name: str
+    """What stores say of it: method and version."""
+    run: Callable[[Waveform], Waveform]
+
+    def __call__(self, wave: Waveform) -> Waveform:
+        """Return a wave [S] without its noise, a function of that wave alone.
+
+        Raises:
+            AudioError: it holds NaN or infinite samples.
+        """
+        if not np.isfinite(wave).all():
+            raise AudioError("NaN or infinite samples cannot be denoised.")
+        return self.run(wave)
+
+
+@cache
+def load_denoiser(name: Denoise) -> Denoiser | None:
+    """Return a front-end by name, None for `none`.
+
+    Raises:
+        ConfigError: the package that it needs is not installed, or does not work here.
+    """
+    if name == "none":
+        return None
+    binding = _binding()
+    return Denoiser(f"rnnoise (pyrnnoise {version('pyrnnoise')})", lambda wave: _rnnoise(binding, wave))
+
+
+def _binding() -> Any:
+    """Load `pyrnnoise/rnnoise.py`, which wraps the C library."""
+    package = find_spec("pyrnnoise")
+    try:
+        found = version("pyrnnoise") if package and package.submodule_search_locations else None
+    except PackageNotFoundError:  # a folder of that name
+        found = None
+    if package is None or found is None:
+        raise ConfigError(f"denoise rnnoise needs the package pyrnnoise: {ADVICE}")
+    try:
+        path = Path(next(iter(package.submodule_search_locations or ()))) / "rnnoise.py"
+        spec = spec_from_file_location("_pyrnnoise_binding", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no module")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if (module.FRAME_SIZE, module.SAMPLE_RATE) != (FRAME, RATE):
+            raise ImportError(f"frames of {module.FRAME_SIZE} samples at {module.SAMPLE_RATE} Hz")
+    except (ImportError, OSError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"denoise rnnoise: pyrnnoise {found} does not work here ({why}). {ADVICE}") from error
+    return module
+
+
+def _rnnoise(binding: Any, wave: Waveform) -> Waveform:
+    """Denoise a wave [S] at 16 kHz in a fresh state, frame by frame, and make up for the delay."""
+    if len(wave) == 0:
+        return wave
+    fine = soxr.resample(wave * np.float32(FULL_SCALE), SAMPLE_RATE, RATE)
+    frames = np.zeros((-(-(len(fine) + DELAY) // FRAME), FRAME), np.float32)
+    frames.reshape(-1)[: len(fine)] = fine
+    state = binding.create()
+    try:
+        for frame in frames:
+            samples = frame.ctypes.data_as(POINTER(c_float))
+            binding.lib.rnnoise_process_frame(state, samples, samples)
+    finally:
+        binding.destroy(state)
+    denoised = frames.reshape(-1)[DELAY : DELAY + len(fine)] / np.float32(FULL_SCALE)
+    return np.ascontiguousarray(soxr.resample(denoised, RATE, SAMPLE_RATE))

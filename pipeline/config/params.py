@@ -1,0 +1,82 @@
+"""The one place for knobs: `params.yaml`, read through a validated, frozen model."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from pipeline.config.corruption import condition_steps
+from pipeline.config.encoder import Denoise, EncoderDefinition
+from pipeline.config.extract import Extract
+from pipeline.config.quality import Quality
+from pipeline.config.score import Score
+from pipeline.config.train import Enhance, Train, misfit
+from pipeline.utils.validation import NAME, Frozen, load_yaml, validated
+
+TRAIN = "train"
+"""The name of the training set; every other set is an evaluation condition."""
+
+
+class Cutting(Frozen):
+    """How much of the corpus to use (null: all)."""
+
+    max_speakers: int | None = Field(None, ge=1)
+    max_utterances: int | None = Field(None, ge=1)
+
+
+class Params(Frozen):
+    """All of `params.yaml`."""
+
+    corpus: str = "demo"
+    data_root: str | None = None
+    seed: int = Field(0, ge=0, lt=2**63)
+    encoders: list[str] = Field(["ge2e"], min_length=1)
+    encoder: dict[str, EncoderDefinition] = Field(
+        {name: EncoderDefinition(family=name) for name in ("ge2e", "campplus")}
+    )
+    sets: list[str] = Field([TRAIN, "clean", "noise0"])
+    conditions: list[str] = Field(["clean", "noise0"], min_length=1)
+    manifest: Cutting = Cutting()
+    extract: Extract = Extract()
+    train: Train = Train()
+    enhance: Enhance = Enhance()
+    score: Score = Score()
+    quality: Quality = Quality()
+
+    @model_validator(mode="after")
+    def _sets_are_train_and_conditions(self) -> "Params":
+        for name in self.conditions:
+            condition_steps(name)
+        for key, names in (("encoders", self.encoders), ("conditions", self.conditions)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key} must differ from each other")
+        for name in (*self.encoders, *self.encoder):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"encoder name {name!r}: use letters, digits, '-' and '_', for it names folders")
+        if "clean" not in self.conditions:
+            raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
+        if self.sets != [TRAIN, *self.conditions]:
+            raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
+        if wrong := self.train.misfit_of_timestep(self.enhance.timestep):
+            raise ValueError(f"enhance.timestep {self.enhance.timestep}: of train, {wrong}")
+        wrong = misfit(self.train.objective, self.enhance.steps, self.enhance.noise)
+        if wrong:
+            raise ValueError(f"enhance: {wrong}")
+        return self
+
+    def definition(self, name: str, weights: str | None = None, denoise: Denoise | None = None) -> EncoderDefinition:
+        """Return what an encoder's name stands for: its own entry, or the family of that name; what is given wins."""
+        found = self.encoder.get(name) or EncoderDefinition(family=name)
+        if weights:
+            found = found.model_copy(update={"weights": weights, "sha256": None})
+        return found.model_copy(update={"denoise": denoise}) if denoise else found
+
+
+def read_params(path: Path | None) -> Params:
+    """Read a parameter file; None gives the defaults.
+
+    Raises:
+        ConfigError: an unknown, missing or ill-typed key, named.
+    """
+    if path is None:
+        return Params()
+    return validated(Params, load_yaml(path), str(path))

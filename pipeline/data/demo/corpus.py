@@ -1,0 +1,181 @@
+"""The embedded demo corpus: synthetic voices, noise, music and rooms, made on the spot; nothing is downloaded.
+
+It proves that the pipeline works from audio to report. It is no evidence about real speech.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import soundfile
+
+from pipeline.data.demo import espeak, noise, rooms, voices
+from pipeline.errors import CorpusError
+
+NOISE_SECONDS = 6.0
+MUSIC_SECONDS = 10.0
+NOISE_FILES = {"train": 30, "test": 15}
+MUSIC_FILES = {"train": 12, "test": 6}
+ROOMS = {"train": 60, "test": 20}
+UTTERANCES = 8
+BABBLE_UTTERANCES = 6
+
+# Families of random numbers, one for each kind of sound in each split. Noise file i of a split has seed family + i.
+_NOISE_SEEDS = {"train": 1_000, "test": 2_000}
+_MUSIC_SEEDS = {"train": 3_000, "test": 4_000}
+_ROOM_SEEDS = {"train": 5, "test": 6}
+_STYLES = {"train": noise.TRAIN, "test": noise.TEST}
+_ROOM_RANGES = {"train": rooms.TRAIN_ROOMS, "test": rooms.TEST_ROOMS}
+_NOISE_KINDS = {
+    "stationary": noise.stationary_noise,
+    "modulated": noise.modulated_noise,
+    "machine": noise.machine_noise,
+}
+
+README = """\
+Demo corpus of SEED, made by `pipeline/demo`
+=============================================
+
+Nothing here was recorded. The voices are synthetic, spoken by the program espeak-ng; the noise and the music are
+computed from random numbers; the rooms are simulated by the image source method.
+
+The corpus proves that the pipeline runs from audio to report and improves what it should improve. It is not speech of
+real people, and no claim about real speech rests on it: numbers measured here say nothing about real recordings.
+
+speech/train, speech/test   speakers to train on, and other speakers for the trials
+speech/babble               talkers in the background of the test noise; they are in no trial
+noise, music, rooms         training and test differ in kind, not only in random numbers
+
+How it was made, and under which licence
+  voices          espeak-ng (GPL-3.0-or-later), run as a separate program; the sentences are SEED's own (Apache-2.0)
+  noise, music    SEED (Apache-2.0)
+  rooms           pyroomacoustics (MIT)
+All audio is mono at 16 kHz. The same versions of these programs make the same bytes again.
+"""
+
+
+def make_demo(
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    train_voices: int | None = None,
+    test_voices: int | None = None,
+    babble_voices: int | None = None,
+    utterances: int = UTTERANCES,
+    background: float = 1.0,
+    processes: int = 2,
+) -> None:
+    """Write the demo corpus; the bytes are the same in every run and for every number of processes.
+
+    The keyword arguments cut it down for a quick try: the first so many voices, utterances and background files, each
+    of the same bytes as in the whole corpus.
+
+    Args:
+        folder: an existing empty folder.
+        progress: called with (files written, files in all) after each file.
+        train_voices: how many of `voices.TRAIN`; all by default.
+        test_voices: how many of `voices.TEST`; all by default.
+        babble_voices: how many of `voices.BABBLE`; all by default.
+        utterances: of each speaker, at most `len(voices.SENTENCES)`; babble voices say at most 6.
+        background: share of noise, music and rooms to make, 0 to 1; three files of each are made at least.
+        processes: espeak-ng processes at a time.
+
+    Raises:
+        CorpusError: the folder is absent or not empty, or espeak-ng or pyroomacoustics is not installed.
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is no folder: create it first.")
+    if any(folder.iterdir()):
+        raise CorpusError(f"{folder} is not empty: the demo corpus wants an empty folder.")
+    # Asked before anything is written: a folder half full could not be tried again.
+    missing = [name for name in ("espeakng_loader", "pyroomacoustics") if find_spec(name) is None]
+    if missing:
+        raise CorpusError(
+            f"the demo corpus needs {' and '.join(missing)}, not installed: pip install 'speaker-seed[demo]'"
+        )
+    jobs = [
+        *_speech_jobs(folder / "speech" / "train", voices.TRAIN[:train_voices], utterances),
+        *_speech_jobs(folder / "speech" / "test", voices.TEST[:test_voices], utterances),
+        *_speech_jobs(folder / "speech" / "babble", voices.BABBLE[:babble_voices], min(utterances, BABBLE_UTTERANCES)),
+    ]
+    shares = {
+        kind: {split: min(count, max(3, round(background * count))) for split, count in counts.items()}
+        for kind, counts in (("noise", NOISE_FILES), ("music", MUSIC_FILES), ("rooms", ROOMS))
+    }
+    total = len(jobs) + sum(sum(counts.values()) for counts in shares.values()) + 1
+    done = 0
+
+    def wrote() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    for job in jobs:
+        Path(job.out).parent.mkdir(parents=True, exist_ok=True)
+    espeak.synthesise(jobs, processes, lambda _: wrote())
+    for split in ("train", "test"):
+        _write_noise(folder / "noise" / split, split, shares["noise"][split], wrote)
+        _write_music(folder / "music" / split, split, shares["music"][split], wrote)
+        (folder / "rooms" / split).mkdir(parents=True)
+        rooms.write_rooms(
+            folder / "rooms" / split, shares["rooms"][split], _ROOM_SEEDS[split], _ROOM_RANGES[split], wrote
+        )
+    (folder / "README.txt").write_text(README, encoding="utf-8", newline="\n")
+    wrote()
+
+
+def speak(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[list[Path]]:
+    """Let each speaker say so many sentences; return their files by speaker.
+
+    Raises:
+        CorpusError: espeak-ng is not installed.
+    """
+    if find_spec("espeakng_loader") is None:
+        raise CorpusError("synthetic voices need espeakng_loader, not installed: pip install 'speaker-seed[demo]'")
+    jobs = _speech_jobs(folder, speakers, utterances)
+    for job in jobs:
+        Path(job.out).parent.mkdir(parents=True, exist_ok=True)
+    espeak.synthesise(jobs)
+    files = [Path(job.out) for job in jobs]
+    return [files[start : start + utterances] for start in range(0, len(files), utterances)]
+
+
+def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.Job]:
+    """One job for each utterance: `folder/<voice>/<NN>.flac`."""
+    return [
+        espeak.Job(
+            voice=voice.espeak,
+            rate=voice.rate,
+            pitch=voice.pitch,
+            range=voice.range,
+            text=text,
+            out=str(folder.resolve() / voice.name / f"{number:02d}.flac"),
+        )
+        for index, voice in enumerate(speakers)
+        for number, text in enumerate(voices.sentences(index, utterances))
+    ]
+
+
+def _write_noise(folder: Path, split: str, count: int, wrote: Callable[[], None]) -> None:
+    """Write `count` noise files, the three kinds in turn."""
+    folder.mkdir(parents=True)
+    kinds = list(_NOISE_KINDS)
+    for index in range(count):
+        kind = kinds[index % len(kinds)]
+        wave = _NOISE_KINDS[kind](_NOISE_SEEDS[split] + index, NOISE_SECONDS, _STYLES[split])
+        _write_flac(folder / f"{kind}{index:02d}.flac", wave)
+        wrote()
+
+
+def _write_music(folder: Path, split: str, count: int, wrote: Callable[[], None]) -> None:
+    """Write `count` pieces of music."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        wave = noise.music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
+        _write_flac(folder / f"music{index:02d}.flac", wave)
+        wrote()
+
+
+def _write_flac(path: Path, wave: noise.Wave) -> None:
+    soundfile.write(path, wave, noise.SAMPLE_RATE, format="FLAC", subtype="PCM_16")

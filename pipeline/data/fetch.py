@@ -1,0 +1,158 @@
+"""Bring a corpus to `data/audio/<name>`: generate it, download it, or link to where it already is."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.data.corpora import LISTS, ROLES, SIMULATED, Corpus, Synthesis, listed
+from pipeline.data.demo.corpus import make_demo
+from pipeline.data.demo.rooms import write_rooms
+from pipeline.errors import CorpusError, FetchError
+from pipeline.utils.archives import unpack
+from pipeline.utils.atomic import locked, replacing, replacing_folder
+from pipeline.utils.download import download
+
+RECEIPT = "corpus.json"
+_MARK = ".seed-fetch"  # the folder is ours: what stands in it may be replaced
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and of how much (if known)."""
+
+
+def fetch(
+    name: str,
+    corpus: Corpus,
+    root: Path,
+    out: Path,
+    progress: Progress | None = None,
+    lists: Mapping[str, Path] | None = None,
+) -> Path:
+    """Make `out` hold the corpus's folders (speech, noise, music, rooms, babble, simulated, trials) and a receipt.
+
+    Recorded corpora are linked, not copied. A role the corpus lacks is an empty folder, so that whatever watches the
+    folders (DVC does) finds each of them.
+
+    Args:
+        name: the corpus's name.
+        corpus: its definition.
+        root: the folder above its role folders, see `corpora.data_root`.
+        out: where to bring it.
+        progress: see `Progress`.
+        lists: trial lists by name, see `named_lists.paths`.
+
+    Returns:
+        The receipt, a JSON file that says what the corpus is and under which licence.
+
+    Raises:
+        CorpusError: the corpus is not there and has no url, or a role folder is missing.
+        FetchError: the download failed or is not what the definition promises.
+        OutputError: another process is fetching to `out`.
+    """
+    report = progress or (lambda what, done, total: None)
+    if corpus.train is None:
+        raise CorpusError(f"corpus {name!r} is a part of others: it has no train and test. Fetch one that has.")
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / _MARK).exists() and any(out.iterdir()):
+        raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
+    (out / _MARK).mkdir(exist_ok=True)
+    with locked(out / _MARK):
+        return _bring(name, corpus, root, out, report, lists or {})
+
+
+def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress, lists: Mapping[str, Path]) -> Path:
+    receipt = out / RECEIPT
+    receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
+    if corpus.origin.synthesis:
+        _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))
+    else:
+        for folder in listed(corpus.folders["speech"]):
+            if not (root / folder).is_dir():
+                _download(name, corpus, root, folder, report)
+        for role, folders in corpus.folders.items():
+            _link_role(role, folders, root, out / role)
+    for role in (*ROLES, SIMULATED):
+        (out / role).mkdir(exist_ok=True)
+    _link_lists(lists, out / LISTS)
+    if any(split and split.rooms == SIMULATED for split in (corpus.train, corpus.test)):
+        report("simulating rooms", 0, None)
+        _simulate(out / SIMULATED, corpus.simulated_rooms)
+    with replacing(receipt) as temporary:
+        content = {"corpus": name, "title": corpus.title, "licence": corpus.licence, "origin": corpus.origin.page}
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return receipt
+
+
+def _synthesise(size: Synthesis, out: Path, progress: Callable[[int, int], None]) -> None:
+    new = out / ".new"
+    _clear(new)
+    new.mkdir()
+    make_demo(new, progress, **size.model_dump())
+    for part in sorted(new.iterdir()):
+        _clear(out / part.name)
+        part.replace(out / part.name)
+    new.rmdir()
+
+
+def _download(name: str, corpus: Corpus, root: Path, folder: str, report: Progress) -> None:
+    origin, speech = corpus.origin, root / folder
+    if origin.url is None:
+        page = f" It can be had from {origin.page}." if origin.page else ""
+        raise CorpusError(
+            f"corpus {name!r} is not there: no folder {speech}. Point SEED_DATA or data_root to the folder that holds"
+            f" {folder!r}, or give the corpus an origin url in data/corpora.yaml.{page}"
+        )
+    if origin.sha256 is None:
+        raise FetchError(f"corpus {name!r}: origin.url needs origin.sha256 beside it in data/corpora.yaml.")
+    archive = root / "downloads" / origin.url.rsplit("/", 1)[-1]
+    download(origin.url, archive, origin.sha256, lambda done, total: report("downloading", done, total))
+    report("unpacking", 0, None)
+    unpack(archive, speech)
+
+
+def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> None:
+    """Link a role's folder, or make a folder of links to several."""
+    if isinstance(folders, str):
+        _link(role, (root / folders).resolve(), out)
+        return
+    if out.is_symlink():
+        out.unlink()
+    out.mkdir(exist_ok=True)
+    links = {Path(folder).name: (root / folder).resolve() for folder in folders}
+    for old in set(out.iterdir()) - {out / name for name in links}:
+        _clear(old)
+    for name, source in links.items():
+        _link(role, source, out / name)
+
+
+def _link(role: str, source: Path, link: Path) -> None:
+    if not source.is_dir():
+        raise CorpusError(
+            f"no folder {source}, where the corpus's {role} should be. Point SEED_DATA or data_root to the folder"
+            " that holds it, or correct folders in data/corpora.yaml."
+        )
+    if link.is_symlink() and link.resolve() == source:
+        return
+    _clear(link)
+    link.symlink_to(source, target_is_directory=True)
+
+
+def _link_lists(lists: Mapping[str, Path], out: Path) -> None:
+    _clear(out)
+    out.mkdir()
+    for name, path in lists.items():
+        (out / name).symlink_to(path.resolve())
+
+
+def _simulate(folder: Path, count: int) -> None:
+    if len(list(folder.glob("*.wav"))) == count:
+        return
+    with replacing_folder(folder) as new:
+        write_rooms(new, count, seed=0)
+
+
+def _clear(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)

@@ -1,0 +1,185 @@
+"""Utterance lists: which recordings a set holds, in row order, and what may be mixed into them."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pipeline.audio.augment.sources import KINDS, Source
+from pipeline.errors import ManifestError
+from pipeline.utils.atomic import replacing
+
+AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known.
+
+    Speakers may have a gender, and an age in years, by which error rates are told apart.
+    """
+
+    utterance: str
+    path: str
+    speaker: str | None = None
+    seconds: float | None = None
+    sha256: str | None = None
+    gender: str | None = None
+    age: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Utterance))
+_WHERE_KNOWN = ("gender", "age")
+"""Columns that are left out of a list in which nobody has them."""
+
+
+def legible(name: str) -> str:
+    """Return a file's name as text that UTF-8 can hold; bytes that are no part of it become hexadecimal escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age`.
+
+    Raises:
+        ManifestError: missing, empty, unknown or duplicate columns, a short row, or a duplicate utterance.
+    """
+    rows = _read_csv(path, required=COLUMNS[:2], known=COLUMNS)
+    seen: dict[str, int] = {}
+    manifest = []
+    for line, row in rows:
+        name = row["utterance"]
+        if not name or not row["path"]:
+            raise ManifestError(f"{path}:{line}: the row has no utterance or no path. Fill it in or remove the row.")
+        if name in seen:
+            raise ManifestError(
+                f"{path}:{line}: utterance {name!r} stands on line {seen[name]} already. Ids must be unique."
+            )
+        seen[name] = line
+        manifest.append(
+            Utterance(
+                name,
+                row["path"],
+                row.get("speaker") or None,
+                _number(row, "seconds", path, line),
+                row.get("sha256") or None,
+                row.get("gender") or None,
+                _number(row, "age", path, line),
+            )
+        )
+    if not manifest:
+        raise ManifestError(f"{path}: lists no utterances. Check the file pattern it was made with.")
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
+    """Write a manifest as CSV, whole or not at all."""
+    rows = (
+        {
+            "utterance": row.utterance,
+            "path": row.path,
+            "speaker": row.speaker or "",
+            "seconds": "" if row.seconds is None else f"{row.seconds:.3f}",
+            "sha256": row.sha256 or "",
+            "gender": row.gender or "",
+            "age": "" if row.age is None else f"{row.age:g}",
+        }
+        for row in manifest
+    )
+    empty = {name for name in _WHERE_KNOWN if all(getattr(row, name) is None for row in manifest)}
+    _write_csv(path, [name for name in COLUMNS if name not in empty], rows)
+
+
+def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
+    """Read an augmentation list (`kind,path` and any of `speaker,index,sha256`) as sources by kind below `root`.
+
+    Raises:
+        ManifestError: a wrong column, or a kind that is not noise, music, rooms or babble.
+    """
+    sources: dict[str, list[Source]] = {}
+    for line, row in _read_csv(path, required=AUGMENT_COLUMNS[:2], known=AUGMENT_COLUMNS):
+        if row["kind"] not in KINDS:
+            raise ManifestError(f"{path}:{line}: unknown kind {row['kind']!r}, it is one of {', '.join(KINDS)}.")
+        index = row.get("index") or None
+        if index is not None and not index.isdecimal():
+            raise ManifestError(f"{path}:{line}: index is {index!r}, not a number from 0.")
+        number = None if index is None else int(index)
+        source = Source(root / row["path"], row.get("speaker") or None, number, listed=row["path"])
+        sources.setdefault(row["kind"], []).append(source)
+    return sources
+
+
+def write_augment(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write an augmentation list as CSV, whole or not at all."""
+    _write_csv(path, AUGMENT_COLUMNS, rows)
+
+
+def fingerprint(path: Path | None) -> str | None:
+    """Return the SHA-256 of a list's bytes; with the files' own checksums in it, that covers what they hold."""
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a list of ours that has all of `columns`, as text.
+
+    Raises:
+        ManifestError: it is missing, or has other columns.
+    """
+    return [row for _, row in _read_csv(path, columns, columns)]
+
+
+def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float | None:
+    text = row.get(column)
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise ManifestError(f"{path}:{line}: {column} is {text!r}, not a number.") from None
+
+
+def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        # Spreadsheets write a byte order mark; a path is bytes to the file system, and need not be UTF-8.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            _check_header(path, header, required, known)
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: {len(cells)} fields where the header has {len(header)}."
+                    )
+                row = dict(zip(header, cells, strict=True))
+                foreign = [name for name, cell in row.items() if name != "path" and cell != legible(cell)]
+                if foreign:
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: not a CSV text in UTF-8 (see {foreign[0]}). Save it as UTF-8."
+                    )
+                yield reader.line_num, row
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such manifest. Make it with `seed manifest`.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: not a CSV text in UTF-8 ({error}).") from error
+
+
+def _check_header(path: Path, header: Sequence[str], required: Sequence[str], known: Sequence[str]) -> None:
+    duplicate = sorted({name for name in header if header.count(name) > 1})
+    unknown = [name for name in header if name not in known]
+    missing = [name for name in required if name not in header]
+    for what, names in (("duplicate", duplicate), ("unknown", unknown), ("missing", missing)):
+        if names:
+            raise ManifestError(
+                f"{path}:1: {what} column {', '.join(map(repr, names))}. Columns are {', '.join(known)}."
+            )
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,171 @@
+"""The sets of a corpus, written down: which utterances, and what may be mixed into them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.audio.augment.recipe import Recipe, check_sources
+from pipeline.audio.augment.sofa import SUFFIX, count_responses
+from pipeline.audio.augment.sources import Source
+from pipeline.audio.reading import duration
+from pipeline.data.corpora import SIMULATED, Corpus, Split, list_files, list_utterances
+from pipeline.data.manifest import AUGMENT_COLUMNS, Utterance, read_manifest, read_table, write_augment, write_manifest
+from pipeline.errors import CorpusError
+from pipeline.utils.atomic import sha256_of
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How much of a corpus to use: at most so many speakers, and utterances of each; None is all."""
+
+    speakers: int | None = None
+    utterances: int | None = None
+
+
+def cut_down(utterances: Sequence[Utterance], cut: Cut) -> list[Utterance]:
+    """Keep the first speakers and the first utterances of each, by name."""
+    kept: dict[str | None, int] = {}
+    result = []
+    for row in utterances:
+        full = cut.speakers is not None and row.speaker not in kept and len(kept) >= cut.speakers
+        if full or (cut.utterances is not None and kept.get(row.speaker, 0) >= cut.utterances):
+            continue
+        kept[row.speaker] = kept.get(row.speaker, 0) + 1
+        result.append(row)
+    return result
+
+
+def write_set(
+    corpus: Corpus, audio: Path, split: str, name: str, recipe: Recipe, cut: Cut, out: Path, described: "Describer"
+) -> int:
+    """Write `<name>.csv` and `<name>.augment.csv` to `out`, and return the number of utterances.
+
+    Talkers of a test set's babble are nobody's trial: their utterances are left out of the set.
+    """
+    patterns: Split | None = getattr(corpus, split)
+    if patterns is None:
+        raise CorpusError(
+            f"{corpus.title}: has no {split} files, for it is a part of other corpora. Name one with train and test."
+        )
+    speech = audio / "speech"
+    utterances = list_utterances(speech, patterns.speech, corpus.speaker)
+    # In a folder of their own, as MUSAN's, every file is a talker; nobody there is in a trial.
+    voices, known = (audio / "babble", None) if "babble" in corpus.folders else (speech, corpus.speaker)
+    talkers = list_utterances(voices, patterns.babble, known) if patterns.babble else []
+    if split == "test":
+        paths, speakers = {row.path for row in talkers}, {row.speaker for row in talkers} - {None}
+        utterances = [row for row in utterances if row.path not in paths and row.speaker not in speakers]
+    utterances = cut_down(utterances, cut)
+    labels = read_labels(corpus.labels, speech)
+    if not utterances:
+        raise CorpusError(f"{speech}: no utterances are left for the set {name}. Correct data/corpora.yaml.")
+    kinds = recipe.kinds()
+    sources: dict[str, list[Source]] = {}
+    if "babble" in kinds:
+        sources["babble"] = [Source(Path(row.path), row.speaker) for row in talkers]
+    for kind in sorted(kinds & {"noise", "music", "rooms"}):
+        pattern = getattr(patterns, kind)
+        if pattern == SIMULATED:
+            sources[kind] = [Source(path) for path in list_files(audio / SIMULATED, "*.wav")]
+        elif pattern:
+            sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _sources(path)]
+    check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
+    write_manifest(out / f"{name}.csv", [_labelled(described(row), labels) for row in utterances])
+    write_augment(out / f"{name}.augment.csv", described.sources(sources))
+    return len(utterances)
+
+
+def read_labels(patterns: Mapping[str, str], speech: Path) -> dict[str, dict[str, str]]:
+    """Read what is known of speakers, by column and speaker.
+
+    Raises:
+        CorpusError: nothing matches, or a file is of another form.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for column, pattern in patterns.items():
+        for path in list_files(speech, pattern):
+            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+                fields = line.split()
+                if len(fields) not in (0, 2) or (fields and column == "age" and not fields[1].isdecimal()):
+                    raise CorpusError(f"{path}:{number}: expected `speaker {column}`, found {line[:80]!r}.")
+                if fields:
+                    found.setdefault(column, {})[fields[0]] = fields[1]
+    return found
+
+
+def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
+    """Raise CorpusError if any test set shares speakers, noise, music, rooms or talkers with the training set.
+
+    Args:
+        folder: where the sets' lists are.
+        train: name of the training set.
+        tests: names of the test sets.
+    """
+    ours = _contents(folder, train)
+    for name in tests:
+        for what, theirs in _contents(folder, name).items():
+            shared = sorted(ours.get(what, set()) & theirs)
+            if shared:
+                raise CorpusError(
+                    f"sets {train} and {name} share {len(shared)} {what}, first: {shared[0]}. Figures on speakers and"
+                    " sounds that were trained on are no evidence: correct the patterns in data/corpora.yaml, or set"
+                    " overlap: true there."
+                )
+
+
+def _contents(folder: Path, name: str) -> dict[str, set[str]]:
+    """Return what a set is made of: its speakers, utterances, and its sources by kind, told apart by content."""
+    rows = read_manifest(folder / f"{name}.csv")
+    found = {"speakers": {row.speaker for row in rows if row.speaker}}
+    found["utterances"] = {row.sha256 or row.path for row in rows}
+    for row in read_table(folder / f"{name}.augment.csv", AUGMENT_COLUMNS):
+        kind = "talkers' recordings" if row["kind"] == "babble" else f"{row['kind']} files"
+        found.setdefault(kind, set()).add(row["sha256"] or row["path"])
+    return found
+
+
+class Describer:
+    """Looks files up once each: duration and checksum, by path."""
+
+    def __init__(self, progress: Callable[[], Any] | None = None) -> None:
+        """Args: progress: called once a file."""
+        self._known: dict[str, tuple[float | None, str | None]] = {}
+        self._progress = progress
+
+    def __call__(self, row: Utterance) -> Utterance:
+        """Return the row with its duration and checksum; a file that cannot be read keeps neither, and fails later."""
+        seconds, digest = self._look(row.path)
+        return replace(row, seconds=seconds, sha256=digest)
+
+    def sources(self, sources: dict[str, list[Source]]) -> Iterable[dict[str, str]]:
+        """Yield the rows of an augmentation list."""
+        for kind, files in sources.items():
+            for file in files:
+                path = file.path.as_posix()
+                digest = self._look(path)[1] or ""
+                index = "" if file.index is None else str(file.index)
+                yield {"kind": kind, "path": path, "speaker": file.speaker or "", "index": index, "sha256": digest}
+
+    def _look(self, path: str) -> tuple[float | None, str | None]:
+        if path not in self._known:
+            try:
+                digest = sha256_of(Path(path))
+            except OSError:
+                digest = None
+            self._known[path] = (duration(Path(path)), digest)
+            if self._progress:
+                self._progress()
+        return self._known[path]
+
+
+def _labelled(row: Utterance, labels: Mapping[str, Mapping[str, str]]) -> Utterance:
+    gender, age = (labels.get(column, {}).get(row.speaker or "") for column in ("gender", "age"))
+    return replace(row, gender=gender, age=None if age is None else float(age))
+
+
+def _sources(path: Path) -> list[Source]:
+    """Return a file as a source, or as one for every response that a SOFA file holds."""
+    if path.suffix != SUFFIX:
+        return [Source(path)]
+    return [Source(path, index=index) for index in range(count_responses(path))]

@@ -1,0 +1,59 @@
+"""What a manifest says of the utterances of stores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.manifest import Utterance, read_manifest
+from pipeline.data.trials.table import Index
+from pipeline.errors import UnknownUtteranceError
+from pipeline.store.embedding_store import EmbeddingStore
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """What is known of the utterances of all stores, in their order."""
+
+    ids: tuple[str, ...]
+    speakers: tuple[str | None, ...]
+    seconds: tuple[float | None, ...]
+    genders: tuple[str | None, ...] = ()
+    ages: tuple[float | None, ...] = ()
+
+    def numbers(self) -> Index:
+        """Return a number a speaker [N], -1 where it is unknown."""
+        known: dict[str, int] = {}
+        return np.array([-1 if name is None else known.setdefault(name, len(known)) for name in self.speakers])
+
+
+def utterances_of(ids: Sequence[str], manifest: Sequence[Utterance], path: Path) -> Utterances:
+    """Return what a manifest says of the utterances of stores.
+
+    Raises:
+        UnknownUtteranceError: it lacks one.
+    """
+    rows = {row.utterance: row for row in manifest}
+    for name in ids:
+        if name not in rows:
+            raise UnknownUtteranceError(f"{path}: has no utterance {name!r}, which the store holds. Extract it again.")
+    known = [rows[name] for name in ids]
+    return Utterances(
+        tuple(ids),
+        tuple(row.speaker for row in known),
+        tuple(row.seconds for row in known),
+        tuple(row.gender for row in known),
+        tuple(row.age for row in known),
+    )
+
+
+def speaker_by_utterance(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
+    """Return who speaks in the utterances of a store, by a manifest.
+
+    Raises:
+        ManifestError: the manifest is malformed.
+        UnknownUtteranceError: it lacks one.
+    """
+    listed = utterances_of(store.utterances, read_manifest(path), path)
+    return dict(zip(listed.ids, listed.speakers, strict=True))

@@ -1,0 +1,138 @@
+"""ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143) as SEED has it: on MFCC, and with a pooling of its own."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.encoders.architectures.pooling import VARIANCE_FLOOR, attention, weighted_statistics
+from pipeline.encoders.encoder import Network
+from pipeline.encoders.features import MelSpectrogram, PreEmphasis
+
+COEFFICIENTS = 80
+DILATIONS = (2, 3, 4)
+"""Of the three blocks."""
+SCALE = 8
+"""Pieces into which a block splits its channels."""
+BOTTLENECK = 128
+POOLED = 1536
+
+
+class SeedEcapa(Network):
+    """Centred MFCC → convolution → 3 SE-Res2 blocks → attentive statistics → BatchNorm → Linear.
+
+    Each block sees the sum of all that came before it, and ReLU stands before BatchNorm. State-dict names are those of
+    SEED, front-end included.
+    """
+
+    # Reflection needs more than half a transform; that makes two frames, which an unbiased variance needs.
+    min_samples = 512 // 2 + 1
+
+    def __init__(self, dim: int = 256, channels: int = 1024) -> None:
+        """Lay out the network for embeddings of length `dim`, with blocks of `channels`."""
+        super().__init__()
+        self.dim = dim
+        self.torchmfcc = nn.Sequential(PreEmphasis(), _Mfcc())
+        self.conv1 = nn.Conv1d(COEFFICIENTS, channels, 5, padding=2)
+        self.bn1 = nn.BatchNorm1d(channels)
+        self.layer1, self.layer2, self.layer3 = (_Block(channels, dilation) for dilation in DILATIONS)
+        self.layer4 = nn.Conv1d(len(DILATIONS) * channels, POOLED, 1)
+        self.attention = attention(3 * POOLED, POOLED)
+        self.bn5 = nn.BatchNorm1d(2 * POOLED)
+        self.fc6 = nn.Linear(2 * POOLED, dim)
+        # Checkpoints hold it, but SEED's own network never applies it.
+        self.bn6 = nn.BatchNorm1d(dim)
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Return [B, 80, 1 + S // 160] for waves [B, S]: every coefficient of mean 0 over the utterance."""
+        cepstrum = self.torchmfcc(waves)
+        return cepstrum - cepstrum.mean(dim=2, keepdim=True)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return [B, dim] for features [B, 80, frames]."""
+        x = self.bn1(F.relu(self.conv1(features), inplace=True))
+        x1 = self.layer1(x)
+        x = x + x1
+        x2 = self.layer2(x)
+        x3 = self.layer3(x + x2)
+        x = F.relu(self.layer4(torch.cat([x1, x2, x3], dim=1)), inplace=True)
+        _, square, deviation = weighted_statistics(x, self._scores(x))
+        # The published weights have been trained on the root mean square where a mean would be expected.
+        pooled = torch.cat([square.clamp(min=VARIANCE_FLOOR).sqrt(), deviation], dim=1)
+        return self.fc6(self.bn5(pooled))
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """Return the attention [B, C, T] to x [B, C, T] beside its mean and deviation over the utterance."""
+        variance, mean = torch.var_mean(x, dim=2, keepdim=True)
+        context = torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+        # The context is the same in every frame: its share of the first convolution is one column.
+        weight, bias = self.attention.get_parameter("0.weight"), self.attention.get_parameter("0.bias")
+        hidden = F.conv1d(x, weight[:, :POOLED]) + F.conv1d(context, weight[:, POOLED:], bias)
+        return self.attention[1:](hidden)
+
+
+class _Mfcc(nn.Module):
+    """Mel-frequency cepstral coefficients: [B, S] to [B, 80, 1 + S // 160]."""
+
+    dct_mat: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("dct_mat", _cosines(COEFFICIENTS))
+        self.MelSpectrogram = MelSpectrogram(512, 400, 160, COEFFICIENTS, 20, 7600, window="hamming")
+
+    def forward(self, waves: Tensor) -> Tensor:
+        return self.dct_mat.T @ (self.MelSpectrogram(waves) + 1e-6).log_()
+
+
+class _Block(nn.Module):
+    """SE-Res2 block: [B, C, T] to [B, C, T], the pieces of its channels going through a growing number of layers."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        width = channels // SCALE
+        self.conv1 = nn.Conv1d(channels, channels, 1)
+        self.bn1 = nn.BatchNorm1d(channels)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(SCALE - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(SCALE - 1))
+        self.conv3 = nn.Conv1d(channels, channels, 1)
+        self.bn3 = nn.BatchNorm1d(channels)
+        self.se = _Gate(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(F.relu(self.conv1(x), inplace=True))
+        *pieces, last = y.chunk(SCALE, dim=1)
+        done: list[Tensor] = []
+        for piece, conv, bn in zip(pieces, self.convs, self.bns, strict=True):
+            done.append(bn(F.relu(conv(piece + done[-1] if done else piece), inplace=True)))
+        y = self.bn3(F.relu(self.conv3(torch.cat([*done, last], dim=1)), inplace=True))
+        return torch.addcmul(x, y, self.se(y))
+
+
+class _Gate(nn.Module):
+    """Squeeze and excitation: what to scale channels with, [B, C, 1]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.se = nn.Sequential(
+            nn.AdaptiveAvgPool1d(1),
+            nn.Conv1d(channels, BOTTLENECK, 1),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm1d(BOTTLENECK),
+            nn.Conv1d(BOTTLENECK, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.se(x)
+
+
+def _cosines(size: int) -> Tensor:
+    """Return the orthonormal DCT-II [size, size], one column a coefficient."""
+    place, order = torch.arange(size, dtype=torch.float64)[:, None] + 0.5, torch.arange(size, dtype=torch.float64)
+    matrix = (place * order * math.pi / size).cos() * math.sqrt(2 / size)
+    matrix[:, 0] /= math.sqrt(2)
+    return matrix.float()

@@ -1,0 +1,71 @@
+"""The x-vector (Snyder et al., 2018) on WavLM's hidden states that transformers calls `WavLMForXVector`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.encoders.architectures.wavlm import WavLMNetwork, published_config, rows, weighted_mean
+from pipeline.utils.checkpoint import State
+
+
+class WavLMXVector(WavLMNetwork):
+    """WavLM (Chen et al., 2021, arXiv 2110.13900) → weighted mean of layers → TDNN → mean and deviation → Linear.
+
+    State-dict names are those of `WavLMForXVector`, whose `embeddings` these are; its classifier and objective have no
+    place here. Waves go in bare (`do_normalize` is false): WavLM base was trained on such, and the GroupNorm over time
+    behind its first convolution all but undoes their scale and offset.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        """Lay out the network on a backbone of a `transformers.WavLMConfig`, by default WavLM base+ with layer weights.
+
+        The configuration's `tdnn_*`, `xvector_output_dim` and `use_weighted_layer_sum` are of the head.
+        """
+        config = config or published_config(13, use_weighted_layer_sum=True)
+        dims, kernels, dilations = config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation
+        # The convolutions have no padding, so the published ones see 15 frames; a deviation takes two such views.
+        context = sum((kernel - 1) * dilation for kernel, dilation in zip(kernels, dilations, strict=True))
+        super().__init__(config, config.xvector_output_dim, frames=context + 2, normalise=False)
+        self.layer_weights: nn.Parameter | None = None
+        if config.use_weighted_layer_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.projector = nn.Linear(config.hidden_size, dims[0])
+        self.tdnn = nn.Sequential(
+            *(
+                _Tdnn(channels, out, kernel, dilation)
+                for channels, out, kernel, dilation in zip((dims[0], *dims), dims, kernels, dilations, strict=False)
+            )
+        )
+        self.feature_extractor = nn.Linear(2 * dims[-1], config.xvector_output_dim)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return [B, dim] for waves [B, S] out of `features`."""
+        states = self.hidden_states(features)
+        x = states[-1] if self.layer_weights is None else weighted_mean(states, self.layer_weights)
+        x = self.tdnn(self.projector(x).transpose(1, 2)).float()
+        return self.feature_extractor(torch.cat([x.mean(dim=2), x.std(dim=2)], dim=1))
+
+
+def build_wavlm_xvector(state: State) -> WavLMXVector:
+    """Return the network for a checkpoint; without layer weights it takes the last hidden state alone."""
+    config = published_config(
+        13,
+        use_weighted_layer_sum="layer_weights" in state,
+        xvector_output_dim=rows(state, "feature_extractor.weight", 512),
+    )
+    return WavLMXVector(config)
+
+
+class _Tdnn(nn.Module):
+    """A dilated convolution [B, C, T] to [B, out, T'] and a ReLU, with the weights of a Linear [out, kernel C]."""
+
+    def __init__(self, channels: int, out: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.shape, self.dilation = (out, kernel, channels), dilation
+        self.kernel = nn.Linear(channels * kernel, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.kernel.weight.view(self.shape).transpose(1, 2)
+        return F.relu(F.conv1d(x, weight, self.kernel.bias, dilation=self.dilation))

@@ -1,1 +1,0 @@
-"""Embeddings from elsewhere and to elsewhere: one module a format, and what matches, checks and stores them."""

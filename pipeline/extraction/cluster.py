@@ -1,0 +1,221 @@
+"""Extraction on several processes or machines, through Dask's distributed scheduler.
+
+Only paths, parameters and row numbers travel: each worker loads manifest and encoder once, and writes whole shards into
+the journal, which lies where all of them reach it: on a file system that they share, or in a remote place. Byte for
+byte the store is that of a single process.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import dask
+import torch
+
+from pipeline.audio.augment.recipe import recipe_for
+from pipeline.audio.augment.sources import SourcePool
+from pipeline.audio.denoise import load_denoiser
+from pipeline.config.encoder import Denoise
+from pipeline.config.params import Params
+from pipeline.data.manifest import read_augment, read_manifest
+from pipeline.encoders.registry import load_encoder
+from pipeline.errors import ConfigError, ExtractionError, PlaceError
+from pipeline.extraction.extract import Runner
+from pipeline.extraction.reuse import Earlier
+from pipeline.extraction.shard import Job, Shard, encode_shard
+from pipeline.store.writer import ShardWriter, StoreWriter
+from pipeline.utils.device import choose_device
+from pipeline.utils.paths import Place
+
+DEATHS = 10
+"""Workers that a shard may lose before it is given up; by default Dask allows three."""
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An extraction as it is sent to workers: absolute paths and plain values."""
+
+    manifest: Path
+    augment: Path | None
+    root: Path
+    set_name: str
+    encoder: str
+    weights: str | None
+    params: str
+    """Parameters as JSON."""
+    denoise: Denoise | None = None
+    """In place of what the encoder's entry says."""
+
+    def load(self) -> Job:
+        """Read the lists and load the encoder.
+
+        Raises:
+            SeedError: a list, the encoder or its weights are not what they should be.
+        """
+        params = Params.model_validate_json(self.params)
+        torch.set_num_threads(1)  # the workers are the threads; and sums in another order would show in the last bits
+        utterances = read_manifest(self.manifest)
+        sources = read_augment(self.augment, self.root) if self.augment else {}
+        definition = params.definition(self.encoder, self.weights, self.denoise)
+        denoiser = load_denoiser(definition.denoise)
+        device = choose_device(params.extract.device)
+        encoder = load_encoder(self.encoder, definition, device, params.extract.precision)
+        pool = SourcePool(sources)
+        recipe = recipe_for(params, self.set_name)
+        extract = params.extract
+        return Job(
+            utterances,
+            self.root,
+            recipe,
+            pool,
+            encoder,
+            params.seed,
+            extract.short_audio,
+            extract.batch,
+            extract.prefetch,
+            denoiser,
+        )
+
+
+@contextmanager
+def connected(scheduler: str, workers: int) -> Iterator[Any]:
+    """Yield a `distributed.Client`: of `workers` new processes here, or of a scheduler that runs elsewhere.
+
+    Args:
+        scheduler: `processes`, or an address such as tcp://10.0.0.1:8786.
+        workers: how many processes to start; the cluster's own number counts elsewhere.
+
+    Raises:
+        ConfigError: the extra `cluster` is not installed.
+        ExtractionError: no scheduler answers there.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ConfigError(
+            f"extract.scheduler {scheduler!r} needs distributed: pip install 'speaker-seed[cluster]'"
+        ) from None
+    if scheduler == "processes":
+        with ExitStack() as stack:
+            # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
+            # died, or has died again, and then nobody goes on with the work.
+            # Workers count as lost by a shard even if it only waited its turn on them.
+            waits = {
+                "distributed.deploy.lost-worker-timeout": "365 days",
+                "distributed.scheduler.allowed-failures": DEATHS,
+            }
+            stack.enter_context(dask.config.set(waits))
+            runner = _deaf_loop()
+            stack.callback(runner.stop)
+            cluster = LocalCluster(
+                n_workers=max(1, workers),
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                silence_logs="CRITICAL",  # what matters is raised; the rest is said by workers that are being stopped
+                loop=runner.loop,
+            )
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            try:
+                yield client
+            except KeyboardInterrupt:
+                stack.pop_all()  # closing would wait for the shards at work; the workers end with this process
+                raise
+        return
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ExtractionError(
+            f"no Dask scheduler answers at {scheduler}: {' '.join(str(error).split())}. Start one by `dask scheduler`,"
+            " or set extract.scheduler to threads."
+        ) from error
+    with client:
+        yield client
+
+
+def _deaf_loop() -> Any:
+    """Start an event loop whose worker processes do not hear Ctrl-C, which goes to every process of a terminal.
+
+    They would answer with a traceback each. They end with this process instead, whichever way it ends.
+    """
+    from distributed.utils import LoopRunner
+
+    # What is left behind by a process that ends at once is cleared away by Python's tracker, which warns of it.
+    warnings = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))
+    resource_tracker.ensure_running()  # now, since its start unblocks signals
+    if warnings is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = warnings
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as threads and processes inherit it
+    try:
+        runner = LoopRunner()
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return runner
+
+
+def remote(client: Any, spec: Spec) -> Runner:
+    """Return a runner that encodes on a client's workers, each shard a task.
+
+    Where workers declare a resource GPU, every task takes one of it.
+    """
+    from distributed import KilledWorker, as_completed
+
+    def run(
+        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
+    ) -> None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+        places = {"store": writer.store.resolve(), "earlier": tuple(path.resolve() for path in stores)}
+        futures = client.map(_encode, todo, spec=spec, **places, pure=False, resources=resources)
+        try:
+            for future, result in as_completed(futures, with_results=True):
+                future.release()  # or the shards of a worker that dies later would be asked for again
+                if isinstance(result, PlaceError):
+                    raise result
+                done(result)
+        except KilledWorker as error:
+            raise ExtractionError(
+                f"workers died again and again on one shard ({error}). Look at their logs; too little memory is the"
+                " usual reason. Finished shards are kept."
+            ) from error
+
+    return run
+
+
+def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -> Shard | PlaceError:
+    """Encode one shard on a worker; what a worker that died since has written of it is not encoded again.
+
+    A place that does not answer is returned as an error, which Dask would log with all that led to it, and try again.
+    """
+    try:
+        writer = ShardWriter(store)
+        with _loading:  # so that the threads of a worker share one encoder
+            job, index = _loaded(spec), _indexed(store, earlier)
+        torch.set_num_threads(1)  # in the thread that loaded them, it has been
+        return encode_shard(job, rows, writer, index)
+    except PlaceError as error:
+        return PlaceError(str(error))
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: Spec) -> Job:
+    return spec.load()
+
+
+@lru_cache(maxsize=1)
+def _indexed(store: Place, earlier: tuple[Place, ...]) -> Earlier:
+    return Earlier(earlier, ShardWriter(store).attributes)

@@ -1,0 +1,118 @@
+"""Re-create the audio of one view, and say what was done to it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+
+from pipeline.audio.augment.corrupt import Trace
+from pipeline.audio.augment.recipe import Made, Recipe, check_sources, make_views
+from pipeline.audio.augment.sources import Source, SourcePool
+from pipeline.audio.reading import SAMPLE_RATE, Waveform, read_audio
+from pipeline.data.manifest import Utterance
+from pipeline.errors import AudioError, ConfigError, StoreError, UnknownUtteranceError
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import DENOISE
+from pipeline.utils.atomic import replacing, sha256_of
+from pipeline.utils.paths import Place
+
+_UNITS = {"snr": " dB SNR", "percent": " % of the samples", "kbit": " kbit/s", "quality": " of 10"}
+
+
+def make_preview(
+    manifest: Sequence[Utterance],
+    root: Path,
+    recipe: Recipe,
+    sources: Mapping[str, Sequence[Source]],
+    seed: int,
+    utterance: str,
+    view: str | None,
+    draw: int,
+) -> Made:
+    """Return one view of one utterance, the very one that an extraction encodes.
+
+    Args:
+        manifest: utterances, one of which is meant.
+        root: folder the manifest's paths are relative to.
+        recipe: of the set.
+        sources: noise, music, rooms and talkers by kind.
+        seed: of the extraction.
+        utterance: id.
+        view: name; None will do where a recipe has but one.
+        draw: number of the crop.
+
+    Raises:
+        UnknownUtteranceError: the manifest does not hold the utterance.
+        ConfigError: the recipe has no such view or draw.
+        AudioError: the recording cannot be read, or is not the one in the manifest.
+        CorpusError: sources are missing or unreadable.
+    """
+    row = next((row for row in manifest if row.utterance == utterance), None)
+    if row is None:
+        raise UnknownUtteranceError(f"{utterance}: is not in the manifest, whose first is {manifest[0].utterance}.")
+    column = _column(recipe, view)
+    if draw >= recipe.draws and recipe.evaluation:
+        raise ConfigError(f"draw {draw}: the condition has {recipe.draws} (extract.eval_crops), from 0.")
+    path = root / row.path
+    wave = read_audio(path)
+    if row.sha256 not in (None, sha256_of(path)):
+        raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
+    # Draws and views are independent of each other, so that the others need not be made.
+    only = recipe if recipe.evaluation else replace(recipe, views=(recipe.views[column],), draws=draw + 1)
+    check_sources(only, sources, "preview")
+    views = make_views(only, wave, seed, utterance, SourcePool(sources), row.speaker, path)
+    return views[draw][0]
+
+
+def check_trace(
+    store: Place, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace, denoised: str | None = None
+) -> None:
+    """Raise StoreError unless a store says the same of a view as `trace` does, and of what it was `denoised` by."""
+    opened = EmbeddingStore.open(store)
+    if (theirs := opened.attributes.get(DENOISE)) != denoised:
+        raise StoreError(
+            f"{store}: its audio was denoised by {theirs or 'nothing'}, here by {denoised or 'nothing'}. Give --denoise"
+            " as for the extraction."
+        )
+    if utterance not in opened.utterances:
+        raise StoreError(f"{store}: does not hold {utterance}. Give the store of this manifest.")
+    stored = opened.trace(opened.utterances.index(utterance))
+    column = _column(recipe, view)
+    if draw >= len(stored) or column >= len(stored[draw]):
+        raise StoreError(f"{store}: has no draw {draw} or no view {column} of it. Give the store of this set.")
+    if stored[draw][column] != trace:
+        raise StoreError(
+            f"{store}: {utterance} was made otherwise, {stored[draw][column]}, than now, {trace}. Give the manifest,"
+            " augmentation list, parameters and seed that the store was extracted with."
+        )
+
+
+def write_wave(path: Path, wave: Waveform, sample_format: str) -> None:
+    """Write a wave [S] as a 16 kHz WAV of 32-bit `float` or `pcm16` samples, whole or not at all."""
+    subtype = "FLOAT" if sample_format == "float" else "PCM_16"
+    with replacing(path) as temporary:
+        soundfile.write(temporary, wave, SAMPLE_RATE, format="WAV", subtype=subtype)
+
+
+def describe(made: Made) -> Iterator[str]:
+    """Yield what happened to a view, a line for the crop, each step and each source."""
+    yield f"crop: {len(made.wave)} samples from {made.trace['start']}"
+    for step in made.trace["steps"]:
+        yield step["kind"] + "".join(f", {step[key]:.6g}{unit}" for key, unit in _UNITS.items() if key in step)
+        for source in step.get("sources", ()):
+            if "start" in source:
+                yield f"  {source['path']} from sample {source['start']}"
+            else:
+                yield f"  {source['path']}" + (f", response {source['index']}" if "index" in source else "")
+
+
+def _column(recipe: Recipe, view: str | None) -> int:
+    """Return the number of a view in a recipe."""
+    names = [each.name for each in recipe.views]
+    if view is None and len(names) == 1:
+        return 0
+    if view not in names:
+        what = "a view is needed" if view is None else f"unknown view {view!r}"
+        raise ConfigError(f"{what}: it is one of {', '.join(names)}.")
+    return names.index(view)

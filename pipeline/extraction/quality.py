@@ -1,0 +1,229 @@
+"""Quality of an embedding store: rows that are not there, damaged or alike, and how far corruption moves embeddings."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.quality import Quality
+from pipeline.data.recordings import Recordings
+from pipeline.errors import StoreError
+from pipeline.metrics.quantiles import PERCENTS
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import FAILED, MISSING, OK
+
+FILE = "quality.json"
+
+_BLOCK_VALUES = 2**22  # numbers of a store in memory at a time, 16 MB
+_BLOCK_ROWS = 512  # rows of the cosine matrix in memory at a time
+
+Array = NDArray[np.float32]
+Quantiles = dict[str, float]
+"""Values by percentage, such as "50" for the median."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The values that a picture is drawn of."""
+
+    distances: Mapping[str, Array]
+    """By view: Euclidean distance between the first view and this one, one of every pair."""
+    cosines: Mapping[str, Array]
+    nearest: Array
+    """[row]: cosine between an utterance's first embedding and its nearest neighbour's."""
+
+
+@dataclass(frozen=True)
+class StoreQuality:
+    """The figures of a store; counts are of rows, that is of utterances."""
+
+    rows: int
+    missing: int
+    failed: int
+    broken: int
+    """Rows that are marked as encoded, and hold NaN, infinite values or a vector of zeros."""
+    compared: int
+    """Rows that norms, distances and duplicates were measured on: all sound ones, or a random sample of these."""
+    duplicates: int
+    """Rows among these whose nearest neighbour is nearer than `duplicate_cosine`."""
+    nearest: Quantiles
+    norm: Quantiles
+    views: dict[str, dict[str, Quantiles]]
+    """`distance` and `cosine` between the first view, which is clean in training stores, and each other one."""
+    recordings: Recordings | None = None
+
+
+def measure(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, Spread]:
+    """Read a store block by block, and measure it; a random sample stands for a store of more than `settings.rows`.
+
+    Raises:
+        StoreError: a shard is damaged, or no row is sound.
+    """
+    chosen = np.zeros(len(store.status), dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(store.ok)[: settings.rows]] = True
+    broken = 0
+    first, norms, distances, cosines = [], [], [], []
+    for rows, values in store.blocks(_BLOCK_VALUES):
+        lengths = np.linalg.norm(values, axis=-1)  # [row, draw, view]
+        sound = (np.isfinite(lengths) & (lengths > 0)).all(axis=(1, 2))
+        broken += int(((store.status[rows] == OK) & ~sound).sum())
+        used = sound & chosen[rows]
+        values, lengths = values[used], lengths[used]
+        clean, length = values[:, :, :1], lengths[:, :, :1]
+        first.append(values[:, 0, 0])
+        norms.append(lengths.ravel())
+        distances.append(np.linalg.norm(values[:, :, 1:] - clean, axis=-1))
+        cosines.append(np.einsum("ndvk,ndwk->ndv", values[:, :, 1:], clean) / (lengths[:, :, 1:] * length))
+    near = nearest(np.concatenate(first))
+    if len(near) == 0:
+        raise StoreError(f"{store.path}: holds no sound row. Extract it again, and see its list of failures.")
+    names = _views(store, values.shape[2])[1:]
+    by_view = [
+        {name: np.concatenate([part[:, :, number].ravel() for part in parts]) for number, name in enumerate(names)}
+        for parts in (distances, cosines)
+    ]
+    figures = StoreQuality(
+        rows=len(store.status),
+        missing=int((store.status == MISSING).sum()),
+        failed=int((store.status == FAILED).sum()),
+        broken=broken,
+        compared=len(near),
+        duplicates=int((near > settings.duplicate_cosine).sum()),
+        nearest=quantiles(near[np.isfinite(near)]),
+        norm=quantiles(np.concatenate(norms)),
+        views={
+            name: {"distance": quantiles(by_view[0][name]), "cosine": quantiles(by_view[1][name])} for name in names
+        },
+    )
+    return figures, Spread(by_view[0], by_view[1], near[np.isfinite(near)])
+
+
+def nearest(vectors: Array) -> Array:
+    """Return for each vector of [N, dim] the cosine with its nearest other one, [N]; -inf for a lonely one.
+
+    Exact, by comparing all with all, in blocks of rows, so that the matrix [N, N] is never in memory.
+    """
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    result = np.full(len(unit), -np.inf, dtype=np.float32)
+    for start in range(0, len(unit), _BLOCK_ROWS):
+        block = unit[start : start + _BLOCK_ROWS]
+        cosines = block @ unit.T
+        cosines[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
+        result[start : start + len(block)] = cosines.max(axis=1)
+    return result
+
+
+def quantiles(values: Array) -> Quantiles:
+    """Return the percentiles PERCENTS of values [N]; none of no values."""
+    if len(values) == 0:
+        return {}
+    found = np.percentile(values.astype(np.float64), PERCENTS)
+    return {str(percent): round(float(value), 6) for percent, value in zip(PERCENTS, found, strict=True)}
+
+
+def exceeded(figures: StoreQuality, settings: Quality) -> list[str]:
+    """Return a phrase for every threshold that the figures exceed."""
+    found = [
+        _over("missing rows", figures.missing, figures.rows, "max_missing", settings.max_missing),
+        _over("failed rows", figures.failed, figures.rows, "max_failed", settings.max_failed),
+        _over("rows of NaN or zeros", figures.broken, figures.rows, "max_broken", settings.max_broken),
+        _over("near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates", settings.max_duplicates),
+    ]
+    for name, view in figures.views.items():
+        median = view["cosine"]["50"]
+        if median > settings.max_cosine:
+            found.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {settings.max_cosine:g})")
+    heard = figures.recordings
+    if heard:
+        found.append(_over("clipped recordings", heard.clipped, heard.files, "max_clipped", settings.max_clipped))
+        upsampled = ("upsampled recordings", heard.upsampled, heard.files, "max_upsampled", settings.max_upsampled)
+        found.append(_over(*upsampled))
+    return [phrase for phrase in found if phrase]
+
+
+def summary(figures: StoreQuality) -> list[tuple[str, str]]:
+    """Return the counts as text, by what they count."""
+    sample = "" if figures.compared == figures.rows else f" (of {figures.compared:,} compared)"
+    lines = [
+        ("rows", f"{figures.rows:,}"),
+        ("missing", _share(figures.missing, figures.rows)),
+        ("failed", _share(figures.failed, figures.rows)),
+        ("NaN or zero", _share(figures.broken, figures.rows)),
+        ("near-duplicates", _share(figures.duplicates, figures.compared) + sample),
+    ]
+    heard = figures.recordings
+    if heard:
+        lines += [
+            ("recordings heard", f"{heard.files:,}" + (f", {heard.unreadable:,} unreadable" * (heard.unreadable > 0))),
+            ("clipped", _share(heard.clipped, heard.files)),
+            ("upsampled", _share(heard.upsampled, heard.files)),
+        ]
+    return lines
+
+
+def spreads(figures: StoreQuality) -> list[tuple[str, Quantiles]]:
+    """Return everything that has quantiles, by name."""
+    lines = [("norm", figures.norm), ("cosine to nearest other", figures.nearest)]
+    for what in ("distance", "cosine"):
+        lines += [(f"{what} to {name}", view[what]) for name, view in figures.views.items()]
+    return lines
+
+
+def markdown(figures: StoreQuality) -> list[str]:
+    """Return lines of Markdown for a report: the counts, and how far each view is from the clean one."""
+    counts = "; ".join(f"{name} {value}" for name, value in summary(figures))
+    lines = [f"Training store: {counts}."]
+    if figures.views:
+        lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
+        for name, view in figures.views.items():
+            lines.append(f"| {name} | {view['distance']['50']:.3f} | {view['cosine']['50']:.3f} |")
+    return lines
+
+
+def as_json(figures: StoreQuality, settings: Quality) -> dict[str, Any]:
+    """Return all figures and the thresholds they were held against, as JSON values."""
+    content = asdict(figures)
+    return {**content, "thresholds": settings.model_dump(), "exceeded": exceeded(figures, settings)}
+
+
+def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQuality]:
+    """Read `<encoder>/quality.json` of every encoder that has one.
+
+    Raises:
+        StoreError: a file is not what `seed store check` writes.
+    """
+    found = {}
+    for encoder in encoders:
+        path = folder / encoder / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            heard = content["recordings"]
+            known = {field.name: content[field.name] for field in fields(StoreQuality)}
+            known["recordings"] = Recordings(**heard) if heard else None
+            found[encoder] = StoreQuality(**known)
+            markdown(found[encoder])
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path}: not a quality file ({error!r}). Make it with `seed store check`.") from error
+    return found
+
+
+def _views(store: EmbeddingStore, count: int) -> list[str]:
+    """Return the names of a store's views in their order, or numbers where it says none."""
+    named = [str(view["name"]) for view in (store.attributes.get("recipe") or {}).get("views", [])]
+    return named if len(named) == count else [f"view {number}" for number in range(count)]
+
+
+def _over(what: str, count: int, total: int, name: str, limit: float) -> str | None:
+    if count <= limit * total:
+        return None
+    return f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %)"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,}, {100 * count / max(total, 1):.1f} %"

@@ -1,0 +1,159 @@
+"""One shard of an extraction: read, corrupt, encode and write, in whatever process and however often."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.audio.augment.corrupt import dump_trace
+from pipeline.audio.augment.recipe import Recipe, make_views
+from pipeline.audio.augment.sources import SourcePool
+from pipeline.audio.denoise import Denoiser
+from pipeline.audio.reading import SAMPLE_RATE, read_audio
+from pipeline.data.manifest import Utterance
+from pipeline.encoders.encoder import Encoder
+from pipeline.errors import AudioError
+from pipeline.extraction.reuse import Earlier, fingerprint
+from pipeline.store.embedding_store import Rows
+from pipeline.store.schema import FAILED, FINGERPRINT, OK
+from pipeline.store.writer import ShardWriter
+from pipeline.utils.atomic import sha256_of
+from pipeline.utils.prefetch import ahead
+
+ShortAudio = Literal["wrap", "fail"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a shard's encoding depends on."""
+
+    manifest: Sequence[Utterance]
+    root: Path
+    recipe: Recipe
+    pool: SourcePool
+    encoder: Encoder
+    seed: int
+    short_audio: ShortAudio
+    batch: int = 1
+    """Utterances encoded together. What else is in a batch can show in the last bits; alone, a row is its own."""
+    prefetch: int = 0
+    """Threads that read and corrupt ahead of the encoder."""
+    denoiser: Denoiser | None = None
+    """What every crop goes through after it was corrupted."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What became of a shard; `failures` are (utterance, path, reason) in row order."""
+
+    rows: range
+    failures: list[tuple[str, str, str]]
+    encoded: int
+    """Utterances encoded now; the others had been, or failed."""
+    reused: int
+    """Utterances taken out of earlier stores."""
+    seconds: float
+    """Seconds of audio encoded, over all draws and views."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An utterance in memory: its waves by draw and view, with their traces; or why there are none."""
+
+    row: int
+    waves: list[Tensor]
+    traces: list[list[str]]
+    reason: str | None = None
+
+
+def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -> Shard:
+    """Encode and write one whole shard, but for the rows that it or an earlier store holds already.
+
+    A whole one stays untouched: a worker that dies before it could tell of a shard leaves it to another.
+    """
+    held, status = writer.read(rows)
+    todo = [row for row in rows if status[row - rows.start] != OK]
+    if not todo:
+        return Shard(rows, [], 0, 0, 0.0)
+    prints = {row: found for row in todo if (found := fingerprint(job.manifest[row], job.root)) is not None}
+    for row, found in prints.items():
+        held.fingerprints[row - rows.start] = np.frombuffer(found, np.uint8)
+    reused = _take(earlier, prints, rows.start, held, status)
+    left = [row for row in todo if status[row - rows.start] != OK]
+    failures: dict[int, str] = {}
+    samples = 0
+    # Batches have fixed places in the shard, so that they are composed alike wherever work is taken up again.
+    with closing(ahead(partial(_prepare, job), left, job.batch + job.prefetch, job.prefetch)) as parts:
+        for _, group in groupby(parts, lambda part: (part.row - rows.start) // job.batch):
+            batch = list(group)
+            failures |= {part.row: part.reason for part in batch if part.reason is not None}
+            readable = [part for part in batch if part.reason is None]
+            samples += sum(len(wave) for part in readable for wave in part.waves)
+            failures |= _encode(job, readable, rows.start, held, status)
+    for row in failures:
+        _clear(held, status, row - rows.start)
+    writer.write(rows, held.values, status, held.traces, held.fingerprints)
+    listed = [(job.manifest[row].utterance, job.manifest[row].path, failures[row]) for row in sorted(failures)]
+    return Shard(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
+
+
+def _take(earlier: Earlier, prints: dict[int, bytes], start: int, held: Rows, status: NDArray[np.uint8]) -> int:
+    """Fill in the rows that an earlier store has, and return how many those are."""
+    taken = earlier.take(prints)
+    if taken is None:
+        return 0
+    places, content = taken[0] - start, taken[1]
+    held.values[places], held.traces[places], status[places] = content.values, content.traces, OK
+    return len(places)
+
+
+def _prepare(job: Job, row: int) -> _Prepared:
+    """Read an utterance and make its views."""
+    utterance = job.manifest[row]
+    path = job.root / utterance.path
+    try:
+        wave = read_audio(path)
+        if utterance.sha256 is not None and utterance.sha256 != sha256_of(path):
+            raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
+        if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
+            raise AudioError(
+                f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
+                " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
+            )
+    except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
+        return _Prepared(row, [], [], str(error))
+    draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
+    made = [view.wave for views in draws for view in views]
+    try:
+        waves = [torch.from_numpy(job.denoiser(wave) if job.denoiser else wave) for wave in made]
+    except AudioError as error:
+        return _Prepared(row, [], [], f"{path}: {error}")
+    return _Prepared(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
+
+
+def _encode(job: Job, batch: Sequence[_Prepared], start: int, held: Rows, status: NDArray[np.uint8]) -> dict[int, str]:
+    """Encode a batch and fill in its rows; return the reasons of those that failed, by row."""
+    if not batch:
+        return {}
+    vectors = job.encoder([wave for part in batch for wave in part.waves]).numpy()
+    failures = {}
+    for part, values in zip(batch, vectors.reshape(len(batch), *held.values.shape[1:]), strict=True):
+        place = part.row - start
+        held.values[place], held.traces[place], status[place] = values, part.traces, OK
+        if not np.isfinite(values).all():
+            failures[part.row] = "the encoder returned NaN or infinite values."
+    return failures
+
+
+def _clear(held: Rows, status: NDArray[np.uint8], place: int) -> None:
+    """Leave nothing of a failed row but its mark."""
+    held.values[place], held.traces[place], held.fingerprints[place] = np.nan, "", np.zeros(FINGERPRINT, np.uint8)
+    status[place] = FAILED

@@ -1,0 +1,87 @@
+"""Stores made into files of embeddings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.formats.reader import Vectors
+from pipeline.store.formats.registry import KEYED, write_file
+from pipeline.store.schema import OK
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to."""
+
+    vectors: int
+    failed: int
+    """Utterances that were left out, since they have no vectors."""
+
+
+def export_store(
+    store: EmbeddingStore,
+    out: Path,
+    form: str,
+    view: str = "0",
+    draw: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Exported:
+    """Write a view of a store's utterances, in row order, to a file.
+
+    Args:
+        store: any store, raw or enhanced.
+        out: the file.
+        form: one of `formats.FORMATS`.
+        view: name or number of the view.
+        draw: which draw (crop) of each utterance; if not given, all, one after another, with the utterance's id.
+        progress: told of utterances read.
+
+    Raises:
+        ExchangeError: there is no such view or draw, no utterance has vectors, or the format cannot hold the ids.
+        StoreError: the store is damaged.
+        OutputError: `out` is something else than a file.
+    """
+    _, draws, _, dim = store.shape
+    number = _view(store, view)
+    if draw is not None and draw >= draws:
+        raise ExchangeError(f"{store.path}: has {draws} draws, numbered from 0; there is no draw {draw}.")
+    taken = slice(None) if draw is None else slice(draw, draw + 1)
+    times = draws if draw is None else 1
+    if times > 1 and form in KEYED:
+        raise ExchangeError(
+            f"{out}: {form} holds one vector an id, and {store.path} {draws} draws. Give one by --draw."
+        )
+    if not len(store.ok):
+        raise ExchangeError(f"{store.path}: all utterances have failed, there is nothing to export.")
+
+    def names(rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        return [store.utterances[row] for row in rows for _ in range(times)]
+
+    def blocks() -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
+        for rows in store.shards():
+            kept = np.flatnonzero(store.status[rows.start : rows.stop] == OK)
+            values = store.read_rows(rows)[kept, taken, number].reshape(-1, dim)
+            yield names(kept + rows.start), values
+            if progress:
+                progress(len(rows))
+
+    ids = names(store.ok)
+    write_file(out, form, Vectors(ids, dim, blocks))
+    return Exported(len(ids), len(store.utterances) - len(store.ok))
+
+
+def _view(store: EmbeddingStore, view: str) -> int:
+    """Return the number of a view given by name or number."""
+    count = store.shape[2]
+    named = [str(each["name"]) for each in (store.attributes.get("recipe") or {}).get("views", [])]
+    named = named if len(named) == count else ["clean", *map(str, range(1, count))]
+    if view.isdecimal() and int(view) < count:  # first, that 0 is the clean one whatever views are called
+        return int(view)
+    if view in named:
+        return named.index(view)
+    raise ExchangeError(f"{store.path}: no view {view!r}; there are {', '.join(named)}, or numbers from 0.")

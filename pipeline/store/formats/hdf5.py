@@ -1,0 +1,188 @@
+"""HDF5: vectors [N, dim] and ids [N], or one dataset for each id, as hyperion writes."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError, one_line
+from pipeline.store.formats.columns import chosen, counted, found_beside, ids_beside, own_ids
+from pipeline.store.formats.reader import Block, Source, Vectors, check_floating, keyed, not_text, rows_of
+from pipeline.utils.atomic import replacing
+
+TABLE, IDS = "embeddings", "ids"
+"""Names of what we write."""
+
+COMPRESSED = "data_format"
+"""Attribute of a dataset that hyperion has compressed."""
+
+_LOOKED_AT = 64
+
+_EXPECTED = (
+    f"Have {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] at the top of the file, not in a group, or one vector for"
+    " each id"
+)
+
+
+def open_source(path: Path, form: str, ids: Path | None) -> Source:
+    """Open an HDF5 file; see `formats.open_file`."""
+    try:
+        with h5py.File(path) as file:
+            # Some entries tell the forms apart; a file with a dataset for each id may have millions.
+            some = [*islice(file, _LOOKED_AT), *(name for name in (TABLE, IDS) if name in file)]
+            items = {name: _item(path, file, name) for name in some}
+            datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+            tables = [name for name, item in datasets.items() if item.ndim == 2 and item.dtype.kind == "f"]
+            texts = [name for name, item in datasets.items() if item.ndim == 1 and _is_text(item)]
+            if not texts and IDS in datasets and datasets[IDS].ndim == 1 and datasets[IDS].dtype.kind in "iu":
+                texts = [IDS]
+            if form == "hyperion" or (not texts and ids is None and not _has_ids(path, tables)):
+                return keyed(path, lambda: _names(path), lambda: _vectors(path), _EXPECTED)
+            table = chosen(path, "datasets of vectors", tables, TABLE)
+            if texts and ids:
+                raise own_ids(path, f"in {', '.join(texts[:3])}")
+            text = None if not texts else chosen(path, "datasets of ids", texts, IDS)
+            count, dim = datasets[table].shape
+            dtype = datasets[table].dtype
+            if text and len(datasets[text]) != count:
+                raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
+    except (OSError, RuntimeError) as error:  # the latter of what libhdf5 cannot list
+        raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
+    check_floating(path, dtype, dim)
+
+    def names() -> Iterator[list[str]]:
+        if text is None:
+            yield from counted(path, ids_beside(path, ids), count)
+            return
+        with h5py.File(path) as file:
+            for start in range(0, count, 65536):
+                try:
+                    yield [_text(name) for name in file[text][start : start + 65536]]
+                except UnicodeDecodeError as error:
+                    raise not_text(path, error) from error
+                except OSError as error:
+                    raise _damaged(path, error) from error
+
+    def blocks() -> Iterator[Block]:
+        with h5py.File(path) as file:
+            for start in range(0, count, rows_of(dim)):
+                try:
+                    yield Block(file[table][start : start + rows_of(dim)])
+                except OSError as error:
+                    raise _damaged(path, error) from error
+
+    return Source(str(path), dim, dtype, names, blocks)
+
+
+def write(path: Path, form: str, vectors: Vectors) -> None:
+    """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
+
+    Raises:
+        ExchangeError: an id is no name of a dataset.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        if form == "hyperion":
+            for names, block in vectors.blocks():
+                for name, vector in zip(names, block, strict=True):
+                    _check_key(path, name)
+                    try:
+                        file.create_dataset(name, data=vector)
+                    except (TypeError, ValueError, OSError, RuntimeError) as error:  # `a` and `a/b` are no neighbours
+                        raise ExchangeError(
+                            f"{path}: id {name!r} cannot be the name of a dataset ({one_line(error)}). Write hdf5."
+                        ) from error
+            return
+        count, start = len(vectors.ids), 0
+        values = file.create_dataset(TABLE, (count, vectors.dim), "f4")
+        texts = file.create_dataset(IDS, (count,), h5py.string_dtype())
+        for names, block in vectors.blocks():
+            for name in names:
+                if "\0" in name:
+                    raise _with_nul(path, name)
+            values[start : start + len(block)] = block
+            texts[start : start + len(block)] = np.array(names, dtype=object)
+            start += len(block)
+
+
+def _has_ids(path: Path, tables: list[str]) -> bool:
+    return len(tables) == 1 and found_beside(path) is not None
+
+
+def _datasets(
+    path: Path, group: h5py.Group, prefix: str = "", above: tuple[h5py.Group, ...] = ()
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield the datasets below a group by their path: an id with slashes makes groups."""
+    above += (group,)
+    for name in _listed(path, group):
+        item = _item(path, group, name)
+        if isinstance(item, h5py.Group):
+            if item in above:
+                raise ExchangeError(f"{path}: {prefix}{name} is a link to a group that it lies in. Remove it.")
+            yield from _datasets(path, item, f"{prefix}{name}/", above)
+        elif isinstance(item, h5py.Dataset):
+            yield f"{prefix}{name}", item
+
+
+def _listed(path: Path, group: h5py.Group) -> Iterator[str]:
+    try:
+        yield from group
+    except RuntimeError as error:
+        raise _damaged(path, error) from error
+
+
+def _item(path: Path, group: h5py.Group, name: str | bytes) -> Any:
+    """Return an entry of a group."""
+    if isinstance(name, bytes):  # as h5py gives what is no UTF-8
+        raise ExchangeError(f"{path}: {name!r}, the name of an entry, is no text in UTF-8. Give it another.")
+    try:
+        return group[name]
+    except (KeyError, OSError, RuntimeError) as error:
+        raise ExchangeError(
+            f"{path}: {name!r} leads to nothing that can be read ({one_line(error)}). Remove this link, or copy what it"
+            " links to as well."
+        ) from error
+
+
+def _names(path: Path) -> Iterator[str]:
+    with h5py.File(path) as file:
+        for name, _ in _datasets(path, file):
+            yield name
+
+
+def _vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    with h5py.File(path) as file:
+        for name, dataset in _datasets(path, file):
+            if COMPRESSED in dataset.attrs:
+                raise ExchangeError(f"{path}: {name} is compressed as Kaldi's matrices are. Write it uncompressed.")
+            try:
+                yield name, dataset[()]
+            except OSError as error:
+                raise _damaged(path, error) from error
+
+
+def _is_text(dataset: h5py.Dataset) -> bool:
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _text(name: bytes | str | np.integer[Any]) -> str:
+    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+
+
+def _check_key(path: Path, name: str) -> None:
+    parts = name.split("/")
+    if "\0" in name:
+        raise _with_nul(path, name)
+    if "" in parts or "." in parts:
+        raise ExchangeError(f"{path}: id {name!r} cannot be the name of a dataset. Write the format hdf5 instead.")
+
+
+def _with_nul(path: Path, name: str) -> ExchangeError:
+    return ExchangeError(f"{path}: id {name!r} has a NUL, which HDF5 cannot hold. Take .parquet.")
+
+
+def _damaged(path: Path, error: Exception) -> ExchangeError:
+    return ExchangeError(f"{path}: damaged ({one_line(error)}). Copy or make it again.")

@@ -1,0 +1,187 @@
+"""NumPy: `.npy` with ids in a text file beside it, and `.npz` with both, or with an array for each id."""
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError, one_line
+from pipeline.store.formats.columns import beside, check_first_id, chosen, counted, id_lines, ids_beside, own_ids
+from pipeline.store.formats.reader import (
+    Block,
+    Flat,
+    Source,
+    Vectors,
+    check_floating,
+    in_lists,
+    keyed,
+    not_text,
+    rows_of,
+)
+from pipeline.utils.atomic import replacing
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape, whether columns come first, and type."""
+
+_NO_HEADER = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, KeyError, RecursionError)
+"""What NumPy runs into where a header, which is the text of a Python dictionary, is damaged."""
+
+_EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
+
+
+def open_source(path: Path, form: str, ids: Path | None) -> Source:
+    """Open a `.npy` or `.npz` file; see `formats.open_file`."""
+    return _open_npz(path, ids) if form == "npz" else _open_npy(path, ids)
+
+
+def write(path: Path, form: str, vectors: Vectors) -> None:
+    """Write vectors [N, dim] as `.npy` and ids to `<name>.ids`, or both as `ids` and `embeddings` of a `.npz`."""
+    if form == "npz":
+        _write_npz(path, vectors)
+        return
+    with ExitStack() as stack:
+        values = stack.enter_context(replacing(path))
+        names = stack.enter_context(
+            replacing(beside(path, ".ids", (".npy",)))
+        )  # which is in its place before the values
+        with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
+            _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
+            check_first_id(path, vectors.ids)
+            for some, block in vectors.blocks():
+                id_lines(path, some, text)
+                block.astype("<f4", copy=False).tofile(file)
+
+
+def _open_npy(path: Path, ids: Path | None) -> Source:
+    beside = ids_beside(path, ids)
+    with path.open("rb") as file:
+        (shape, by_columns, dtype), offset = _header(file, path), file.tell()
+    if len(shape) != 2:
+        raise ExchangeError(f"{path}: an array of shape {list(shape)}, not [vectors, numbers]. Give one of that shape.")
+    count, dim = shape
+    check_floating(path, dtype, dim)
+    flat, step = Flat(path, offset, dtype, count, dim), rows_of(dim)
+    if path.stat().st_size < offset + count * dim * dtype.itemsize:
+        raise ExchangeError(f"{path}: truncated, its header says {count:,} vectors. Copy or make it again.")
+
+    def blocks() -> Iterator[Block]:
+        columns = np.load(path, mmap_mode="r") if by_columns else None
+        for start in range(0, count, step):
+            yield Block(flat.rows(start, start + step) if columns is None else columns[start : start + step])
+
+    return Source(str(path), dim, dtype, lambda: counted(path, beside, count), blocks, None if by_columns else flat)
+
+
+def _open_npz(path: Path, ids: Path | None) -> Source:
+    with _unpacking(path), zipfile.ZipFile(path) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        headers = {}
+        for member in members:
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _header(file, path)
+    tables = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
+    texts = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 1 and dtype.kind in "US"]
+    if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
+        texts = ["ids"]
+    if headers and (len(headers) > 1 or not tables) and not texts and ids is None:
+        return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
+    table = chosen(path, "arrays of vectors", tables, "embeddings")
+    if texts and ids:
+        raise own_ids(path, f"in {', '.join(texts[:3])}")
+    text = None if ids else chosen(path, "arrays of ids", texts, "ids")
+    (count, dim), by_columns, dtype = headers[table]
+    check_floating(path, dtype, dim)
+
+    def names() -> Iterator[list[str]]:
+        if text is None:
+            yield from counted(path, ids, count)
+            return
+        with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{text}.npy") as file:
+            (length, *_), _, kind = _header(file, path)
+            if length != count:
+                raise ExchangeError(f"{path}: {length:,} ids for {count:,} vectors. Make the file again.")
+            yield from in_lists(_texts(path, file, kind, count))
+
+    def blocks() -> Iterator[Block]:
+        if by_columns:  # of a packed array, no rows can be read by themselves
+            _, whole = next(_arrays(path, [table]))
+            yield from (Block(whole[start : start + rows_of(dim)]) for start in range(0, count, rows_of(dim)))
+            return
+        with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
+            _header(file, path)
+            for start in range(0, count, rows_of(dim)):
+                rows = min(rows_of(dim), count - start)
+                yield Block(np.frombuffer(file.read(rows * dim * dtype.itemsize), dtype).reshape(rows, dim))
+
+    return Source(str(path), dim, dtype, names, blocks)
+
+
+def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
+    with _unpacking(path), np.load(path, allow_pickle=False) as archive:
+        for name in headers:
+            yield name, archive[name]
+
+
+@contextmanager
+def _unpacking(path: Path) -> Iterator[None]:
+    """Raise ExchangeError where an archive is damaged, at whatever place of it."""
+    try:
+        yield
+    except ExchangeError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+        # RuntimeError: with a password, or packed in a way that Python does not know
+        raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
+
+
+def _texts(path: Path, file: IO[bytes], dtype: np.dtype[Any], count: int) -> Iterator[str]:
+    for start in range(0, count, 65536):
+        part = np.frombuffer(file.read(min(65536, count - start) * dtype.itemsize), dtype)
+        try:
+            yield from (np.char.decode(part, "utf-8") if dtype.kind == "S" else part.astype(str)).tolist()
+        except UnicodeDecodeError as error:
+            raise not_text(path, error) from error
+
+
+def _header(file: IO[bytes], path: Path) -> Header:
+    try:
+        version = npy_format.read_magic(file)
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+        if min(shape, default=0) < 0:
+            raise ValueError(f"a shape of {list(shape)}")
+    except _NO_HEADER as error:
+        raise ExchangeError(f"{path}: not a readable NumPy file ({one_line(error)}). Copy or make it again.") from error
+    if dtype.hasobject:
+        raise ExchangeError(f"{path}: holds Python objects, which could run code. Save arrays of numbers and of text.")
+    return shape, by_columns, dtype
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    content = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(file, content)
+
+
+def _write_npz(path: Path, vectors: Vectors) -> None:
+    width = max(map(len, vectors.ids))
+    for name in vectors.ids:
+        if name.endswith("\0"):
+            raise ExchangeError(f"{path}: id {name!r} ends with a NUL, which NumPy's text cannot hold. Take .parquet.")
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with archive.open(zipfile.ZipInfo("ids.npy"), "w", force_zip64=True) as file:
+            kind = np.dtype(f"<U{width}")
+            _write_header(file, (len(vectors.ids),), kind)
+            for start in range(0, len(vectors.ids), 65536):
+                file.write(np.array(vectors.ids[start : start + 65536], kind).tobytes())
+        with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as file:
+            _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
+            for _, block in vectors.blocks():
+                file.write(block.astype("<f4", copy=False).tobytes())

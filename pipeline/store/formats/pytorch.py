@@ -1,0 +1,100 @@
+"""PyTorch: a dictionary of `ids` and `embeddings`, or of a tensor for each id; no code in a file is ever run."""
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.errors import ExchangeError, one_line
+from pipeline.store.formats.reader import Block, Flat, Source, Vectors, check_floating, keyed, rows_of
+from pipeline.utils.atomic import replacing
+
+_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+
+
+def open_source(path: Path, form: str, ids: Path | None) -> Source:
+    """Open a `.pt` or `.pth` file; see `formats.open_file`."""
+    content = _load(path)
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ExchangeError(f"{path}: not a dictionary by id, or of ids and embeddings. Save one of these.")
+    table, names = content.get("embeddings"), content.get("ids")
+    if isinstance(names, torch.Tensor) and names.ndim == 1 and not names.is_floating_point():
+        names = names.tolist()
+    if isinstance(table, torch.Tensor) and isinstance(names, list | tuple):
+        for name in names:
+            if not isinstance(name, str | int):
+                raise ExchangeError(f"{path}: id {str(name)[:40]!r} is no text and no whole number. Save texts.")
+        return _table(path, table, [str(name) for name in names])
+    for name, tensor in content.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ExchangeError(f"{path}: {name[:40]!r} is no tensor but {type(tensor).__name__}. Save tensors by id.")
+    return keyed(
+        path, lambda: iter(content), lambda: ((name, _array(path, name, tensor)) for name, tensor in content.items())
+    )
+
+
+def write(path: Path, form: str, vectors: Vectors) -> None:
+    """Write `{"ids": [...], "embeddings": tensor [N, dim]}`, or, as `pt-dict`, a tensor by id."""
+    with replacing(path) as temporary:
+        flat = Flat.of((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
+        table = torch.from_numpy(flat.mapped())
+        if form == "pt-dict":  # rows of one storage, which is written once
+            torch.save(dict(zip(vectors.ids, table, strict=True)), temporary)
+        else:
+            torch.save({"ids": list(vectors.ids), "embeddings": table}, temporary)
+
+
+def _table(path: Path, table: torch.Tensor, names: list[str]) -> Source:
+    if table.ndim != 2 or len(table) != len(names):
+        raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
+    dim, dense = table.shape[1], table.layout == torch.strided
+    first = _array(path, "embeddings", table[:1] if dense else table)
+    check_floating(path, first.dtype, dim)
+
+    def blocks() -> Iterator[Block]:
+        for start in range(0, len(names), rows_of(dim)):
+            yield Block(_array(path, "embeddings", table[start : start + rows_of(dim)]))
+
+    return Source(str(path), dim, first.dtype, lambda: iter([names]), blocks)
+
+
+def _load(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what it warns of, the error below says
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)  # of a PyTorch before 1.6
+    except pickle.UnpicklingError as error:
+        raise ExchangeError(
+            f"{path}: holds something else than tensors, numbers and texts, and nothing else is loaded, for it could be"
+            " code; or it is damaged. Save a dictionary of tensors."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        raise ExchangeError(
+            f"{path}: not a PyTorch file of tensors alone, and nothing else is loaded ({reason}). Save a dictionary of"
+            " tensors."
+        ) from error
+    except Exception as error:  # the unpickler runs into whatever a broken file leads it to
+        raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
+
+
+def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    try:
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+        if tensor.is_floating_point() and tensor.dtype not in _OF_NUMPY:
+            tensor = tensor.float()  # which holds it exactly
+        return np.asarray(tensor.numpy())
+    except (RuntimeError, TypeError) as error:  # sparse, packed, or without content
+        raise ExchangeError(
+            f"{path}: {name[:40]!r} is a tensor of type {tensor.dtype} and layout {tensor.layout}, which cannot be read"
+            f" ({one_line(error)}). Save dense float32."
+        ) from error

@@ -1,0 +1,79 @@
+"""Arrays of embeddings as what training takes: a store that is nowhere on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import VectorError
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK, SPACE
+
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class ArrayStore(EmbeddingStore):
+    """Embeddings [utterance, draw, view, dim] in memory."""
+
+    values: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def _embeddings(self) -> NDArray[np.float32]:
+        return self.values
+
+    def shards(self) -> list[range]:
+        """Return the rows in parts, see `EmbeddingStore.shards`."""
+        count = len(self.values)
+        return [range(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+
+
+def array_store(
+    clean: NDArray[np.floating[Any]], noisy: NDArray[np.floating[Any]], encoder: Mapping[str, Any] | None = None
+) -> ArrayStore:
+    """Return the store of clean and noisy embeddings of the same crops, utterances being named 0, 1, 2, ….
+
+    Args:
+        clean: [N, D], or [N, draws, D] with several crops of each utterance.
+        noisy: [N, V, D], or [N, draws, V, D]: each crop as corrupted in V ways.
+        encoder: what made them, as attributes of a store: `encoder`, its name; `family`, `weights_sha256`, `front_end`.
+
+    Raises:
+        VectorError: they do not fit each other, are no floats, or hold NaN or infinite values.
+    """
+    parts = []
+    for name, each, axes in (("clean", clean, "N, D"), ("noisy", noisy, "N, V, D")):
+        given = np.asarray(each)
+        if given.dtype.kind != "f":
+            raise VectorError(f"{name} vectors are {given.dtype}; give floats [{axes}].")
+        with np.errstate(over="ignore"):  # found below
+            exact = given.astype(np.float32)
+        if not np.isfinite(exact).all():
+            bad = np.flatnonzero(~np.isfinite(exact).reshape(len(exact), -1).all(axis=1))
+            raise VectorError(
+                f"{name} vectors hold NaN or infinite values in {len(bad)} of {len(exact)} rows, first: row {bad[0]}."
+                " Leave them out."
+            )
+        parts.append(exact)
+    first, others = parts
+    if first.ndim not in (2, 3) or others.ndim != first.ndim + 1:
+        raise VectorError(
+            f"clean vectors of shape {first.shape} and noisy ones of {others.shape}; give [N, D] and [N, V, D], or"
+            " [N, draws, D] and [N, draws, V, D]."
+        )
+    if first.shape[:-1] != others.shape[:-2] or first.shape[-1] != others.shape[-1] or 0 in first.shape:
+        raise VectorError(
+            f"clean vectors of shape {first.shape} and noisy ones of {others.shape} do not fit each other."
+        )
+    if first.ndim == 2:
+        first, others = first[:, None], others[:, None]
+    values = np.concatenate([first[:, :, None], others], axis=2)
+    dim = values.shape[-1]
+    told = {"encoder": None, **dict.fromkeys(SPACE), **(encoder or {})}
+    if told.get("dim") not in (None, dim):
+        raise VectorError(f"vectors have {dim} numbers, but those of the encoder that is given {told['dim']}.")
+    ids = tuple(map(str, range(len(values))))
+    return ArrayStore(Path("arrays"), told | {"dim": dim}, ids, np.full(len(ids), OK, np.uint8), values)

@@ -1,0 +1,96 @@
+"""Zarr's way to stores: a local folder, or a remote place by fsspec."""
+
+import asyncio
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import sleep
+from typing import Any, Literal
+
+import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore
+
+from pipeline.errors import PlaceError
+from pipeline.utils.paths import Place, reached, remove_file, remove_folder, replace_folder, write_bytes
+
+
+def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
+    """Open the group of a store.
+
+    Raises:
+        PlaceError: a remote place does not answer, or refuses; now, or whenever the group is read or written.
+    """
+    if isinstance(place, Path):
+        return zarr.open_group(place, mode=mode)
+    with reached(place):
+        store = _RemoteStore.from_url(str(place), storage_options=dict(place.storage_options), read_only=mode == "r")
+    return zarr.open_group(store, mode=mode, zarr_format=3)
+
+
+def publish(store: Place, target: Place, mark: Place) -> None:
+    """Copy a finished store from its journal to its final place, within a remote place and without downloading it.
+
+    While `mark` is there, what is found at `target` is known to be the remains of a store. Doing it again is harmless.
+
+    Raises:
+        PlaceError: the remote place does not answer, or refuses.
+    """
+    assert not isinstance(store, Path)
+    assert not isinstance(target, Path)
+    write_bytes(mark, b"")
+    replace_folder(store, target)
+    remove_file(mark)
+
+
+def discard(store: Place, journal: Place) -> None:
+    """Take the journal of a published store away, as far as that goes.
+
+    What is left if the place goes away meanwhile has lost its zarr.json, and is never taken for work done.
+    """
+    with suppress(PlaceError):
+        remove_folder(store)
+        remove_folder(journal)
+
+
+class _RemoteStore(FsspecStore):
+    """Objects below a URL. A request that fails is never taken for a damaged store: it raises PlaceError."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        with self._request(key):
+            return await super().get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        with self._request(key):
+            await super().set(key, value, byte_range)
+
+    async def delete(self, key: str) -> None:
+        with self._request(key):
+            await super().delete(key)
+
+    @contextmanager
+    def _request(self, key: str) -> Iterator[None]:
+        task = asyncio.current_task()
+        _running.add(task)
+        try:
+            with reached(f"{self.fs.unstrip_protocol(self.path)}/{key}"):
+                yield
+        finally:
+            _running.discard(task)
+
+
+_running: set["asyncio.Task[Any] | None"] = set()
+
+
+@atexit.register
+def _cancel_requests() -> None:
+    """End what still runs when one of several requests has failed, before Python tears it to pieces with much ado."""
+    for task in list(_running):
+        if task:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+    patience = 100
+    while _running and patience:
+        sleep(0.01)
+        patience -= 1

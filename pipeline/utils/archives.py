@@ -1,0 +1,144 @@
+"""Archives from strangers: unpacked without trusting them."""
+
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import FetchError
+from pipeline.utils.atomic import replacing_folder
+from pipeline.utils.download import CHUNK, disk_errors, reason
+
+LONGEST_LINK = 4096  # bytes of a symlink's target
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar (plain, gz, bz2, xz) as `folder`, whole or not at all; what stood there is replaced.
+
+    Members keep their paths, a single top-level folder too. Symbolic links are made last and must lead to something
+    inside, so nothing is ever written through one.
+
+    Raises:
+        FetchError: the archive is damaged or no archive, has a member that would leave `folder` or is a device, or
+            there is no room for it.
+    """
+    with disk_errors(f"cannot unpack {archive} to {folder}", "run again"):
+        with archive.open("rb") as file:
+            zipped = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        with replacing_folder(folder) as root, _archive_errors(archive):
+            links = _unpack_zip(archive, root) if zipped else _unpack_tar(archive, root)
+            _make_links(archive, root, links)
+
+
+@contextmanager
+def _archive_errors(archive: Path) -> Iterator[None]:
+    """Turn the many errors of damaged archives into a FetchError of one line."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except tarfile.FilterError as error:
+        raise _hostile(archive, error.tarinfo.name, "leads outside or is a device") from error
+    except (
+        OSError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        why = reason(error).split(": - method")[0]  # tarfile lists every compression that it has tried
+        raise FetchError(
+            f"{archive} is truncated, damaged or no zip or tar archive ({why}); delete it and fetch it again"
+        ) from error
+
+
+def _unpack_zip(archive: Path, root: Path) -> list[tuple[str, str]]:
+    """Unpack files and folders to `root`; return (path, target) of the symbolic links, not yet made."""
+    links = []
+    with zipfile.ZipFile(archive) as packed:
+        for member in packed.infolist():
+            _check_name(archive, member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind == stat.S_IFLNK:
+                with packed.open(member) as file:
+                    links.append((member.filename, os.fsdecode(file.read(LONGEST_LINK))))
+            elif kind in (0, stat.S_IFREG, stat.S_IFDIR):
+                packed.extract(member, root)
+            else:
+                raise _hostile(archive, member.filename, "is a device")
+    return links
+
+
+def _unpack_tar(archive: Path, root: Path) -> list[tuple[str, str]]:
+    """Unpack files, folders and hard links to `root`; return (path, target) of the symbolic links, not yet made."""
+    symbolic, hard = [], []
+    with tarfile.open(archive) as packed:
+        for member in packed:  # in one pass: going back in a compressed archive means to unpack it twice
+            _check_name(archive, member.name)
+            if member.issym():
+                symbolic.append((member.name, member.linkname))
+            elif member.islnk():
+                _check_name(archive, member.linkname)
+                hard.append(member)
+            else:
+                packed.extract(member, root, filter="data")
+        _check_tar_end(packed)
+        for member in hard:
+            if not (root / member.linkname).is_file():
+                raise _hostile(archive, member.name, f"is a link to {member.linkname!r}, which is no file inside")
+            packed.extract(member, root, filter="data")
+    return symbolic
+
+
+def _check_tar_end(packed: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros end the archive: tarfile takes a cut or damage between two members for the end."""
+    file = packed.fileobj
+    assert file is not None
+    # Forward only: tarfile stopped after a block, which was the first of two blocks of zeros unless it is damaged.
+    if file.tell() != packed.offset + tarfile.BLOCKSIZE or any(file.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError("the end of the archive is missing")
+    while file.read(CHUNK):  # the decompressor compares its checksum at the very end
+        pass
+
+
+def _check_name(archive: Path, name: str) -> None:
+    """Raise FetchError for a path that is absolute, here or elsewhere, or climbs."""
+    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        raise _hostile(archive, name, "leads outside")
+
+
+def _make_links(archive: Path, root: Path, links: list[tuple[str, str]]) -> None:
+    """Make symbolic links (path, target) below `root`; each must end at something inside."""
+    for name, target in links:
+        path = root / name
+        lexical = os.path.normpath(PurePosixPath(name).parent / target)
+        if os.path.isabs(target) or lexical.split("/")[0] == "..":
+            raise _hostile(archive, name, f"is a link to {target!r}, outside")
+        if any(folder.is_symlink() for folder in path.parents if folder.is_relative_to(root)):
+            raise _hostile(archive, name, "is reached through a link")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    inside = root.resolve()
+    for name, target in links:
+        # Only once all are there is it known where a chain of links ends.
+        try:
+            end = (root / name).resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle
+            end = None
+        if end is None or not end.is_relative_to(inside):
+            raise _hostile(archive, name, f"is a link to {target!r}, which is nothing inside")
+
+
+def _hostile(archive: Path, name: str, what: str) -> FetchError:
+    return FetchError(f"{archive}: member {name!r} {what}; nothing was unpacked, get the archive from a trusted source")

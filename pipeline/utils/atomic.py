@@ -1,0 +1,176 @@
+"""Files that are whole or absent: write beside the target, then rename."""
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import OutputError
+from pipeline.utils.paths import Place, kind, upload_folder, uploading
+
+
+@contextmanager
+def replacing(path: Place, by: Place | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
+
+    What goes to a remote place is written to a local temporary folder first, and uploaded as one object.
+
+    Args:
+        path: the file to write.
+        by: the temporary path, on the same file system, of whoever has a place where one that is left behind by a
+            kill does no harm; a new one if not given.
+
+    Raises:
+        OutputError: `path` is a folder, device or pipe.
+        PlaceError: a remote place does not answer, or refuses.
+    """
+    check_output(path)
+    if not isinstance(path, Path):
+        with uploading(path) as temporary:
+            yield temporary
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(by, Path):
+        temporary = by
+    else:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; results are to be read by others
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Place) -> None:
+    """Raise OutputError if a file could not be written to `path` without destroying something else than a file."""
+    if isinstance(path, Path):
+        folder, other = path.is_dir(), path.exists() and not path.is_file()
+    else:
+        folder = other = kind(path) == "directory"
+    if other:
+        what = "a folder" if folder else "no regular file"
+        raise OutputError(f"{path}: is {what}, and is not to be replaced. Give another place for the output.")
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` to fill; swap it in for `path` on success, remove it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    os.chmod(temporary, 0o777 & ~_umask())
+    try:
+        yield temporary
+        move_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: Place) -> Iterator[Path]:
+    """Yield an empty local folder to fill; it appears at `path` on success, where nothing of its name may be."""
+    if isinstance(path, Path):
+        with replacing_folder(path) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        upload_folder(Path(name), path)
+
+
+def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
+    """Rename folder `source` to `target` (same file system), taking away what stood there once it can be replaced.
+
+    Args:
+        source: the folder to rename.
+        target: its new name.
+        aside: an existing folder that what stood there goes through, see `replacing`; a new one if not given.
+    """
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    if target.exists():
+        old = Path(tempfile.mkdtemp(dir=aside or target.parent, prefix=f".{target.name}.old."))
+        os.replace(target, old / "old")
+        os.replace(source, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` another name of all files of folder `source` (hard links, same file system); new or not at all.
+
+    Raises:
+        OSError: the file system has no hard links.
+    """
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part, copy_function=os.link)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(part, target)
+
+
+def locked(folder: Path) -> IO[str]:
+    """Return the open lock file of a folder, made if need be; it is locked until it is closed or the process ends.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    path = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a")
+        except FileNotFoundError:  # whoever finished just now has taken the folder away
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise OutputError(
+                f"{folder}: another process is writing there. Wait for it, or give another --out."
+            ) from error
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Place, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Place, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a header and rows as CSV."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -1,0 +1,244 @@
+"""Files from the network: resumed when broken, verified before they are named."""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+import urllib3
+
+from pipeline.errors import FetchError
+from pipeline.utils.atomic import sha256_of
+
+Progress = Callable[[int, int | None], None]
+
+CHUNK = 1 << 18  # bytes; at most this much is lost when a connection is reset
+TIMEOUT = (15.0, 60.0)  # seconds to connect, seconds of silence
+FIRST_WAIT = 0.5  # seconds before the first retry; doubles with each further one
+LONGEST_WAIT = 30.0  # seconds; also bounds what a server's Retry-After may ask for
+
+
+class _BrokenError(Exception):
+    """The transfer failed in a way that may pass; `wait` is the server's wish in seconds, if it had one."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def download(
+    url: str,
+    target: Path,
+    sha256: str | None,
+    progress: Progress | None = None,
+    retries: int = 5,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Fetch `url` to `target`, which appears only when its SHA-256 is right; an interrupted download is resumed.
+
+    Bytes gather in `<target>.part`, with the server's ETag or Last-Modified in `<target>.part.etag`. One process at a
+    time may download to one target.
+
+    Args:
+        url: http://, https:// or file:// address.
+        target: the file to make; kept as it is if it already has this SHA-256, else replaced.
+        sha256: 64 hexadecimal digits; None takes what comes.
+        progress: called with the bytes there are and the bytes there will be (None where the server does not say).
+        retries: how often to try again in a row without a single new byte.
+        sleep: waits for a number of seconds between attempts.
+
+    Raises:
+        FetchError: the file cannot be had, or is not the one promised, or there is no room for it.
+    """
+    expected = sha256 and sha256.lower()
+    if target.is_dir():
+        raise FetchError(f"{target} is a folder, so {url} cannot be saved there; remove it or choose another target")
+    if target.is_file() and sha256_of(target) == expected:
+        return target
+    part = target.with_name(f"{target.name}.part")
+    with disk_errors(f"cannot save {url} to {part}", "run again to resume"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        certain = _transfer(url, part, progress, retries, sleep)
+        found = sha256_of(part)
+        if found != expected and not certain:
+            # Nothing proved that the resumed half belonged to the same file: one clean start tells.
+            _discard(part)
+            _transfer(url, part, progress, retries, sleep)
+            found = sha256_of(part)
+        if expected is not None and found != expected:
+            _discard(part)
+            raise FetchError(
+                f"{url} has sha256 {found}, expected {expected}: it changed at its source or on the way; "
+                "try again, or correct the checksum where it is defined"
+            )
+        os.replace(part, target)
+        _discard(part)
+    return target
+
+
+def _transfer(url: str, part: Path, progress: Progress | None, retries: int, sleep: Callable[[float], None]) -> bool:
+    """Complete `part` from `url`; return whether all of it certainly is one and the same file."""
+    scheme = urlsplit(url).scheme.lower()
+    if scheme == "file":
+        _copy(url, part, progress)
+        return True
+    if scheme not in ("http", "https"):
+        raise FetchError(f"cannot download {url}: only http://, https:// and file:// addresses are supported")
+    failures, reached = 0, 0
+    while True:
+        try:
+            return _attempt(url, part, progress)
+        except _BrokenError as error:
+            size = _size(part)
+            # An attempt that got further than any before was worth it: only fruitless ones are counted.
+            failures = 1 if size > reached else failures + 1
+            reached = max(reached, size)
+            if failures > retries:
+                raise FetchError(
+                    f"{url} failed {failures} times, at last: {error}; {size:,} bytes are kept in {part}, "
+                    "try again later to resume"
+                ) from None
+            sleep(min(LONGEST_WAIT, max(error.wait, FIRST_WAIT * 2 ** (failures - 1))))
+
+
+def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
+    """Append what is missing of `url` to `part`; return whether all of it certainly is one and the same file."""
+    have = _size(part)
+    validator = _validator_of(part) if have else None
+    with _request(url, have, validator) as response:
+        if response.status_code == 206 and _continues(response, have, validator):
+            _receive(response, part, have, progress)
+            return validator is not None
+        if response.status_code == 416 and response.headers.get("Content-Range", "").strip() == f"bytes */{have}":
+            return False  # all of it is there already; the checksum tells whether it is the right one
+        if response.status_code == 200:  # the server ignores Range, or the file has changed: this is all of it
+            _begin(response, part)
+            _receive(response, part, 0, progress)
+            return True
+    _discard(part)
+    return _attempt(url, part, progress)  # without Range now, so this is the last time
+
+
+def _request(url: str, have: int, validator: str | None) -> requests.Response:
+    """Ask for `url` from byte `have` on; return an open response of status 200, or if have > 0 also 206 or 416."""
+    headers = {"Accept-Encoding": "identity"}  # sizes and ranges are those of the file itself
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if validator is not None:
+            headers["If-Range"] = validator
+    try:
+        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise FetchError(f"{url}: the server's certificate is not trusted; check the address and clock") from None
+        raise _BrokenError(reason(error)) from None
+    except (requests.RequestException, ValueError) as error:
+        raise FetchError(f"cannot download {url}: {reason(error)}; check the address") from None
+    status = response.status_code
+    if status == 200 or (have and status in (206, 416)):
+        return response
+    response.close()
+    answer = f"{status} {response.reason or ''}".strip()
+    if status in (408, 429) or status >= 500:
+        wish = response.headers.get("Retry-After", "").strip()
+        raise _BrokenError(f"the server answered {answer}", float(wish) if wish.isdecimal() else 0.0)
+    raise FetchError(f"{url}: the server answered {answer}; check the address and whether it asks for a login")
+
+
+def _continues(response: requests.Response, have: int, validator: str | None) -> bool:
+    """Whether a 206 response starts at byte `have` of the file named by `validator`; some servers ignore If-Range."""
+    same = validator is None or _strong_validator(response) in (None, validator)
+    return same and response.headers.get("Content-Range", "").strip().startswith(f"bytes {have}-")
+
+
+def _receive(response: requests.Response, part: Path, have: int, progress: Progress | None) -> None:
+    """Append the body of `response` to `part`, which has `have` bytes."""
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else None
+    done = have
+    if progress is not None:
+        progress(done, total)
+    with part.open("ab") as file:
+        try:
+            # Raw bytes: servers that label a .tar.gz as `Content-Encoding: gzip` would see it unzipped otherwise.
+            while chunk := response.raw.read(CHUNK, decode_content=False):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+        except urllib3.exceptions.HTTPError as error:
+            raise _BrokenError(reason(error)) from None
+    if total is not None and done != total:
+        raise _BrokenError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _begin(response: requests.Response, part: Path) -> None:
+    """Start `part` anew for the file that `response` brings."""
+    _discard(part)
+    validator = _strong_validator(response)
+    if validator is not None:
+        _validator_file(part).write_text(validator, encoding="latin-1")
+
+
+def _strong_validator(response: requests.Response) -> str | None:
+    """Return what names this version of the file in If-Range: the ETag unless it is weak, else Last-Modified."""
+    etag = response.headers.get("ETag", "").strip()
+    if etag and not etag.startswith("W/"):
+        return etag
+    return response.headers.get("Last-Modified", "").strip() or None
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.etag")
+
+
+def _validator_of(part: Path) -> str | None:
+    file = _validator_file(part)
+    text = file.read_text(encoding="latin-1").strip() if file.is_file() else ""
+    return text if text.isprintable() and text else None
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _validator_file(part).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _copy(url: str, part: Path, progress: Progress | None) -> None:
+    """Copy the file of a file:// address to `part`."""
+    address = urlsplit(url)
+    source = Path(url2pathname(address.path))
+    if address.netloc not in ("", "localhost") or not source.is_file():
+        raise FetchError(f"{url}: no such file; write file:// and the absolute path of a file on this computer")
+    _discard(part)
+    shutil.copyfile(source, part)
+    if progress is not None:
+        progress(_size(part), _size(part))
+
+
+def reason(error: BaseException) -> str:
+    """Return the innermost reason of a network error on one line."""
+    cause = error.args[0] if error.args else error
+    text = str(getattr(cause, "reason", None) or (cause if isinstance(cause, str) else error))
+    return " ".join(text.split()) or type(error).__name__
+
+
+@contextmanager
+def disk_errors(what: str, then: str) -> Iterator[None]:
+    """Turn an OSError of the file system into a FetchError: `what` failed; once there is room again, do `then`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = f"free some space and {then}" if full else "check that the path exists and its permissions"
+        raise FetchError(f"{what}: {error.strerror or reason(error)}; {remedy}") from error

@@ -1,0 +1,51 @@
+"""Plain data from people, checked: frozen models that refuse unknown keys, read from YAML."""
+
+import re
+import reprlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""Names of encoders, views and systems: they become names of files and columns."""
+
+
+class Frozen(BaseModel):
+    """Unknown keys and values of another type are errors; nothing changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping, the dialect DVC reads (so that 5e-4 is a number)."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file. Name another, or run from the project's folder.") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # a date of month 13; ten thousand brackets
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values.")
+    return content
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def validated(model: type[_M], content: Any, where: str) -> _M:
+    """Build a model from plain data, or raise ConfigError that names the first wrong key and what it should be."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        key = ".".join(map(str, first["loc"]))
+        got = f", got {reprlib.repr(first['input'])}" if first["type"] != "missing" and first["loc"] else ""
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        tail = f" ({more} more wrong)" if more else ""
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{what}{got}{tail}") from error

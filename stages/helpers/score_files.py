@@ -1,0 +1,83 @@
+"""What `seed metrics` and `seed compare` share: scores read from files, and who speaks in them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stages.helpers.options import FILE
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+    from pipeline.metrics import Speakers
+    from pipeline.scoring.score_files import Scored
+
+_OPTIONS = (
+    click.option("--trials", type=FILE, help="List of `1|0 enrolment test` with the labels and the pairs that count."),
+    click.option("--manifest", type=FILE, help="Manifest that gives the speakers, over whom intervals are drawn."),
+    click.option("--speakers", type=FILE, help="Instead of --manifest: lines of `utterance speaker`."),
+    click.option("--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers.  [default: 1000]"),
+    click.option("--seed", type=click.IntRange(min=0), help="Seed of the bootstrap.  [default: 0]"),
+    click.option(
+        "--calibrated", is_flag=True, help="The scores are natural log-likelihood ratios: measure Cllr and actDCF too."
+    ),
+)
+
+NO_INTERVALS = "No intervals: they are drawn over speakers, so give --manifest or --speakers."
+
+
+def scores_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that both commands have."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_scores(path: Path, trials: Path | None) -> "Scored":
+    """Read a score file, on the trials of a list if there is one."""
+    from pipeline.scoring.score_files import on_trials, read_scores
+
+    scored = read_scores(path)
+    return on_trials(scored, trials) if trials else scored
+
+
+def load_speakers(scored: "Scored", manifest: Path | None, speakers: Path | None) -> "Speakers | None":
+    """Return the speaker numbers of both sides, None if no list gives them."""
+    from pipeline.data.manifest import read_manifest
+    from pipeline.scoring.score_files import read_labels, sides
+
+    if manifest and speakers:
+        raise click.UsageError("give --manifest or --speakers, not both")
+    if manifest:
+        return sides(scored, {row.utterance: row.speaker for row in read_manifest(manifest)}, manifest)[1]
+    return sides(scored, read_labels(speakers), speakers)[1] if speakers else None
+
+
+def protocol(
+    scores: dict[str, Path], settings: "Params", calibrated: bool, bootstrapped: bool, **files: Path | None
+) -> dict[str, Any]:
+    """Return what the figures of score files were made of: these, and files by what they are for."""
+    from pipeline.scoring.provenance import of_file, protocol_of
+
+    told = {name: of_file(path) for name, path in files.items() if path}
+    points = [point.model_dump() for point in settings.score.operating_points]
+    drawn = {"bootstrap": settings.score.bootstrap, "seed": settings.seed} if bootstrapped else {}
+    return protocol_of(
+        {},
+        scores={name: of_file(path) for name, path in scores.items()},
+        **told,
+        **drawn,
+        calibrated=calibrated,
+        operating_points=points,
+    )
+
+
+def shown(value: object, digits: int, unit: str = "") -> str:
+    """Return a figure as text, `-` if there is none."""
+    return f"{value:.{digits}f}{unit}" if isinstance(value, float) else "-"
+
+
+def bracketed(interval: list[float] | None, digits: int) -> str:
+    """Return an interval as text behind its figure, nothing if there is none."""
+    return f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""

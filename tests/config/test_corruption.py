@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+
+from pipeline.config.corruption import Effect, condition_steps
+from pipeline.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("clean", []),
+        ("noise0", [{"kind": "noise", "snr": [0, 0]}]),
+        ("babble-5", [{"kind": "babble", "snr": [-5, -5]}]),
+        ("reverb_music10", [{"kind": "reverb"}, {"kind": "music", "snr": [10, 10]}]),
+        ("noise5_phone", [{"kind": "noise", "snr": [5, 5]}, {"kind": "phone"}]),
+        ("clip10_gsm", [{"kind": "clip", "percent": [10, 10]}, {"kind": "gsm"}]),
+        ("mp3-32k", [{"kind": "mp3", "kbit": [32]}]),
+        ("opus-12k_vorbis-q3", [{"kind": "opus", "kbit": [12]}, {"kind": "vorbis", "quality": [3]}]),
+    ],
+)
+def test_conditions_are_read_from_their_names(name: str, steps: list[dict[str, Any]]) -> None:
+    assert condition_steps(name) == tuple(Effect(**step) for step in steps)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "noise", "noise5dB", "echo", "clean_noise5", "noise5_", "mp3_32", "mp332", "reverb5", "clip", "clip-5"]
+)
+def test_any_other_name_is_an_error_that_says_what_there_is(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown condition .*reverb_noise5"):
+        condition_steps(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("noise500", "condition 'noise500': snr: must be [lowest, highest] SNR in dB"),
+        ("mp3-33k", "condition 'mp3-33k': kbit of mp3 at 16 kHz: each one of 8, 16"),
+        ("opus-500k", "kbit of opus: each between 6 and 256"),
+        ("phone_vorbis-q11", "condition 'phone_vorbis-q11': quality of vorbis: each between 0 and 10"),
+        ("clip70", "percent: must be [lowest, highest] % of the samples, between 0 and 50"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line_that_names_the_condition(name: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        condition_steps(name)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from pipeline.audio.augment.recipe import recipe_for
+from pipeline.config.params import Params, read_params
+from pipeline.errors import ConfigError
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_the_parameter_file_is_valid_and_frozen() -> None:
+    params = read_params(PROJECT / "params.yaml")
+    assert params.train.learning_rate == 1e-3
+    assert recipe_for(params, "train").crop == 200 * 160 + 240
+    assert [view.name for view in recipe_for(params, "train").views] == ["clean", "noise", "music", "reverb"]
+    with pytest.raises(ValidationError):
+        params.seed = 1  # type: ignore[misc]
+
+
+def test_the_built_in_defaults_are_those_of_the_parameter_file() -> None:
+    written = read_params(PROJECT / "params.yaml").model_dump(exclude={"sets", "conditions"})
+    assert Params().model_dump(exclude={"sets", "conditions"}) == written
+
+
+def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
+    paper, default = (read_params(PROJECT / name).model_dump() for name in ("params/paper.yaml", "params.yaml"))
+    written = YAML(typ="safe").load((PROJECT / "params/paper.yaml").read_text())
+    for section in ("manifest", "extract", "train", "enhance", "score", "quality"):
+        assert set(written[section]) == set(default[section])  # DVC misses a parameter that the file leaves out
+    assert paper["train"]["network"] == {
+        "predict": "sample",
+        "precondition": "none",
+        "blocks": 3,
+        "width": 2,
+        "dropout": 0.1,
+    }
+    assert (paper["extract"]["eval_crops"], paper["extract"]["eval_frames"], paper["extract"]["frames"]) == (
+        10,
+        400,
+        200,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("speed: 3\n", "speed: unknown key"),
+        ("train: {learning_rat: 1}\n", "train.learning_rat: unknown key"),
+        ("train: {network: {predict: noise}}\n", "train.network.predict: "),
+        ("extract: {draws: '4'}\n", "extract.draws: Input should be a valid integer, got '4'"),
+        ("extract: {draws: 0}\n", "extract.draws: "),
+        ("extract: {views: {}}\n", "extract.views: "),
+        ("extract: {views: {clean: [{kind: reverb}]}}\n", "extract.views: view 'clean': "),
+        ("extract: {views: {n: []}}\n", "extract.views.n: "),
+        ("extract: {views: {n: [noise]}}\n", "extract.views.n.0: must be a step, such as {kind: noise"),
+        ("extract: {views: {n: [{kind: hum}]}}\n", "extract.views.n.0.kind: Input should be 'noise', 'music'"),
+        ("extract: {views: {n: [{snr: [0, 15]}]}}\n", "extract.views.n.0.kind: Field required"),
+        ("extract: {views: {n: [{kind: noise}]}}\n", "extract.views.n.0: noise needs snr"),
+        ("extract: {views: {n: [{kind: noise, snr: [0]}]}}\n", "extract.views.n.0.snr: "),
+        ("extract: {views: {n: [{kind: noise, snr: [9, 0]}]}}\n", "snr: must be [lowest, highest] SNR in dB"),
+        ("extract: {views: {n: [{kind: noise, snr: [0, 9], snrs: 1}]}}\n", "extract.views.n.0.snrs: unknown key"),
+        ("extract: {views: {n: [{kind: reverb, snr: [0, 9]}]}}\n", "reverb takes no snr; it takes no settings"),
+        ("extract: {views: {n: [{kind: reverb, probability: 0}]}}\n", "extract.views.n.0.probability: "),
+        ("extract: {views: {n: [{kind: babble, snr: [0, 9], talkers: [0, 3]}]}}\n", "n.0.talkers: must be [fewest"),
+        ("extract: {views: {n: [{kind: clip, percent: [5, 60]}]}}\n", "n.0.percent: must be [lowest, highest] %"),
+        ("extract: {views: {n: [{kind: mp3, kbit: [33]}]}}\n", "n.0: kbit of mp3 at 16 kHz: each one of 8, 16"),
+        ("extract: {views: {n: [{kind: opus, kbit: [5]}]}}\n", "n.0: kbit of opus: each between 6 and 256"),
+        ("extract: {views: {n: [{kind: vorbis, quality: [11]}]}}\n", "n.0: quality of vorbis: each between 0 and 10"),
+        ("extract: {views: {n: [{one_of: []}]}}\n", "extract.views.n.0.one_of: "),
+        ("extract: {views: {n: [{one_of: [{kind: phone, speed: 2}]}]}}\n", "views.n.0.one_of.0.speed: unknown key"),
+        ("extract: {views: {n: [{one_of: [{kind: gsm}, {kind: phone}]}]}}\n", "add up to more than 1"),
+        ("conditions: [noise5]\nsets: [train, noise5]\n", "conditions must hold 'clean'"),
+        ("conditions: [clean, hum5]\nsets: [train, clean, hum5]\n", "unknown condition 'hum5'"),
+        ("sets: [train]\n", "sets must be 'train' followed by the conditions"),
+        ("score: {operating_points: []}\n", "score.operating_points: "),
+        ("score: {operating_points: [{p_target: 1}]}\n", "score.operating_points.0.p_target: "),
+        ("score: {operating_points: [{p_target: 0.1, cost: 1}]}\n", "operating_points.0.cost: unknown key"),
+        ("score: {operating_points: [{p_target: 0.1}, {p_target: 0.1}]}\n", "score: operating_points must differ"),
+        ("score: {operating_points: [{p_target: 0.1, c_fa: .inf}]}\n", "score.operating_points.0.c_fa: "),
+        ("enhance: {timestep: 1000}\n", "enhance.timestep 1000: of train, there are timesteps from 0 to 999"),
+        ("train: {max_epochs: 0, network: {predict: sample}}\n", "untrained sample"),
+        ("train: {objective: dae, network: {predict: v}}\n", "train: objective dae has no velocity to predict"),
+        ("train: {objective: bridge, network: {predict: epsilon}}\n", "objective bridge has no noise to predict"),
+        ("train: {objective: vmf-pl, loss: l2}\n", "objective vmf-pl is a loss of its own"),
+        ("train: {objective: gap, scale: sampling}\n", "set scale to both"),
+        ("train: {objective: dae}\nenhance: {steps: 3}\n", "enhance: objective dae takes one pass"),
+        ("train: {objective: bridge}\nenhance: {noise: 1}\n", "objective bridge is trained without Gaussian noise"),
+        ("train: {noisy_views: 0}\n", "train.noisy_views: must be null, a number from 1 up, or"),
+        ("train: {noisy_views: []}\n", "train.noisy_views: must be null, a number from 1 up, or"),
+        ("train: {noisy_views: noise}\n", "train.noisy_views: must be null, a number from 1 up, or"),
+        ("train: {warmup: -1}\n", "train.warmup: "),
+        ("enhance: {timestep: 9, steps: 11}\n", "11 steps do not fit below timestep 9"),
+        ("enhance: {eta: 0.5}\n", "eta needs noise"),
+        ("- a\n", "must be a mapping"),
+        ("a: [\n", "not YAML"),
+        ("seed: 1\nseed: 2\n", "not YAML"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_that_names_the_key(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_params(tmp_path / "p.yaml")
+    assert str(caught.value).startswith(str(tmp_path / "p.yaml"))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_parameter_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_params(tmp_path / "p.yaml")

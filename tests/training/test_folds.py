@@ -1,0 +1,226 @@
+"""The strength, found by models that have not seen a part of the speakers each."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config.train import Network, Train
+from pipeline.model.diffusion.objective import LOSSES
+from pipeline.model.model_file import save_model
+from pipeline.training import train as module
+from pipeline.training.checkpoints import Saves
+from pipeline.training.loop import Trained
+from pipeline.training.progress import Pace
+from pipeline.training.strength import Point, Unseen, operating_point
+from pipeline.training.train import ENOUGH, PER_FOLD, folds, train
+from tests.training.test_train import ENCODER, QUICK, make_store
+
+SHORT = QUICK.model_copy(update={"max_epochs": 3})
+
+
+def named(speakers: int, each: int = 2) -> dict[str, str]:
+    return {f"{n}-{m}": f"s{n}" for n in range(speakers) for m in range(each)}
+
+
+def held_of(known: dict[str, str], count: int) -> np.ndarray:
+    return np.isin(list(known.values()), [f"s{n}" for n in range(count)])
+
+
+def test_every_speaker_is_in_one_part_whole_and_parts_are_even() -> None:
+    known = named(31)
+    parts = folds(list(known), known, held_of(known, 3), 3, 0)
+    assert np.stack(parts).sum(axis=0).tolist() == [1] * 62
+    of_part = [{name for name, inside in zip(known.values(), part, strict=True) if inside} for part in parts]
+    assert sorted(map(len, of_part)) == [10, 10, 11]
+    assert len(set.union(*of_part)) == 31
+    assert all(
+        (part == again).all() for part, again in zip(parts, folds(list(known), known, parts[0], 3, 0), strict=True)
+    )
+    assert any(
+        (part != other).any() for part, other in zip(parts, folds(list(known), known, parts[0], 3, 1), strict=True)
+    )
+
+
+def test_there_are_none_where_they_would_say_nothing_or_nothing_new() -> None:
+    known, few = named(2 * ENOUGH), named(3 * PER_FOLD - 1)
+    assert len(folds(list(known), known, held_of(known, ENOUGH - 1), 3, 0)) == 3
+    assert folds(list(known), known, held_of(known, ENOUGH), 3, 0) == []
+    assert folds(list(few), few, held_of(few, 2), 3, 0) == []
+    assert len(folds(list(few), few, held_of(few, 2), 2, 0)) == 2
+    assert folds(list(known), known, held_of(known, 2), 0, 0) == []
+    assert folds(list(known), {}, held_of(known, 2), 3, 0) == []
+
+
+def test_they_change_the_strength_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr", speakers=30, failed=5)
+    asked: list[list[Unseen]] = []
+
+    def spy(parts: list[Unseen], *rest: Any) -> Point:
+        asked.append(parts)
+        return operating_point(parts, *rest)
+
+    monkeypatch.setattr("pipeline.training.strength.operating_point", spy)
+    alone, together = (
+        train(store, SHORT.model_copy(update={"folds": count}), 0, 50, speakers).model for count in (0, 3)
+    )
+    for name, tensor in alone.state_dict().items():
+        assert name == "strength" or torch.equal(tensor, together.state_dict()[name]), name
+    assert [len(parts) for parts in asked] == [1, 3]
+    assert {len(set(part.speakers)) for part in asked[1]} == {10}
+    assert set.union(*(set(part.speakers) for part in asked[1])) == {f"s{n}" for n in range(30)}
+    models = [part.model for part in asked[1]]
+    assert all(not torch.equal(model.mean, together.mean) for model in models)  # of other speakers
+    assert all(
+        any((a != b).any() for a, b in zip(model.parameters(), together.parameters(), strict=True)) for model in models
+    )
+    again = train(store, SHORT, 0, 50, speakers).model
+    assert torch.equal(again.strength, together.strength)
+
+
+def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that a model is fitted to are all but its part's."""
+    store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
+    feeds: list[np.ndarray] = []
+    real = module.open_feed
+    monkeypatch.setattr(
+        module, "open_feed", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
+    )
+    told: list[Pace] = []
+    train(store, SHORT, 0, 50, speakers, watch=told.append)
+    assert len(feeds) == 4
+    assert np.stack(feeds[1:]).sum(axis=0).tolist() == [1] * len(store.ok)
+    assert {pace.what for pace in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
+
+
+SAVED = SHORT.model_copy(update={"save_every": 4, "network": Network(dropout=0.5)})
+ANEW = "of a training on another store, or with other parameters, seed or versions; training begins anew"
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+class Run:
+    """Trainings of one model, that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.speakers = make_store(folder / "s.zarr", speakers=24)
+        self.model, self.parts = folder / "m.safetensors", folder / ".m.safetensors.journal/training"
+
+    def once(
+        self, settings: Train = SAVED, seed: int = 0, resume: bool = True, until: tuple[str, int] | None = None
+    ) -> tuple[Trained | None, list[str], set[str]]:
+        """Train, to the end or that of an epoch of one training; return what was said as well, and what took steps."""
+        said, worked = list[str](), set[str]()
+
+        def watch(pace: Pace) -> None:
+            worked.add(pace.what)
+            if until and pace.what.startswith(until[0]) and (pace.epoch, pace.done) == (until[1], pace.pairs):
+                raise KilledError
+
+        with closing(Saves(self.model, settings.save_every, resume, said.append)) as saves:
+            try:
+                return train(self.store, settings, seed, 50, self.speakers, watch=watch, saves=saves), said, worked
+            except KilledError:
+                return None, said, worked
+
+
+def test_a_training_for_the_strength_goes_on_to_the_same_bits_and_finished_ones_are_kept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    whole = train(run.store, SAVED, 0, 50, run.speakers)
+    assert run.once(until=("strength, part 1", 2))[2] == {"", "strength, part 1 of 3, "}
+    assert run.once(until=("strength, part 1", 3))[2] == {"strength, part 1 of 3, "}
+    assert run.once(until=("strength, part 3", 2))[2] == {f"strength, part {n} of 3, " for n in (1, 2, 3)}
+    trained, said, worked = run.once()
+    assert trained
+    assert worked == {"strength, part 3 of 3, "}
+    assert said == [
+        "trained before, 18 steps",
+        "part 1: trained before, 12 steps",
+        "part 2: trained before, 12 steps",
+        "part 3: going on after 8 steps, in epoch 2",
+    ]
+    assert models(trained, tmp_path / "a") == models(whole, tmp_path / "b")
+    assert sorted(path.name for path in run.parts.iterdir()) == [
+        *(f"part{n}.safetensors" for n in (1, 2, 3)),
+        "state.safetensors",
+    ]
+
+
+def models(trained: Trained, folder: Path) -> list[bytes]:
+    """The file of a model, and those of the models that found its strength."""
+    files = [folder / f"{number}.safetensors" for number in range(1 + len(trained.judges))]
+    for path, model in zip(files, (trained.model, *(judge.model for judge in trained.judges)), strict=True):
+        save_model(path, model, ENCODER, trained.summary())
+    return [path.read_bytes() for path in files]
+
+
+@pytest.mark.parametrize("wrong", ["damaged", "other seed", "without --resume", "swapped"])
+def test_what_is_no_state_of_a_part_is_not_gone_on_from(tmp_path: Path, wrong: str) -> None:
+    run = Run(tmp_path)
+    run.once(until=("strength, part 2", 2))
+    one, two, main = (run.parts / f"{name}.safetensors" for name in ("part1", "part2", "state"))
+    if wrong == "damaged":
+        two.write_bytes(two.read_bytes()[:-9])
+    if wrong == "swapped":
+        two.write_bytes(one.read_bytes())
+    seed = int(wrong == "other seed")
+    trained, said, _ = run.once(seed=seed, resume=wrong != "without --resume")
+    left = "left by a training that was stopped, and not gone on from without --resume"
+    first, done = "trained before, 18 steps", "part 1: trained before, 12 steps"
+    assert (
+        said
+        == {
+            "damaged": [first, done, f"{two}: damaged; training begins anew"],
+            "swapped": [first, done],
+            "other seed": [f"{main}: {ANEW}"],
+            "without --resume": [f"{main}: {left}"],
+        }[wrong]
+    )
+    assert trained
+    assert models(trained, tmp_path / "a") == models(train(run.store, SAVED, seed, 50, run.speakers), tmp_path / "b")
+
+
+def test_several_parts_are_judged_together(tmp_path: Path) -> None:
+    """A part in which the voice is lost says less than two in which noise is: means over parts decide."""
+    from pipeline.model.seed_model import SeedModel
+    from tests.training.test_strength import DIM, SETTINGS, crops, names
+
+    model, values = SeedModel(DIM, SETTINGS), crops(noise=3.0)
+    model.matrix[0, 0] = 0.1
+    good = Unseen(model, values, names())
+    spoilt = SeedModel(DIM, SETTINGS)
+    spoilt.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))
+    bad = Unseen(spoilt, values, names())
+    assert operating_point([bad], 50, 1.0, 0).strength == 0
+    assert operating_point([good, good], 50, 1.0, 0).strength == pytest.approx(
+        operating_point([good], 50, 1.0, 0).strength, abs=0.11
+    )
+    assert operating_point([bad, bad, good], 50, 1.0, 0).strength < operating_point([good], 50, 1.0, 0).strength
+    assert operating_point([good, Unseen(model, values, [None] * len(values))], 50, 1.0, 0).strength == 0.4
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_training_for_the_strength_that_breaks_off_costs_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """It is left out, its kind with it, and told; the model is as if no parts had been asked for."""
+    store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
+    alone = train(store, SHORT.model_copy(update={"folds": 0}), 0, 50, speakers)
+    broken: list[Pace] = []
+
+    def watch(pace: Pace) -> None:
+        broken.extend([pace] if pace.what.startswith("strength, part 2") and pace.epoch == epoch else [])
+
+    real = LOSSES["seed"]
+    monkeypatch.setitem(LOSSES, "seed", lambda *args: real(*args) * (float("nan") if broken else 1.0))
+    trained = train(store, SHORT, 0, 50, speakers, watch=watch)
+    assert broken
+    assert trained.facts["folds_failed"].startswith(f"part 2 of 3: in epoch {epoch} the loss is nan")
+    for name, tensor in alone.model.state_dict().items():
+        assert torch.equal(tensor, trained.model.state_dict()[name]), name
+    save_model(tmp_path / "m.safetensors", trained.model, store.encoder(), trained.summary())
