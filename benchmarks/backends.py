@@ -93,7 +93,7 @@ def plda(utterances: int, speakers: int, dim: int, trials: int, iterations: int)
     before = peak()
     model, training = timed(lambda: fit(vectors, numbers, iterations))
     memory = (peak() - before) / GB
-    marks, mapping = timed(lambda: model.stand_ins(vectors))
+    marks, mapping = timed(lambda: model.represent(vectors))
     scores, scoring = timed(lambda: dot_plus(marks, marks, listed))
 
     def loop() -> list[float]:

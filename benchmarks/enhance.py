@@ -3,13 +3,13 @@
     python -m benchmarks.enhance [--dim 192 --dim 256] [--repeats 41]
 
 For the default network and for the paper's: a plain module with the same weights, which someone could have written for
-this one model; `SeedModel`; `enhanced`, from NumPy to NumPy, by which stores are enhanced; `Enhancer`, with its guards;
-and ONNX Runtime on the exported file. All take raw vectors, precondition and scale them, take one noise-free step from
-t = 50, and go a share of the way. Times are the processor's, which others on the machine disturb less than a clock.
-Vectors per second are in batches of 1,024; the ratios are medians over repeats, in which all take turns, of the bare
-pass's time to theirs. It says yes or NO to 0.95 of the bare pass by `enhanced` and `Enhancer`, by which vectors are
-enhanced, and to a millisecond for one vector by `Enhancer`, which depends on who else reads memory meanwhile. Pin it to
-one core, say by `taskset`.
+this one model; `SeedModel`; `enhance_vectors`, from NumPy to NumPy, by which stores are enhanced; `Enhancer`, with its
+guards; and ONNX Runtime on the exported file. All take raw vectors, precondition and scale them, take one noise-free
+step from t = 50, and go a share of the way. Times are the processor's, which others on the machine disturb less than a
+clock. Vectors per second are in batches of 1,024; the ratios are medians over repeats, in which all take turns, of the
+bare pass's time to theirs. It says yes or NO to 0.95 of the bare pass by `enhance_vectors` and `Enhancer`, by which
+vectors are enhanced, and to a millisecond for one vector by `Enhancer`, which depends on who else reads memory
+meanwhile. Pin it to one core, say by `taskset`.
 """
 
 import os
@@ -30,8 +30,8 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import normalize  # noqa: E402
 
-from pipeline.config.train import Network, Train  # noqa: E402
-from pipeline.model.apply import enhanced  # noqa: E402
+from pipeline.config.train import NetworkSettings, Train  # noqa: E402
+from pipeline.model.apply import enhance_vectors  # noqa: E402
 from pipeline.model.diffusion.sampler import Sampling  # noqa: E402
 from pipeline.model.enhancer import Enhancer  # noqa: E402
 from pipeline.model.export import export_model  # noqa: E402
@@ -40,7 +40,10 @@ from pipeline.model.seed_model import SeedModel  # noqa: E402
 
 BATCH, CALLS = 1024, 20
 TIMESTEP, STRENGTH = 50, 0.6
-NETWORKS = {"default": Network(), "paper": Network(predict="sample", precondition="none", blocks=3, width=2)}
+NETWORKS = {
+    "default": NetworkSettings(),
+    "paper": NetworkSettings(predict="sample", precondition="none", blocks=3, width=2),
+}
 
 Enhance = Callable[[np.ndarray], np.ndarray]
 
@@ -74,7 +77,7 @@ class Bare(nn.Module):
         return length / angle.sin() * mixed
 
 
-def model_of(dim: int, network: Network, path: Path) -> SeedModel:
+def model_of(dim: int, network: NetworkSettings, path: Path) -> SeedModel:
     """Write a model of random weights, and read it again."""
     model = SeedModel(dim, Train(network=network))
     with torch.no_grad():
@@ -88,7 +91,7 @@ def model_of(dim: int, network: Network, path: Path) -> SeedModel:
     return load_model(path).model
 
 
-def candidates(dim: int, network: Network, folder: Path) -> dict[str, Enhance]:
+def candidates(dim: int, network: NetworkSettings, folder: Path) -> dict[str, Enhance]:
     """Return the ways to enhance vectors [B, D], all of one model."""
     model, how = model_of(dim, network, folder / "m.safetensors"), Sampling(TIMESTEP, strength=STRENGTH)
     bare, enhancer = Bare(model).eval(), Enhancer(model, timestep=TIMESTEP)
@@ -99,7 +102,7 @@ def candidates(dim: int, network: Network, folder: Path) -> dict[str, Enhance]:
     return {
         "bare torch": lambda raw: bare(torch.from_numpy(raw)).numpy(),
         "`SeedModel`": lambda raw: model(torch.from_numpy(raw), how).numpy(),
-        "`enhanced`": lambda raw: enhanced(model, raw, how),
+        "`enhance_vectors`": lambda raw: enhance_vectors(model, raw, how),
         "`Enhancer`": lambda raw: enhancer.enhance(raw, STRENGTH),
         "ONNX Runtime": lambda raw: session.run(None, {"embeddings": raw})[0],
     }
@@ -155,7 +158,7 @@ def main(dims: tuple[int, ...], repeats: int) -> None:
                 )
                 if way != "bare torch":
                     found.append((ratio, alone, f"{way}, {name} network, D = {dim}"))
-    least = min(row for row in found if row[2].startswith(("`enhanced`", "`Enhancer`")))
+    least = min(row for row in found if row[2].startswith(("`enhance_vectors`", "`Enhancer`")))
     most = max((row for row in found if row[2].startswith("`Enhancer`")), key=lambda row: row[1])
     print(f"\nat least 0.95 of the bare pass: {'yes' if least[0] >= 0.95 else 'NO'}, {least[0]:.2f} ({least[2]})")
     print(f"one vector under 1 ms: {'yes' if most[1] < 1000 else 'NO'}, {most[1]:,.0f} µs ({most[2]})")

@@ -23,10 +23,10 @@ from pipeline.data.manifest import Utterance, read_manifest
 from pipeline.data.trials.table import all_pairs
 from pipeline.metrics import eer, roc_of
 from pipeline.metrics.bootstrap import Ranking, p_value, replicates
-from pipeline.model.apply import enhanced
-from pipeline.model.diffusion.inference import between
+from pipeline.model.apply import enhance_vectors
+from pipeline.model.diffusion.inference import interpolate
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import FAMILIAR, FOREIGN, lowered_strength
+from pipeline.model.domain import FAMILIAR, FOREIGN, strength_in_domain
 from pipeline.model.seed_model import SeedModel
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
@@ -108,7 +108,7 @@ def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
     At every strength; and with each vector's own, which its own atypicality lowers, as is not done for this reason.
     """
     raw = torch.from_numpy(kind.crops.reshape(-1, model.dim))
-    whole = torch.from_numpy(enhanced(model, raw.numpy(), Sampling(params.enhance.timestep)))
+    whole = torch.from_numpy(enhance_vectors(model, raw.numpy(), Sampling(params.enhance.timestep)))
     speakers, cells = [row.speaker for row in kind.rows], []
     trust = ((FOREIGN - model.atypicality(raw)) / (FOREIGN - FAMILIAR)).clamp(0, 1)
     by_itself = torch.round(20 * float(model.strength) * trust) / 20
@@ -116,15 +116,15 @@ def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
         moved = raw.clone()
         for each in share.unique().tolist():
             rows = (share == each).expand(len(raw))
-            moved[rows] = between(raw[rows], whole[rows], each)
+            moved[rows] = interpolate(raw[rows], whole[rows], each)
         found = crop_eers(moved.numpy().reshape(kind.crops.shape), speakers, params.seed)
         cells.append("–" if found is None else f"{found[0]:.2f} / {found[1]:.2f}")
-    return [f"{lowered_strength(model, kind.crops[:, :, 0].reshape(-1, model.dim))[1]:.2f}", *cells]
+    return [f"{strength_in_domain(model, kind.crops[:, :, 0].reshape(-1, model.dim))[1]:.2f}", *cells]
 
 
 def on_test_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
     """Return the strength that is left, and EERs of raw and enhanced vectors, enrolled clean and in the condition."""
-    share, _ = lowered_strength(model, kind.sides["clean"].reshape(-1, model.dim))
+    share, _ = strength_in_domain(model, kind.sides["clean"].reshape(-1, model.dim))
     how = Sampling(params.enhance.timestep, strength=share)
     systems = []
     for values in (kind.sides, {name: _through(model, side, how) for name, side in kind.sides.items()}):
@@ -154,7 +154,7 @@ def on_test_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
 
 
 def _through(model: SeedModel, side: Vectors, how: Sampling) -> Vectors:
-    return enhanced(model, side.reshape(-1, model.dim), how).reshape(side.shape)
+    return enhance_vectors(model, side.reshape(-1, model.dim), how).reshape(side.shape)
 
 
 @click.command()

@@ -34,8 +34,8 @@ def main(model: Path, stores: Path) -> None:
     }
     for name, each in others.items():
         sets[name] = (each * lengths / np.linalg.norm(each, axis=1, keepdims=True)).astype(np.float32)
-    assert enhancer.model.bounds
-    print(f"flagged above an atypicality of {enhancer.model.bounds.atypicality:.2f}\n")
+    assert enhancer.model.training_stats
+    print(f"flagged above an atypicality of {enhancer.model.training_stats.atypicality:.2f}\n")
     print(
         "| vectors | flagged, % | atypicality, least | median | most | moved, median |\n|---|---:|---:|---:|---:|---:|"
     )

@@ -17,9 +17,9 @@ from pipeline.config.params import read_params
 from pipeline.data.manifest import read_manifest
 from pipeline.data.trials.table import Trials, all_pairs
 from pipeline.metrics import eer, roc_of
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import confidence
+from pipeline.model.domain import domain_confidence
 from pipeline.model.model_file import load_model
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
@@ -46,7 +46,7 @@ def main(encoders: tuple[str, ...], seeds: int, strength: float | None) -> None:
         raw = {name: store.read()[whole][:, :, 0] for name, store in stores.items()}
         names = [name for name, ok in zip(stores["clean"].utterances, whole, strict=True) if ok]
         trials = all_pairs([str(speakers[name]) for name in names], TRIALS, params.seed)
-        trust, _ = confidence(model, raw["clean"].reshape(-1, model.dim))
+        trust, _ = domain_confidence(model, raw["clean"].reshape(-1, model.dim))
         how = Sampling(**params.enhance.model_dump())
         if how.strength is None:
             how = replace(how, strength=float(model.strength) * trust if strength is None else strength)
@@ -64,7 +64,7 @@ def rates(model: object, raw: dict[str, np.ndarray], how: Sampling, seed: int, t
     """Return the EER on clean speech, and the mean over the noisy conditions, percent."""
     sides = {}
     for number, (name, values) in enumerate(raw.items()):
-        flat = enhanced(model, values.reshape(-1, values.shape[2]), how, seed + 1000 * number)  # type: ignore[arg-type]
+        flat = enhance_vectors(model, values.reshape(-1, values.shape[2]), how, seed + 1000 * number)  # type: ignore[arg-type]
         sides[name] = mean_units(unit_crops(flat.reshape(values.shape)))
     scores = {name: (sides["clean"] @ side.T)[trials.enrol, trials.test] for name, side in sides.items()}
     eers = {name: 100 * eer(roc_of(found, trials.target)) for name, found in scores.items()}

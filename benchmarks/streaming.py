@@ -28,12 +28,21 @@ from numpy.typing import NDArray
 
 from pipeline.config.train import Train
 from pipeline.data.manifest import read_manifest
-from pipeline.model.seed_model import SeedModel, prepared
+from pipeline.model.seed_model import SeedModel, prepare_pairs
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter
-from pipeline.training.batches import GB, IN_MEMORY, Budget, Feed, MemoryFeed, StreamFeed, needed, open_feed
-from pipeline.training.loop import optimise, validation_loss
+from pipeline.training.batches import (
+    GB,
+    IN_MEMORY,
+    BatchSource,
+    Budget,
+    MemoryBatches,
+    StreamedBatches,
+    needed,
+    open_batches,
+)
+from pipeline.training.loop import run_training, validation_loss
 from pipeline.training.progress import Pace
 from pipeline.training.train import hold_out, train
 
@@ -96,7 +105,7 @@ def shown(pace: Pace) -> None:
 class Only:
     """The first batches of a feed, as an epoch of their own."""
 
-    def __init__(self, feed: Feed, count: int) -> None:
+    def __init__(self, feed: BatchSource, count: int) -> None:
         self.pairs, self.validation, self.validated = feed.pairs, feed.validation[:1024], feed.validated
         self._feed, self._count = feed, count
 
@@ -112,13 +121,13 @@ def main(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def timed(model: SeedModel, feed: Feed, steps: int) -> tuple[float, float]:
+def timed(model: SeedModel, feed: BatchSource, steps: int) -> tuple[float, float]:
     """Train for some steps; return the seconds before the first was done, and pairs per second after it."""
     times = [perf_counter()]
     part = Only(feed, steps)
     once = model.settings.model_copy(update={"max_epochs": 1})
     tell = lambda pace: times.append(perf_counter()) if pace.epoch else None  # noqa: E731
-    optimise(model, part, once, 50, np.random.default_rng(1), "", None, tell)
+    run_training(model, part, once, 50, np.random.default_rng(1), "", None, tell)
     model.requires_grad_(True)  # which a finished model has not
     return times[1] - times[0], (len(times) - 2) * model.settings.batch_size / (times[-1] - times[1])
 
@@ -134,7 +143,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     gigabytes = 4 * math.prod(store.shape) / GB
     print(f"{rows:,} utterances x 1 draw x {VIEWS} views x {DIM}: {gigabytes:.1f} GB; train.memory {memory:g} GB\n")
     head("", "s", "peak memory, GB", "of it since before, GB", "")
-    timed(SeedModel(DIM, Train()), MemoryFeed(torch.randn(2048, VIEWS, DIM), torch.randn(2048, VIEWS, DIM), 256), 8)
+    timed(SeedModel(DIM, Train()), MemoryBatches(torch.randn(2048, VIEWS, DIM), torch.randn(2048, VIEWS, DIM), 256), 8)
     lap = Lap()
     lap.say("before: torch and a network in training, and the ids of all utterances")
     settings = Train(memory=memory)
@@ -142,8 +151,8 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     held, what = hold_out(list(store.utterances), {}, settings.validation, rng)
     lap.say("hold-out", what)
     model = SeedModel(DIM, settings)
-    feed = open_feed(store, held, model, rng, shown)
-    assert isinstance(feed, StreamFeed)
+    feed = open_batches(store, held, model, rng, shown)
+    assert isinstance(feed, StreamedBatches)
     lap.say("first pass: preconditioner and validation pairs", f"{rows / (perf_counter() - lap.started):,.0f} rows/s")
     filling, rate = timed(model, feed, steps)
     note = (
@@ -161,7 +170,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     print(f"\nWithin the bound: {'yes' if within else 'NO'}\n")
 
     kept = torch.cat(list(Only(feed, steps).epoch(np.random.default_rng(1))))
-    whole = MemoryFeed(kept, feed.validation, settings.batch_size)
+    whole = MemoryBatches(kept, feed.validation, settings.batch_size)
     rates = np.array([[rate, timed(model, whole, steps)[1]]])
     for _ in range(2):  # in turn, so that a busy moment hits both
         rates = np.vstack([rates, [timed(model, feed, steps)[1], timed(model, whole, steps)[1]]])
@@ -208,7 +217,7 @@ def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: floa
             values = store.read()[store.ok[held]].reshape(-1, *store.shape[2:])
             # On all held-out pairs, whichever the training has validated on.
             ram, stream = (
-                validation_loss(run.model, run.model.network, prepared(run.model, values), 50) for run in runs
+                validation_loss(run.model, run.model.network, prepare_pairs(run.model, values), 50) for run in runs
             )
             losses.append((ram, stream))
             print(f"| {seed} | {ram:.4f} | {stream:.4f} | {stream - ram:+.4f} | {runs[1].held_out} |", flush=True)
@@ -226,8 +235,8 @@ def fits(rows: int) -> None:
     rng = np.random.default_rng(0)
     held, _ = hold_out(store.utterances, {}, 0.1, rng)
     before = peak()
-    feed = open_feed(store, held, SeedModel(DIM, Train(memory=1.001 * IN_MEMORY * gigabytes)), rng)
-    assert isinstance(feed, MemoryFeed)
+    feed = open_batches(store, held, SeedModel(DIM, Train(memory=1.001 * IN_MEMORY * gigabytes)), rng)
+    assert isinstance(feed, MemoryBatches)
     taken = (peak() - before) / GB
     print(f"store {gigabytes:.2f} GB, peak {taken:.2f} GB: {taken / gigabytes:.2f} of {IN_MEMORY} sizes of the store")
 

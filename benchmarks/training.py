@@ -29,21 +29,21 @@ import torch
 
 from benchmarks.extraction import crops_of, generate
 from pipeline.config.params import Params
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.extraction.cluster import Spec
 from pipeline.model.diffusion.contrast import with_contrast
-from pipeline.model.diffusion.network import Denoiser
+from pipeline.model.diffusion.network import DiffusionNetwork
 from pipeline.model.diffusion.objective import DISTANCES, seed_loss
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
-from pipeline.training.checkpoints import FILE, Save, Saves
+from pipeline.training.checkpoints import FILE, Checkpoint, Checkpoints
 from pipeline.training.loggers import loggers
-from pipeline.training.loop import optimise
+from pipeline.training.loop import run_training
 from pipeline.training.pairs import swapped
-from pipeline.training.progress import Epoch, write_curve
+from pipeline.training.progress import Epoch, write_training_curve
 from pipeline.training.state import State
 from pipeline.training.train import train
 
@@ -73,9 +73,9 @@ def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
     feed = Fixed(pairs, steps + 1, settings.batch_size)
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(Saves(Path(folder, "m.safetensors"), min(settings.save_every, steps))) as saves,
+        closing(Checkpoints(Path(folder, "m.safetensors"), min(settings.save_every, steps))) as saves,
     ):
-        optimise(model, feed, once, 50, np.random.default_rng(0), "", None, watch, saves.of(""))
+        run_training(model, feed, once, 50, np.random.default_rng(0), "", None, watch, saves.checkpoint(""))
     return times[steps] - times[0]
 
 
@@ -83,7 +83,7 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
     """Return the seconds of saving a state, and of telling curve, TensorBoard and DVCLive of an epoch."""
     model, saved, count = SeedModel(dim, settings), [], 10
 
-    class Timed(Save):
+    class Timed(Checkpoint):
         def step(self, state: State) -> None:
             started = perf_counter()
             super().step(state)
@@ -91,14 +91,14 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         feed = Fixed(torch.randn(settings.batch_size, VECTORS, dim), count, settings.batch_size)
-        with closing(Saves(Path(folder, "m.safetensors"), 1)) as saves:
+        with closing(Checkpoints(Path(folder, "m.safetensors"), 1)) as saves:
             once, timed = settings.model_copy(update={"max_epochs": 1}), Timed(saves, saves.folder / FILE, "", "")
-            optimise(model, feed, once, 50, np.random.default_rng(0), "", None, None, timed)
+            run_training(model, feed, once, 50, np.random.default_rng(0), "", None, None, timed)
         epochs = [Epoch(epoch, 0.5, 0.5, 0.5, 0.5) for epoch in range(EPOCHS)]
         with loggers(["tensorboard", "dvclive"], Path(folder)) as told:
             started = perf_counter()
             for index, epoch in enumerate(epochs):
-                write_curve(Path(folder, "curve.csv"), epochs[: index + 1])
+                write_training_curve(Path(folder, "curve.csv"), epochs[: index + 1])
                 for tell in told:
                     tell(epoch)
             each = (perf_counter() - started) / EPOCHS
@@ -109,7 +109,7 @@ def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
     """Return the seconds of `steps` steps of a plain loop."""
     dim, batch = pairs.shape[2], settings.batch_size
     shape = settings.network
-    network = Denoiser(dim, shape.blocks, shape.dropout, shape.predict, width=shape.width).train()
+    network = DiffusionNetwork(dim, shape.blocks, shape.dropout, shape.predict, width=shape.width).train()
     distance = with_contrast(DISTANCES[settings.loss], settings.contrast, VECTORS, settings.temperature)
     highest, source = 1 + (settings.max_timestep or settings.timesteps - 1), torch.Generator()
     abar = cumulative_alphas(scaled_linear_betas(settings.timesteps))
@@ -149,7 +149,7 @@ def loop(dim: int, steps: int, repeats: int) -> None:
     """Our loop against a bare one."""
     pairs = torch.nn.functional.normalize(torch.randn(4000, VECTORS, dim), dim=2) * dim**0.5
     print(f"batches of {Train().batch_size} pairs of {VIEWS} views, D = {dim}")
-    for name, network in (("default", Network()), ("the paper's", Network(blocks=3, width=2))):
+    for name, network in (("default", NetworkSettings()), ("the paper's", NetworkSettings(blocks=3, width=2))):
         settings = Train(network=network)
         taken = [(bare(pairs, steps, settings), ours(pairs, steps, settings)) for _ in range(repeats)]
         rates = [steps / statistics.median(side) for side in zip(*taken, strict=True)]
@@ -177,7 +177,7 @@ def whole(pairs: int, dim: int) -> None:
         started = perf_counter()
         settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # to the end, however the losses fall
         speakers = {name: name.split("/")[0] for name in names}
-        with closing(Saves(Path(folder, "m.safetensors"), settings.save_every)) as saves:
+        with closing(Checkpoints(Path(folder, "m.safetensors"), settings.save_every)) as saves:
             run = train(EmbeddingStore.open(path), settings, 0, 50, speakers, saves=saves)
         taken = perf_counter() - started
     print(f"{pairs:,} pairs, D = {dim}, {len(run.curve) - 1} epochs: {taken:.0f} s")

@@ -37,6 +37,6 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
 
 def _describe_training(folder: Path) -> str | None:
     """Return what a folder with a saved training holds; torch is imported only where there is one."""
-    from pipeline.training.checkpoints import described
+    from pipeline.training.checkpoints import describe_checkpoint
 
-    return described(folder)
+    return describe_checkpoint(folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from stages.helpers.options import MODEL, OUTPUT, STORE, load_params, params_option, progress_bar, way_of
+from stages.helpers.options import MODEL, OUTPUT, STORE, enhance_settings, load_params, params_option, progress_bar
 
 if TYPE_CHECKING:
     from pipeline.model.enhancer import Enhancer
@@ -157,13 +157,13 @@ def _store(
 
     from pipeline.model.diffusion.sampler import Sampling
     from pipeline.model.domain import FAMILIAR
-    from pipeline.model.enhance_store import enhance as run
+    from pipeline.model.enhance_store import enhance_store as run
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.utils.device import choose_device
     from stages.helpers.dvc_cache import forget_saved
 
     settings, opened = load_params(params), EmbeddingStore.open(store)
-    way = way_of(model, settings, timestep, strength)
+    way = enhance_settings(model, settings, timestep, strength)
     forget_saved(store.parent)
     with progress_bar("enhancing", None) as advance:
         how = Sampling(**way.model_dump())

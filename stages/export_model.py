@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import MODEL, OUTPUT, load_params, params_option, way_of
+from stages.helpers.options import MODEL, OUTPUT, enhance_settings, load_params, params_option
 
 if TYPE_CHECKING:
     from pipeline.utils.paths import Place
@@ -39,7 +39,7 @@ def export_model(
     from pipeline.model.diffusion.sampler import Sampling
     from pipeline.model.export import export_model as run
 
-    way = way_of(model, load_params(params), timestep, strength)
+    way = enhance_settings(model, load_params(params), timestep, strength)
     said = run(model, out, form, Sampling(**way.model_dump()))
     click.echo(
         f"{out}: {said['dim']} numbers in and out, strength {float(said['strength']):.2f}, timestep {said['timestep']}"

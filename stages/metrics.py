@@ -67,8 +67,8 @@ def metrics(
     what `seed score` wrote. Labels are 1|0 or target|nontarget.
     """
     from pipeline.metrics import by_group, compare, histogram, operating, thin
-    from pipeline.report import write_curve, write_histogram
-    from pipeline.scoring.groups import groups_of
+    from pipeline.report import write_histogram, write_roc
+    from pipeline.scoring.groups import trial_groups
     from pipeline.scoring.score_files import labels_of, read_labels, sides
     from pipeline.utils.atomic import write_json
 
@@ -87,7 +87,7 @@ def metrics(
     )
     figures = table[""] | operating(rocs[""], scored.scores, target, points, fars, frrs)
     if groups:
-        names = groups_of(*sides(scored, read_labels(groups), groups))
+        names = trial_groups(*sides(scored, read_labels(groups), groups))
         figures["groups"] = by_group(scored.scores, target, names, points, calibrated)
     for line in _lines(figures, points, fars, frrs):
         click.echo(line)
@@ -97,7 +97,7 @@ def metrics(
         files = {"trials": trials, "manifest": manifest, "speakers": speakers, "groups": groups}
         made_of = protocol({"scores": scores}, settings, calibrated, who is not None, **files)
         write_json(out / "metrics.json", {"protocol": made_of, "results": figures})
-        write_curve(out / "curve.csv", thin(rocs[""]))
+        write_roc(out / "curve.csv", thin(rocs[""]))
         write_histogram(out / "histogram.csv", histogram(scored.scores, target))
         click.echo(f"{out / 'metrics.json'}: written")
 

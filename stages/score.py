@@ -150,18 +150,18 @@ def _score_systems(
 ) -> None:
     from pipeline.data.manifest import read_manifest
     from pipeline.data.trials.lists import lists_in, read_lists, usable_trials
-    from pipeline.data.utterances import utterances_of
+    from pipeline.data.utterances import select_utterances
     from pipeline.scoring.cohort import read_cohort
-    from pipeline.scoring.condition_stores import open_spaces
+    from pipeline.scoring.condition_stores import open_condition_stores
     from pipeline.scoring.evaluation import evaluate, every_pair, usable
-    from pipeline.scoring.provenance import of_list, protocol_of
+    from pipeline.scoring.provenance import describe_list, describe_protocol
     from pipeline.store.embedding_store import EmbeddingStore
 
     conditions, score = settings.conditions, settings.score
     made_by = models if any(system.needs_models for system in score.systems.values()) else ()
-    spaces = open_spaces(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
+    spaces = open_condition_stores(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
     stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
-    utterances = utterances_of(next(iter(spaces.values())).ids, read_manifest(manifest), manifest)
+    utterances = select_utterances(next(iter(spaces.values())).ids, read_manifest(manifest), manifest)
     needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
@@ -180,9 +180,9 @@ def _score_systems(
     for warning in outcome.warnings:
         click.echo(f"  {warning}", err=True)
     used = {f"{name}/{which}": store for (which, name), store in stores.items()}
-    protocol = protocol_of(
+    protocol = describe_protocol(
         used | ({"cohort": background} if background else {}),
-        lists=[of_list(files[name], listed.form, listed.counts) for name, listed in found.items()] or None,
+        lists=[describe_list(files[name], listed.form, listed.counts) for name, listed in found.items()] or None,
         conditions=conditions,
         enrolment=CLEAN,
         score=score.model_dump(mode="json"),
@@ -214,7 +214,7 @@ def _write_outcome(
     write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)
     # What can be seen of the vectors themselves.
     speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
-    gaps = gap.distances(stores, CLEAN, speakers, settings.seed)
+    gaps = gap.measure_distances(stores, CLEAN, speakers, settings.seed)
     write_table(out / "distances.csv", gap.COLUMNS, gap.cells(gaps))
     points = embedding_map.embedding_map(stores, CLEAN, speakers, settings.seed)
     write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.cells(points))
@@ -228,12 +228,12 @@ def _score_list(
     folder: "Place",
     settings: "Score",
 ) -> None:
-    from pipeline.data.trials.streaming import spooled
+    from pipeline.data.trials.streaming import spool_trials
     from pipeline.metrics import figures, thin
     from pipeline.report import write_det
     from pipeline.scoring.condition_stores import check_comparable
     from pipeline.scoring.enrolment import read_models
-    from pipeline.scoring.provenance import of_file, of_list, protocol_of
+    from pipeline.scoring.provenance import describe_file, describe_list, describe_protocol
     from pipeline.scoring.score_writer import FILES, score_to_file
     from pipeline.scoring.scorer import scorer_of
     from pipeline.store.embedding_store import EmbeddingStore
@@ -248,12 +248,12 @@ def _score_list(
     out = folder / FILES[settings.format]
     with ExitStack() as stack:
         with progress_bar("reading trials", None) as advance:
-            spool = stack.enter_context(spooled(trials.path, *names, where, advance))
+            spool = stack.enter_context(spool_trials(trials.path, *names, where, advance))
         tell(spool, trials)
-        protocol = protocol_of(
+        protocol = describe_protocol(
             {"enrol": left, "test": right},
-            trials=of_list(trials.path, spool.form, spool.counts),
-            enrolment=of_file(enrolment) if enrolment else None,
+            trials=describe_list(trials.path, spool.form, spool.counts),
+            enrolment=describe_file(enrolment) if enrolment else None,
             comparison=settings.comparison,
             operating_points=[point.model_dump() for point in settings.operating_points],
         )

@@ -37,11 +37,11 @@ def sweep(
     The exit code is 1 only if all fail.
     """  # noqa: D301 (click wants the control character)
     from pipeline.data.manifest import read_manifest
-    from pipeline.data.utterances import speaker_by_utterance
+    from pipeline.data.utterances import read_speakers
     from pipeline.errors import TrainingError
     from pipeline.report.sweep_tables import markdown, table
     from pipeline.store.embedding_store import EmbeddingStore
-    from pipeline.training.sweep.data import Data
+    from pipeline.training.sweep.data import SweepData
     from pipeline.training.sweep.grid import read_grid
     from pipeline.training.sweep.run import run_all
     from pipeline.training.sweep.selection import FAILED
@@ -50,7 +50,7 @@ def sweep(
     settings = load_params(params)
     wanted, seeds = read_grid(grid)
     opened = EmbeddingStore.open(store)
-    data = Data(opened, speaker_by_utterance(opened, store_manifest), conditions, read_manifest(manifest), manifest)
+    data = SweepData(opened, read_speakers(opened, store_manifest), conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
         rows = run_all(wanted, seeds, settings, data, out / "runs", advance)
     write_table(out / "sweep.csv", *table(rows))

@@ -71,14 +71,14 @@ def train(
 
     import torch
 
-    from pipeline.data.utterances import speaker_by_utterance
+    from pipeline.data.utterances import read_speakers
     from pipeline.errors import ConfigError
     from pipeline.model.card import write_card
     from pipeline.model.model_file import save_model
     from pipeline.store.embedding_store import EmbeddingStore
-    from pipeline.training.checkpoints import Saves
+    from pipeline.training.checkpoints import Checkpoints
     from pipeline.training.loggers import loggers
-    from pipeline.training.progress import Epoch, write_curve
+    from pipeline.training.progress import Epoch, write_training_curve
     from pipeline.training.train import train as run
     from pipeline.utils.atomic import check_output
     from pipeline.utils.device import choose_device
@@ -93,13 +93,13 @@ def train(
         check_output(each)
     forget_saved(store.parent)
     opened = EmbeddingStore.open(store)
-    speakers = speaker_by_utterance(opened, manifest) if manifest else None
+    speakers = read_speakers(opened, manifest) if manifest else None
     torch.set_num_threads(settings.train.threads)  # the order of sums, so the last bits, depend on it
     where = choose_device(settings.train.device)
     with ExitStack() as stack:
         saves, logs = None, []
         if isinstance(out, Path):
-            saves = stack.enter_context(closing(Saves(out, settings.train.save_every, resume, _say)))
+            saves = stack.enter_context(closing(Checkpoints(out, settings.train.save_every, resume, _say)))
             logs = stack.enter_context(loggers(settings.train.log, out.with_suffix(".log")))
         tell, pace = stack.enter_context(training_progress(settings.train.max_epochs))
         epochs: list[Epoch] = []
@@ -107,7 +107,7 @@ def train(
         def ended(epoch: Epoch) -> None:
             epochs.append(epoch)
             if isinstance(curve, Path):
-                write_curve(curve, epochs)
+                write_training_curve(curve, epochs)
             for logger in (*logs, tell):
                 logger(epoch)
 
@@ -116,7 +116,7 @@ def train(
         best = trained.curve[trained.best_epoch]
         save_model(out, trained.model, opened.encoder(), trained.summary())
         write_card(out, card)
-        write_curve(curve, trained.curve)
+        write_training_curve(curve, trained.curve)
         if saves:
             saves.remove()
     before = "as given" if init else "untrained"

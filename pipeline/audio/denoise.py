@@ -32,7 +32,7 @@ ADVICE = "pip install 'speaker-seed[rnnoise]', or the denoiser alone: pip instal
 
 
 @dataclass(frozen=True)
-class Denoiser:
+class Rnnoise:
     """A front-end that takes a wave [S] at 16 kHz and returns one as long, in step with it."""
 
     name: str
@@ -51,7 +51,7 @@ class Denoiser:
 
 
 @cache
-def load_denoiser(name: Denoise) -> Denoiser | None:
+def load_denoiser(name: Denoise) -> Rnnoise | None:
     """Return a front-end by name, None for `none`.
 
     Raises:
@@ -60,7 +60,7 @@ def load_denoiser(name: Denoise) -> Denoiser | None:
     if name == "none":
         return None
     binding = _binding()
-    return Denoiser(f"rnnoise (pyrnnoise {version('pyrnnoise')})", lambda wave: _rnnoise(binding, wave))
+    return Rnnoise(f"rnnoise (pyrnnoise {version('pyrnnoise')})", lambda wave: _rnnoise(binding, wave))
 
 
 def _binding() -> Any:

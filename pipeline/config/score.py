@@ -47,7 +47,7 @@ COHORT = "cohort"
 
 Compare = Literal["cosine", "pairwise", "plda"]
 Norm = Literal["z", "t", "s", "as"]
-Quality = Literal["duration", "norm"]
+QualityMeasure = Literal["duration", "norm"]
 
 
 class System(Frozen):
@@ -69,7 +69,7 @@ class System(Frozen):
     """In place of `of`: systems whose scores are added, with learnt weights if `calibrate` is given."""
     calibrate: str | None = None
     """The list that logistic regression is fitted to, for log-likelihood ratios: a name, or `cohort`."""
-    quality: list[Quality] = Field([])
+    quality: list[QualityMeasure] = Field([])
     """What it also looks at, of both sides: duration in seconds, norm of the raw embedding."""
 
     @model_validator(mode="after")

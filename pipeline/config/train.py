@@ -28,7 +28,7 @@ NoisyViews = Annotated[int | list[str] | None, BeforeValidator(_views)]
 """So many corrupted views, the first of a store; or those of these names; or all."""
 
 
-class Network(Frozen):
+class NetworkSettings(Frozen):
     """The denoising network and what it is given."""
 
     predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
@@ -41,7 +41,7 @@ class Network(Frozen):
 class Train(Frozen):
     """Stage two: fit SEED on cached pairs."""
 
-    network: Network = Network()
+    network: NetworkSettings = NetworkSettings()
     objective: Literal["seed", "gap", "dae", "vmf-pl", "bridge"] = "seed"
     loss: Literal["l1", "l2", "huber"] = "l1"
     scale: Literal["both", "sampling"] = "both"

@@ -28,7 +28,7 @@ class Utterances:
         return np.array([-1 if name is None else known.setdefault(name, len(known)) for name in self.speakers])
 
 
-def utterances_of(ids: Sequence[str], manifest: Sequence[Utterance], path: Path) -> Utterances:
+def select_utterances(ids: Sequence[str], manifest: Sequence[Utterance], path: Path) -> Utterances:
     """Return what a manifest says of the utterances of stores.
 
     Raises:
@@ -48,12 +48,12 @@ def utterances_of(ids: Sequence[str], manifest: Sequence[Utterance], path: Path)
     )
 
 
-def speaker_by_utterance(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
+def read_speakers(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
     """Return who speaks in the utterances of a store, by a manifest.
 
     Raises:
         ManifestError: the manifest is malformed.
         UnknownUtteranceError: it lacks one.
     """
-    listed = utterances_of(store.utterances, read_manifest(path), path)
+    listed = select_utterances(store.utterances, read_manifest(path), path)
     return dict(zip(listed.ids, listed.speakers, strict=True))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.manifest import Utterance
 from pipeline.errors import StoreError
-from pipeline.store.embedding_store import EmbeddingStore, Rows
+from pipeline.store.embedding_store import EmbeddingStore, RowContents
 from pipeline.store.schema import FINGERPRINT, OK
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.paths import Place
@@ -65,7 +65,7 @@ class Earlier:
         """Return how many rows there are."""
         return len(self._keys)
 
-    def take(self, wanted: Mapping[int, bytes]) -> tuple[NDArray[np.int64], Rows] | None:
+    def take(self, wanted: Mapping[int, bytes]) -> tuple[NDArray[np.int64], RowContents] | None:
         """Return which of the rows wanted, fingerprints by row number, are here, and what they hold; None if none is.
 
         Rows in a damaged shard are not here.
@@ -86,7 +86,7 @@ class Earlier:
                 except StoreError:
                     continue
                 found.append(numbers[mine])
-        return (np.concatenate(found), Rows.join(contents)) if found else None
+        return (np.concatenate(found), RowContents.join(contents)) if found else None
 
 
 def _recipe(attributes: Mapping[str, Any]) -> str:

@@ -16,17 +16,17 @@ from torch import Tensor
 from pipeline.audio.augment.corrupt import dump_trace
 from pipeline.audio.augment.recipe import Recipe, make_views
 from pipeline.audio.augment.sources import SourcePool
-from pipeline.audio.denoise import Denoiser
+from pipeline.audio.denoise import Rnnoise
 from pipeline.audio.reading import SAMPLE_RATE, read_audio
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
 from pipeline.extraction.reuse import Earlier, fingerprint
-from pipeline.store.embedding_store import Rows
+from pipeline.store.embedding_store import RowContents
 from pipeline.store.schema import FAILED, FINGERPRINT, OK
 from pipeline.store.writer import ShardWriter
 from pipeline.utils.atomic import sha256_of
-from pipeline.utils.prefetch import ahead
+from pipeline.utils.prefetch import prefetch
 
 ShortAudio = Literal["wrap", "fail"]
 
@@ -46,7 +46,7 @@ class Job:
     """Utterances encoded together. What else is in a batch can show in the last bits; alone, a row is its own."""
     prefetch: int = 0
     """Threads that read and corrupt ahead of the encoder."""
-    denoiser: Denoiser | None = None
+    denoiser: Rnnoise | None = None
     """What every crop goes through after it was corrupted."""
 
 
@@ -91,7 +91,7 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -
     failures: dict[int, str] = {}
     samples = 0
     # Batches have fixed places in the shard, so that they are composed alike wherever work is taken up again.
-    with closing(ahead(partial(_prepare, job), left, job.batch + job.prefetch, job.prefetch)) as parts:
+    with closing(prefetch(partial(_prepare, job), left, job.batch + job.prefetch, job.prefetch)) as parts:
         for _, group in groupby(parts, lambda part: (part.row - rows.start) // job.batch):
             batch = list(group)
             failures |= {part.row: part.reason for part in batch if part.reason is not None}
@@ -105,7 +105,7 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -
     return Shard(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
 
 
-def _take(earlier: Earlier, prints: dict[int, bytes], start: int, held: Rows, status: NDArray[np.uint8]) -> int:
+def _take(earlier: Earlier, prints: dict[int, bytes], start: int, held: RowContents, status: NDArray[np.uint8]) -> int:
     """Fill in the rows that an earlier store has, and return how many those are."""
     taken = earlier.take(prints)
     if taken is None:
@@ -139,7 +139,9 @@ def _prepare(job: Job, row: int) -> _Prepared:
     return _Prepared(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
 
 
-def _encode(job: Job, batch: Sequence[_Prepared], start: int, held: Rows, status: NDArray[np.uint8]) -> dict[int, str]:
+def _encode(
+    job: Job, batch: Sequence[_Prepared], start: int, held: RowContents, status: NDArray[np.uint8]
+) -> dict[int, str]:
     """Encode a batch and fill in its rows; return the reasons of those that failed, by row."""
     if not batch:
         return {}
@@ -153,7 +155,7 @@ def _encode(job: Job, batch: Sequence[_Prepared], start: int, held: Rows, status
     return failures
 
 
-def _clear(held: Rows, status: NDArray[np.uint8], place: int) -> None:
+def _clear(held: RowContents, status: NDArray[np.uint8], place: int) -> None:
     """Leave nothing of a failed row but its mark."""
     held.values[place], held.traces[place], held.fingerprints[place] = np.nan, "", np.zeros(FINGERPRINT, np.uint8)
     status[place] = FAILED

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pipeline.config.train import misfit
 from pipeline.errors import ConfigError
-from pipeline.model.diagnostics import ZERO, unusable
+from pipeline.model.diagnostics import ZERO, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
-from pipeline.utils.arrays import HUGE, like, to_rows
+from pipeline.utils.arrays import HUGE, restore_like, to_rows
 from pipeline.utils.paths import Place
 
 BATCH = 4096
@@ -28,7 +28,7 @@ _NOISES = 8
 AS_TRAINED = Sampling(strength=None)
 
 
-def check_way(model: SeedModel, how: Sampling, path: Place) -> None:
+def check_sampling(model: SeedModel, how: Sampling, path: Place) -> None:
     """Raise ConfigError if a model, read from `path`, cannot enhance in this way."""
     if wrong := model.settings.misfit_of_timestep(how.timestep):
         raise ConfigError(f"timestep {how.timestep}: of {path}, {wrong}.")
@@ -36,7 +36,7 @@ def check_way(model: SeedModel, how: Sampling, path: Place) -> None:
         raise ConfigError(f"enhance: {wrong}, as {path} was trained on it.")
 
 
-def sampling_attributes(how: Sampling, seed: int) -> dict[str, Any]:
+def describe_sampling(how: Sampling, seed: int) -> dict[str, Any]:
     """Return what a store of enhanced embeddings says of how they were made; of the plain single step, the timestep."""
     told: dict[str, Any] = {"timestep": how.timestep}
     if how != Sampling(how.timestep):
@@ -46,7 +46,7 @@ def sampling_attributes(how: Sampling, seed: int) -> dict[str, Any]:
     return told
 
 
-def sampling_of(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
+def read_sampling(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
     """Return how a store's embeddings were enhanced, and the seed of it."""
     rest = dict(attributes.get("sampling", {}))
     seed = rest.pop("seed", 0)
@@ -54,7 +54,7 @@ def sampling_of(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
 
 
 @torch.inference_mode()
-def enhanced(
+def enhance_vectors(
     model: SeedModel,
     vectors: NDArray[np.float32],
     how: Sampling,
@@ -86,7 +86,7 @@ def enhanced(
         result = model(inputs, how, draws)
         if rows:
             peak = float(result.abs().amax())
-            done[part] = like(vectors[part], rows, result, peak, share < 1, unusable(rows))
+            done[part] = restore_like(vectors[part], rows, result, peak, share < 1, unusable_mask(rows))
         else:
             done[part] = result.cpu().numpy()
         if progress:

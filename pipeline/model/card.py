@@ -72,7 +72,7 @@ def write_card(model: Place, path: Place) -> None:
 
 def card(loaded: ModelFile, file: str) -> str:
     """Return the card of a model, whose file has the name `file`."""
-    model, bounds, encoder = loaded.model, loaded.model.bounds, loaded.encoder
+    model, bounds, encoder = loaded.model, loaded.model.training_stats, loaded.encoder
     what = {
         "encoder": encoder.get("encoder"),
         "family of encoders": encoder.get("family"),
@@ -140,7 +140,7 @@ def _figures(loaded: ModelFile) -> str:
 
 def _flags(loaded: ModelFile) -> str:
     """Return when a vector is flagged."""
-    bounds = loaded.model.bounds
+    bounds = loaded.model.training_stats
     if bounds is None and not loaded.model.domain_matrix.any():
         return "It is not known what its training vectors looked like: only those of zeros or not finite are flagged."
     if bounds is None:

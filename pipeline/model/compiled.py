@@ -57,7 +57,7 @@ class _Watched(Way):
         return result, *(torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (embeddings, result))
 
 
-class Alone:
+class SingleVectorPath:
     """The way of single vectors, of float32 on the CPU; results have the bits of the model's own.
 
     It is compiled when the first one comes, which takes a tenth of a second. Copies, and what is pickled, compile anew.
@@ -66,7 +66,7 @@ class Alone:
     def __init__(self, model: SeedModel, how: Sampling) -> None:
         self._model, self._how, self._dim = model, how, model.dim
         self._program: torch.jit.ScriptModule | None = None
-        low, high = model.bounds.fences if model.bounds else (0.0, HUGE)
+        low, high = model.training_stats.fences if model.training_stats else (0.0, HUGE)
         self._low, self._high = max(low, ZERO), min(high, HUGE)
         self._here = model.mean.device.type == "cpu"
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from pipeline.config.encoder import EncoderDefinition
 from pipeline.config.params import Params
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.encoders.families import FAMILIES
 from pipeline.encoders.registry import families, load_encoder
 from pipeline.encoders.weights import locate
 from pipeline.errors import ConfigError, StoreError, WeightsError
-from pipeline.model.diffusion.network import Denoiser
+from pipeline.model.diffusion.network import DiffusionNetwork
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import SPACE
@@ -30,7 +30,7 @@ from pipeline.utils.checkpoint import check_state, read_checkpoint
 from pipeline.utils.validation import validated
 
 PAPER = Train(
-    network=Network(predict="sample", precondition="none", blocks=3, width=2),
+    network=NetworkSettings(predict="sample", precondition="none", blocks=3, width=2),
     objective="seed",
     contrast=0.0,
     temperature=0.1,
@@ -89,7 +89,7 @@ def convert(path: Path, settings: Train = PAPER, average: bool = True) -> Conver
     state, prefix = network_state(read_checkpoint(path), path, average)
     dim, blocks, width = _shape(state, path)
     with torch.device("meta"):  # so that a file that lies about shapes takes no memory
-        check_state(Denoiser(dim, blocks, width=width), state, str(path), _ADVICE)
+        check_state(DiffusionNetwork(dim, blocks, width=width), state, str(path), _ADVICE)
     for name, tensor in state.items():
         if not _sound(tensor):
             raise WeightsError(f"{path}: {name} holds NaN, infinite or no weights. Get the checkpoint again.")

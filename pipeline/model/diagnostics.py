@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from pipeline.errors import VectorError
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import FALLBACK
-from pipeline.utils.arrays import Rows
+from pipeline.utils.arrays import InputRows
 
 ZERO = 1e-12
 """L2 norm below which a vector has no direction."""
@@ -47,13 +47,13 @@ class Info:
         return np.asarray(self.reason != "")
 
 
-def unusable(rows: Rows) -> Tensor:
+def unusable_mask(rows: InputRows) -> Tensor:
     """Return which rows [B] are not finite, or have no direction; beside `rows.exact`."""
     without: Tensor = rows.lengths < ZERO  # as zeros stand for what is not finite
     return without.to(rows.exact.device)
 
 
-def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
+def info(model: SeedModel, rows: InputRows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
     """Return what is known of rows, and of what became of them.
 
     Args:
@@ -63,11 +63,11 @@ def info(model: SeedModel, rows: Rows, result: Tensor, strength: float, shape: t
         strength: how far it went.
         shape: of the arrays, B values.
     """
-    gone = unusable(rows).cpu().numpy()
+    gone = unusable_mask(rows).cpu().numpy()
     # 1 - cos of unit vectors, exact also where they are near.
     moved = (normalize(rows.values, dim=1) - normalize(result, dim=1)).square().sum(dim=1).cpu().numpy() / 2
     atypicality = model.atypicality(rows.values).cpu().numpy()
-    bounds, norms = model.bounds, rows.norms
+    bounds, norms = model.training_stats, rows.norms
     length = bounds.beyond(norms).numpy() if bounds else np.zeros(len(norms), bool)
     far = atypicality > (bounds.atypicality if bounds else FALLBACK)
     finite = rows.finite.cpu().numpy()
@@ -88,7 +88,7 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(values).reshape(shape)
 
 
-def refuse(rows: Rows, shape: tuple[int, ...]) -> None:
+def require_finite(rows: InputRows, shape: tuple[int, ...]) -> None:
     """Raise VectorError, which names the first, if vectors of a leading shape are not finite."""
     if rows.plain or rows.finite.all():
         return

@@ -17,14 +17,14 @@ VECTORS = 20_000
 """What is looked at, at most."""
 
 
-def lowered_strength(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
+def strength_in_domain(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
     """Return how far a model should go where speech gives raw embeddings [N, D], and their median atypicality."""
-    trust, atypicality = confidence(model, raw)
+    trust, atypicality = domain_confidence(model, raw)
     return round(float(model.strength) * trust, 6), atypicality
 
 
 @torch.inference_mode()
-def confidence(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
+def domain_confidence(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
     """Return how far a model may be trusted with raw embeddings [N, D], 0 to 1, and their median atypicality.
 
     The confidence falls in a line from 1 at `FAMILIAR` to 0 at `FOREIGN`. Without embeddings there is nothing to trust.

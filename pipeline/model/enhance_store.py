@@ -7,18 +7,18 @@ import numpy as np
 import torch
 
 from pipeline.errors import OutputError, StoreError
-from pipeline.model.apply import AS_TRAINED, check_way, enhanced, sampling_attributes
+from pipeline.model.apply import AS_TRAINED, check_sampling, describe_sampling, enhance_vectors
 from pipeline.model.diagnostics import ZERO
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import lowered_strength
-from pipeline.model.model_file import check_encoder, denoised_otherwise, load_model, unknown_encoder
+from pipeline.model.domain import strength_in_domain
+from pipeline.model.model_file import check_encoder, describe_denoiser_mismatch, describe_unknown_encoder, load_model
 from pipeline.model.training_stats import doubt_of_length
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.paths import Place
 
 
 @dataclass(frozen=True)
-class Done:
+class EnhanceSummary:
     """What enhancement has done."""
 
     vectors: int
@@ -28,7 +28,7 @@ class Done:
     """Median over the domain, see `SeedModel.atypicality`."""
 
 
-def enhance(
+def enhance_store(
     store: EmbeddingStore,
     model_path: Place,
     out: Place,
@@ -38,7 +38,7 @@ def enhance(
     progress: Callable[[int], None] | None = None,
     domain: EmbeddingStore | None = None,
     warn: Callable[[str], None] | None = None,
-) -> Done:
+) -> EnhanceSummary:
     """Write the enhanced copy of a store, row for row.
 
     Failed rows stay failed. The new store's attributes are the old one's and the model's checksum. Without a strength
@@ -66,7 +66,7 @@ def enhance(
         OutputError: `out` is the store itself, or something that is no store.
         PlaceError: a remote place does not answer, or refuses.
     """
-    from pipeline.store.writer import write_store  # and with it Zarr, which `enhanced` does without
+    from pipeline.store.writer import write_store  # and with it Zarr, which `enhance_vectors` does without
 
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another place for the enhanced one.")
@@ -74,24 +74,24 @@ def enhance(
     for each in (store, domain or store):
         each.check_raw()
         check_encoder(loaded, each.attributes, model_path, each.path)
-    for doubt in (unknown_encoder, denoised_otherwise):
+    for doubt in (describe_unknown_encoder, describe_denoiser_mismatch):
         if (said := doubt(loaded.encoder, store.attributes)) and warn:
             warn(f"{model_path}: {said}")
-    check_way(loaded.model, how, model_path)
+    check_sampling(loaded.model, how, model_path)
     values = store.read()
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
     familiar = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
     norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1)
-    if (said := doubt_of_length(loaded.model.bounds, norms[norms >= ZERO])) and warn:
+    if (said := doubt_of_length(loaded.model.training_stats, norms[norms >= ZERO])) and warn:
         warn(f"{store.path}: {said}")
-    strength, atypicality = lowered_strength(loaded.model, familiar)
+    strength, atypicality = strength_in_domain(loaded.model, familiar)
     if how.strength is None:
         how = replace(how, strength=strength)
-    values[store.ok] = enhanced(loaded.model, flat, how, seed, progress).reshape(rows.shape)
+    values[store.ok] = enhance_vectors(loaded.model, flat, how, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} gives NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
-    attributes |= {"enhanced_by_sha256": loaded.sha256, **sampling_attributes(how, seed)}
+    attributes |= {"enhanced_by_sha256": loaded.sha256, **describe_sampling(how, seed)}
     write_store(out, store.utterances, values, store.status, attributes)
-    return Done(len(flat), float(how.strength or 0.0), atypicality)
+    return EnhanceSummary(len(flat), float(how.strength or 0.0), atypicality)

@@ -15,15 +15,21 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.model.apply import BATCH
-from pipeline.model.compiled import Alone
-from pipeline.model.diagnostics import Info, info, refuse, unusable
+from pipeline.model.compiled import SingleVectorPath
+from pipeline.model.diagnostics import Info, info, require_finite, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import lowered_strength
-from pipeline.model.model_file import TIMESTEP, ModelFile, denoised_otherwise, load_model, unknown_encoder
+from pipeline.model.domain import strength_in_domain
+from pipeline.model.model_file import (
+    TIMESTEP,
+    ModelFile,
+    describe_denoiser_mismatch,
+    describe_unknown_encoder,
+    load_model,
+)
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import doubt_of_length
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.utils.arrays import Array, Rows, like, to_rows
+from pipeline.utils.arrays import Array, InputRows, restore_like, to_rows
 from pipeline.utils.device import choose_device
 from pipeline.utils.paths import Place, is_url, to_place
 
@@ -54,8 +60,8 @@ class Enhancer:
         self.model, self.encoder = model.eval().requires_grad_(False), dict(encoder or {})
         self.name, self.sha256 = name, sha256
         self._timestep, self._strength = timestep, round(float(model.strength), 6)
-        self._told = self.model.told(timestep)
-        self._alone = Alone(self.model, Sampling(timestep, strength=self._strength))
+        self._told = self.model.conditioning(timestep)
+        self._alone = SingleVectorPath(self.model, Sampling(timestep, strength=self._strength))
 
     @classmethod
     def load(
@@ -117,7 +123,7 @@ class Enhancer:
         other = [f"{key} {there!r} instead of {ours!r}" for key, (ours, there) in known.items() if there != ours]
         if other:
             _warn(f"vectors of another encoder than {self.name} was trained on: {', '.join(other)}.")
-        for doubt in (unknown_encoder, denoised_otherwise):
+        for doubt in (describe_unknown_encoder, describe_denoiser_mismatch):
             if isinstance(encoder, EmbeddingStore) and (said := doubt(self.encoder, theirs)):
                 _warn(f"{self.name}: {said}.")
 
@@ -143,13 +149,13 @@ class Enhancer:
             raw = vectors.read()[vectors.ok].reshape(-1, self.dim)
         else:
             rows = self._rows(vectors)
-            refuse(rows, tuple(vectors.shape[:-1]))
+            require_finite(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
         made = copy(self)
-        made._strength, atypicality = lowered_strength(self.model, raw)
+        made._strength, atypicality = strength_in_domain(self.model, raw)
         if math.isinf(atypicality):
             _warn(f"{self.name}: no vectors to say what kind of speech it is; at strength 0, all come back raw.")
-        made._alone = Alone(self.model, Sampling(self._timestep, strength=made._strength))
+        made._alone = SingleVectorPath(self.model, Sampling(self._timestep, strength=made._strength))
         return made
 
     @overload
@@ -206,9 +212,9 @@ class Enhancer:
             return done
         rows, shape = self._rows(x), tuple(x.shape[:-1])
         if on_bad == "raise":
-            refuse(rows, shape)
-        kept = unusable(rows)
-        if doubt := doubt_of_length(self.model.bounds, rows.norms[~kept.cpu()]):
+            require_finite(rows, shape)
+        kept = unusable_mask(rows)
+        if doubt := doubt_of_length(self.model.training_stats, rows.norms[~kept.cpu()]):
             _warn(f"{self.name}: {doubt}")
         how = Sampling(self._timestep, strength=share)
         # Of a caller who is in the middle of a mixed-precision step, the arithmetic here is float32 all the same.
@@ -220,10 +226,10 @@ class Enhancer:
             peak = float(result.abs().amax()) if len(result) else 0.0
             if not math.isfinite(peak):
                 raise WeightsError(f"{self.name}: gives NaN or infinite vectors. Train the model again.")
-            out = like(x, rows, result, peak, share < 1, kept if share else torch.ones_like(kept))
+            out = restore_like(x, rows, result, peak, share < 1, kept if share else torch.ones_like(kept))
             return (out, info(self.model, rows, result, share, shape)) if return_info else out
 
-    def _rows(self, x: "NDArray[Any] | Tensor") -> Rows:
+    def _rows(self, x: "NDArray[Any] | Tensor") -> InputRows:
         return to_rows(x, self.dim, self.model.mean.device)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, ExportError, OutputError
-from pipeline.model.apply import AS_TRAINED, check_way
+from pipeline.model.apply import AS_TRAINED, check_sampling
 from pipeline.model.compiled import TRACED, Way, traced
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.model_file import ModelFile, load_model
@@ -57,14 +57,14 @@ def export_model(path: Place, out: Place, form: str | None = None, how: Sampling
         OutputError: `out` is the model, or no regular file.
         WeightsError: the model cannot be read.
     """
-    form = form or format_of(out)
+    form = form or export_format(out)
     check_output(out)
     if form == "onnx":
         check_onnx()
     if out.resolve() == path.resolve():
         raise OutputError(f"{out}: is the model to export; give another place for the file.")
     loaded = load_model(path)
-    check_way(loaded.model, how, path)
+    check_sampling(loaded.model, how, path)
     if how.noise:
         raise ExportError(
             f"{path}: cannot be exported with draws of noise (enhance.noise {how.noise}), as a file gives the same for"
@@ -86,7 +86,7 @@ def export_model(path: Place, out: Place, form: str | None = None, how: Sampling
     return properties
 
 
-def format_of(out: PurePath | Place) -> str:
+def export_format(out: PurePath | Place) -> str:
     """Return the form of a file by its suffix; ConfigError if it says none."""
     try:
         return FORMATS[out.suffix.lower()]

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config.train import WATCHING, Train
 from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import Bounds
+from pipeline.model.training_stats import TrainingStats
 from pipeline.store.schema import DENOISE, SPACE
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.checkpoint import load_state
@@ -43,7 +43,7 @@ class ModelFile:
     """Of the file."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """All that the file says of it: `settings`, `encoder`, `training`, and since they are kept `scale`, `strength` and
-    `vectors` (see `Bounds`)."""
+    `vectors` (see `TrainingStats`)."""
 
     @property
     def timestep(self) -> int:
@@ -61,8 +61,8 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
         "scale": scale_policy(model.dim, model.settings),
         "strength": round(float(model.strength), 6),
     }
-    if model.bounds:
-        content["vectors"] = model.bounds.model_dump()
+    if model.training_stats:
+        content["vectors"] = model.training_stats.model_dump()
     # One key: safetensors keeps metadata in a hash map, whose order would differ from run to run.
     metadata = {"seed": json.dumps(content, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
@@ -114,7 +114,7 @@ def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tu
             raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
         model = SeedModel(dim, settings)
         if "vectors" in content:  # files of before have none
-            model.bounds = validated(Bounds, content["vectors"], f"{path}: vectors")
+            model.training_stats = validated(TrainingStats, content["vectors"], f"{path}: vectors")
         return model, content | {"encoder": encoder}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):
@@ -125,7 +125,7 @@ def _described(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tu
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Place, store_path: Place) -> None:
     """Raise StoreError unless a store's embeddings come from the encoder that the model was trained on.
 
-    What the model does not know of its encoder is not looked at, see `unknown_encoder`.
+    What the model does not know of its encoder is not looked at, see `describe_unknown_encoder`.
     """
     for key in filter(model.encoder.__contains__, SPACE):
         ours, theirs = model.encoder[key], attributes.get(key)
@@ -136,7 +136,7 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
             )
 
 
-def unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+def describe_unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
     """Say so if a model does not know its encoder's weights, see `ModelFile.encoder`: a store's may be of others."""
     if "weights_sha256" in encoder:
         return None
@@ -147,7 +147,7 @@ def unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -
     )
 
 
-def denoised_otherwise(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+def describe_denoiser_mismatch(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
     """Say so if a store's audio was denoised otherwise than a model's training, see `ModelFile.encoder`; no error."""
     ours, theirs = (each.get(DENOISE) or "no denoiser" for each in (encoder, attributes))
     return f"trained on vectors of {ours}, applied to vectors of {theirs}" if ours != theirs else None

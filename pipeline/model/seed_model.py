@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.config.train import DIFFUSED, Network, Train
-from pipeline.model.diffusion.inference import between, infer
-from pipeline.model.diffusion.network import NETWORKS, Denoiser, Told
+from pipeline.config.train import DIFFUSED, NetworkSettings, Train
+from pipeline.model.diffusion.inference import infer, interpolate
+from pipeline.model.diffusion.network import NETWORKS, Conditioning, DiffusionNetwork
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
-from pipeline.model.training_stats import Bounds
+from pipeline.model.training_stats import TrainingStats
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D], what all views of a row should become first."""
@@ -29,16 +29,16 @@ class SeedModel(nn.Module):
     """How far from raw to enhanced embeddings it goes unless it is told, a scalar."""
     domain_mean: Tensor
     domain_matrix: Tensor
-    bounds: Bounds | None = None
+    training_stats: TrainingStats | None = None
     """What its training vectors looked like, where that is known; kept in the metadata of its file."""
 
     def __init__(self, dim: int, settings: Train) -> None:
         super().__init__()
         self.dim, self.settings = dim, settings
-        shape: Network = settings.network
+        shape: NetworkSettings = settings.network
         betas = scaled_linear_betas(settings.timesteps, settings.beta_start, settings.beta_end)
         abar = cumulative_alphas(betas)
-        kind = NETWORKS.get(settings.objective, Denoiser)
+        kind = NETWORKS.get(settings.objective, DiffusionNetwork)
         self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar, shape.width)
         self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
@@ -56,13 +56,17 @@ class SeedModel(nn.Module):
         scaled: Tensor = nn.functional.normalize(moved, dim=1) * self.dim**0.5
         return scaled
 
-    def told(self, timestep: int) -> Told:
-        """Return what the network is told in a single step, see `Denoiser.told`."""
+    def conditioning(self, timestep: int) -> Conditioning:
+        """Return what the network is told in a single step, see `DiffusionNetwork.conditioning`."""
         with torch.no_grad():
-            return self.network.told([timestep if self.settings.objective in DIFFUSED else 0])
+            return self.network.conditioning([timestep if self.settings.objective in DIFFUSED else 0])
 
     def forward(
-        self, embeddings: Tensor, how: Sampling, draws: Sequence[Sequence[Tensor]] = (), told: Told | None = None
+        self,
+        embeddings: Tensor,
+        how: Sampling,
+        draws: Sequence[Sequence[Tensor]] = (),
+        told: Conditioning | None = None,
     ) -> Tensor:
         """Return enhanced embeddings [B, D] of raw ones; by default in one noise-free reverse step.
 
@@ -78,7 +82,7 @@ class SeedModel(nn.Module):
         strength = float(self.strength) if how.strength is None else how.strength
         network = partial(self.network, told=told) if told else self.network
         enhanced = infer(self.settings.objective, network, self.prepare(embeddings), how, self.abar, draws)
-        return between(embeddings, enhanced, strength)
+        return interpolate(embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:
         """Return how far raw embeddings [B, D] are from those of training [B]; 1 is usual for speakers like those.
@@ -90,7 +94,7 @@ class SeedModel(nn.Module):
 
 
 @torch.no_grad()
-def prepared(model: SeedModel, pairs: Pairs, to_train: bool = False) -> Tensor:
+def prepare_pairs(model: SeedModel, pairs: Pairs, to_train: bool = False) -> Tensor:
     """Return pairs [P, V, D] as the network sees them, or is trained on them, where the model lives."""
     flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(model.mean.device)
     return model.prepare(flat, not to_train or model.settings.scale == "both").reshape(pairs.shape)

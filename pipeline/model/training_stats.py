@@ -33,8 +33,8 @@ class Lengths(Frozen):
     p99: float = Field(ge=0, allow_inf_nan=False)
 
 
-class Bounds(Frozen):
-    """Of the vectors that training looked at in its end, see `operating.settle`."""
+class TrainingStats(Frozen):
+    """Of the vectors that training looked at in its end, see `strength.calibrate_strength`."""
 
     clean_norm: Lengths
     noisy_norm: Lengths
@@ -66,7 +66,7 @@ class Bounds(Frozen):
         return (norms < low) | (norms > high)
 
 
-def doubt_of_length(bounds: Bounds | None, norms: Tensor) -> str | None:
+def doubt_of_length(bounds: TrainingStats | None, norms: Tensor) -> str | None:
     """Return what is to be said where the median of L2 norms [B] is beyond the fences, or None."""
     if not bounds or not len(norms):
         return None

@@ -55,7 +55,7 @@ def _fault(table: Table, name: str, means: Mapping[str, Any]) -> str | None:
     """Return what a table or its means of some name lack, or None."""
     if means and (list(means) != systems_of(table) or not all("eer" in figures for figures in means.values())):
         return f"{name} is not of the systems in {RESULTS}. Score again."
-    if CLEAN not in table and not of_lists(table):
+    if CLEAN not in table and not read_list_metrics(table):
         return f"has no condition {CLEAN}. Score it too."
     if not all(list(systems) == systems_of(table) and systems for systems in table.values()):
         return "every row needs the same systems. Score all of them together."
@@ -65,7 +65,7 @@ def _fault(table: Table, name: str, means: Mapping[str, Any]) -> str | None:
     return None
 
 
-def of_lists(table: Table) -> bool:
+def read_list_metrics(table: Table) -> bool:
     """Return whether a table's rows are trial lists by name, rather than conditions."""
     return bool(table) and not any(is_condition(name) for name in table)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.results import CLEAN, COST
-from pipeline.training.sweep.selection import FAILED, by_parameters, choose
+from pipeline.training.sweep.selection import FAILED, by_parameters, select_parameters
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Iterator[list[str]]]:
@@ -63,7 +63,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [_spread([read(row) for row in done]) if done else "failed" for read in columns.values()]
         seeds = str(len(same)) if len(done) == len(same) else f"{len(done)} of {len(same)}"
         lines.append(f"| {_named(same[0]['parameters'])} | {seeds} | " + " | ".join(cells) + " |")
-    choice = choose(rows)
+    choice = select_parameters(rows)
     if choice.parameters is not None:
         lowest = "Lowest held-out noisy EER, held-out clean speech being no worse than raw"
         lines += ["", f"{lowest}: {_named(choice.parameters)}."]

@@ -16,7 +16,7 @@ from pipeline.report.results import (
     Table,
     costs,
     marked,
-    of_lists,
+    read_list_metrics,
     relative_change,
     significant,
     systems_of,
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 def header(table: Table) -> tuple[str, ...]:
     """Return the names of the table's columns."""
-    first = "trial list" if of_lists(table) else "condition"
+    first = "trial list" if read_list_metrics(table) else "condition"
     return (first, "system", "EER, %", "change", *(f"minDCF {key.removeprefix(COST)}" for key in costs(table)))
 
 
@@ -63,7 +63,7 @@ def rows(content: Mapping[str, Any]) -> list[Line]:
 
 def title(encoder: str, table: Table) -> str:
     """Return what stands above the table of an encoder."""
-    return f"{encoder}: {'trial lists' if of_lists(table) else 'enrolment clean, test in the condition'}"
+    return f"{encoder}: {'trial lists' if read_list_metrics(table) else 'enrolment clean, test in the condition'}"
 
 
 def terminal_table(encoder: str, content: Mapping[str, Any]) -> "TerminalTable":
@@ -91,7 +91,7 @@ def terminal_table(encoder: str, content: Mapping[str, Any]) -> "TerminalTable":
 def summary_line(encoder: str, content: Mapping[str, Any]) -> str:
     """Return one line on an encoder: the EER on clean speech and the mean over noisy conditions, or on each list."""
     table, means = content[RESULTS], _eers(content.get(MEAN_NOISY, {}))
-    if of_lists(table):
+    if read_list_metrics(table):
         return f"{encoder}: " + ", ".join(f"{name} EER {_compared(_eers(row))} %" for name, row in table.items())
     text = f"{encoder}: clean EER {_compared(_eers(table[CLEAN]))} %"
     if means:
@@ -142,7 +142,7 @@ def protocol_lines(tables: Mapping[str, Table], params: Params, corpus: Corpus |
         f"Enrolment clean, test in the condition; {crops}, {score.comparison}; all ordered pairs of different"
         f" utterances, at most {score.max_trials:,}.{both}"
     )
-    if all(map(of_lists, tables.values())):
+    if all(map(read_list_metrics, tables.values())):
         trials = f"Trial lists by name; {crops}, {score.comparison}."
     return [
         f"{trials}{_disjoint(corpus)}",
@@ -157,7 +157,11 @@ def counts(table: Table) -> list[str]:
         name: f"{figures['targets']:,} target and {figures['nontargets']:,} non-target trials."
         for name, figures in firsts.items()
     }
-    return [f"- {name}: {text}" for name, text in texts.items()] if of_lists(table) else [next(iter(texts.values()))]
+    return (
+        [f"- {name}: {text}" for name, text in texts.items()]
+        if read_list_metrics(table)
+        else [next(iter(texts.values()))]
+    )
 
 
 def _disjoint(corpus: Corpus | None) -> str:

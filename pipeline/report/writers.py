@@ -23,7 +23,7 @@ def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
     write_table(path, ("condition", "system", "false_alarm", "miss"), rows)
 
 
-def write_curve(path: Place, roc: Roc) -> None:
+def write_roc(path: Place, roc: Roc) -> None:
     """Write the points of a ROC as CSV: rates as shares, and where they lie on the axes of a DET plot."""
     columns = (roc.threshold, roc.false_alarm, roc.miss, 1 - roc.miss, probit(roc.false_alarm), probit(roc.miss))
     header = "threshold,false_alarm,miss,hit,probit_false_alarm,probit_miss"

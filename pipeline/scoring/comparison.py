@@ -99,7 +99,7 @@ def _of_each(enrol: Vectors, test: Vectors, trials: Trials, chosen: Index, score
 class Comparison:
     """A way to score trials; higher means more alike."""
 
-    stand_ins: Callable[[Vectors], Vectors]
+    represent: Callable[[Vectors], Vectors]
     """What stands for each utterance [N, ...], from unit crops [N, crops, D]; NaN where it failed."""
     score: Callable[[Vectors, Vectors, Trials], NDArray[np.float32]]
     """The score [M] of every trial, from what stands for the utterances of both sides."""
@@ -133,7 +133,7 @@ def mean_units(units: Vectors) -> Vectors:
     return mean
 
 
-def distances(enrol: Vectors, test: Vectors) -> Vectors:
+def crop_distances(enrol: Vectors, test: Vectors) -> Vectors:
     """Return minus the mean distances [N, P] between all unit crops of [N, crops, D] and all of [P, crops, D]."""
     (rows, here, dim), (columns, there, _) = enrol.shape, test.shape
     result = np.empty((rows, columns), dtype=np.float32)
@@ -155,6 +155,6 @@ def cosine_scores(enrol: Vectors, test: Vectors, trials: Trials) -> NDArray[np.f
 
 COMPARISONS: Mapping[str, Comparison] = {
     "cosine": Comparison(mean_units, cosine_scores, cosines),
-    "pairwise": Comparison(lambda units: units, pairwise_scores, distances),
+    "pairwise": Comparison(lambda units: units, pairwise_scores, crop_distances),
 }
 """By the names of `score.comparison`."""

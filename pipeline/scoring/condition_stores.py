@@ -24,7 +24,7 @@ Vectors = Mapping[str, Values]
 
 
 @dataclass(frozen=True)
-class Space:
+class ConditionStores:
     """One folder of stores, `<condition>.zarr`, whose vectors can be compared with each other."""
 
     name: str
@@ -78,10 +78,10 @@ class Space:
         """Return what raw embeddings [N, crops, D] are in this space."""
         if not self.enhanced:
             return values
-        from pipeline.model.apply import enhanced, sampling_of
+        from pipeline.model.apply import enhance_vectors, read_sampling
 
-        flat = enhanced(
-            self.made_by().model, values.reshape(-1, values.shape[-1]), *sampling_of(self._first.attributes)
+        flat = enhance_vectors(
+            self.made_by().model, values.reshape(-1, values.shape[-1]), *read_sampling(self._first.attributes)
         )
         return flat.reshape(values.shape)
 
@@ -90,16 +90,16 @@ class Space:
 
         That is as the model sees them, which is where it leaves enhanced ones, unless those are mixed with raw ones.
         """
-        from pipeline.model.apply import sampling_of
-        from pipeline.model.seed_model import prepared
+        from pipeline.model.apply import read_sampling
+        from pipeline.model.seed_model import prepare_pairs
 
-        mixed = sampling_of(self._first.attributes)[0].strength != 1
-        return values if mixed else prepared(self.made_by().model, values).cpu().numpy()
+        mixed = read_sampling(self._first.attributes)[0].strength != 1
+        return values if mixed else prepare_pairs(self.made_by().model, values).cpu().numpy()
 
 
-def open_spaces(
+def open_condition_stores(
     folders: Mapping[str, Place], conditions: Sequence[str], models: Sequence[Place] = ()
-) -> dict[str, Space]:
+) -> dict[str, ConditionStores]:
     """Open the stores of all conditions, all of which hold the same utterances.
 
     Args:
@@ -116,7 +116,7 @@ def open_spaces(
         from pipeline.model.model_file import check_encoder, load_model
 
     files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
-    spaces: dict[str, Space] = {}
+    spaces: dict[str, ConditionStores] = {}
     first = None
     for name, folder in folders.items():
         stores = {condition: EmbeddingStore.open(folder / f"{condition}.zarr") for condition in conditions}
@@ -133,11 +133,11 @@ def open_spaces(
         path, model = files.get(str(attributes.get("enhanced_by_sha256")), (None, None))
         if path and model:
             check_encoder(model, attributes, path, store.path)
-        spaces[name] = Space(name, stores, model)
+        spaces[name] = ConditionStores(name, stores, model)
     return spaces
 
 
-def _check_same_audio(other: Space | None, condition: str, store: EmbeddingStore) -> None:
+def _check_same_audio(other: ConditionStores | None, condition: str, store: EmbeddingStore) -> None:
     """Raise StoreError if stores of one condition were made from other lists or by another recipe."""
     for key in ("manifest_sha256", "augment_sha256", "recipe") if other else ():
         one = other.stores[condition] if other else store

@@ -24,7 +24,7 @@ ROWS = 2048
 """Utterances that stand for a larger store."""
 
 
-class Distance(NamedTuple):
+class ViewDistances(NamedTuple):
     """Quantiles of one kind of distance between one kind of pairs, of unit vectors."""
 
     condition: str
@@ -39,9 +39,9 @@ class Distance(NamedTuple):
 COLUMNS = ("condition", "system", "pair", "measure", *(f"p{percent}" for percent in PERCENTS))
 
 
-def distances(
+def measure_distances(
     stores: Mapping[tuple[str, str], EmbeddingStore], clean: str, speakers: Mapping[str, str | None], seed: int
-) -> list[Distance]:
+) -> list[ViewDistances]:
     """Measure the distances of every system in every condition; of a large store, those of a random sample.
 
     Args:
@@ -56,7 +56,7 @@ def distances(
     first = next(iter(stores.values()))
     rows = sample_rows(np.all([store.status == OK for store in stores.values()], axis=0), ROWS, seed)
     pairs = pairs_of([speakers.get(first.utterances[row]) for row in rows], seed)
-    found: list[Distance] = []
+    found: list[ViewDistances] = []
     for system in dict.fromkeys(name for _, name in stores):
         at_rest = read_vectors(stores[clean, system], rows)
         for pair, (left, right) in pairs.items():
@@ -67,7 +67,7 @@ def distances(
     return found
 
 
-def cells(found: list[Distance]) -> Iterator[tuple[str, ...]]:
+def cells(found: list[ViewDistances]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a CSV of `COLUMNS`."""
     return ((*row[:4], *(f"{value:.6f}" for value in row.quantiles)) for row in found)
 
@@ -86,12 +86,12 @@ def pairs_of(speakers: list[str | None], seed: int) -> dict[str, tuple[Index, In
     }
 
 
-def _quantiles(condition: str, system: str, pair: str, left: Vectors, right: Vectors) -> list[Distance]:
+def _quantiles(condition: str, system: str, pair: str, left: Vectors, right: Vectors) -> list[ViewDistances]:
     if len(left) == 0:
         return []
     lengths = np.linalg.norm(left - right, axis=1).astype(np.float64)
     measured = {"cosine": lengths**2 / 2, "euclidean": lengths}  # of unit vectors, the square is 2 - 2 cos
     return [
-        Distance(condition, system, pair, measure, tuple(map(float, np.percentile(values, PERCENTS))))
+        ViewDistances(condition, system, pair, measure, tuple(map(float, np.percentile(values, PERCENTS))))
         for measure, values in measured.items()
     ]

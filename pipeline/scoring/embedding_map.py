@@ -15,7 +15,7 @@ SPEAKERS, UTTERANCES = 12, 6
 """How many speakers are on a map, and at most how many utterances of each."""
 
 
-class Point(NamedTuple):
+class MapPoint(NamedTuple):
     """An utterance on the map of a system."""
 
     system: str
@@ -26,12 +26,12 @@ class Point(NamedTuple):
     y: float
 
 
-COLUMNS = Point._fields
+COLUMNS = MapPoint._fields
 
 
 def embedding_map(
     stores: Mapping[tuple[str, str], EmbeddingStore], clean: str, speakers: Mapping[str, str | None], seed: int
-) -> list[Point]:
+) -> list[MapPoint]:
     """Return where unit vectors lie on the first two principal axes of the clean ones, of each system by itself.
 
     Args:
@@ -49,7 +49,7 @@ def embedding_map(
     rows = chosen_rows(names, seed)
     if len(rows) < 2:
         return []
-    points: list[Point] = []
+    points: list[MapPoint] = []
     for system in dict.fromkeys(name for _, name in stores):
         at_rest = read_vectors(stores[clean, system], rows)
         centre, axes = at_rest.mean(axis=0), principal_axes(at_rest)
@@ -57,13 +57,13 @@ def embedding_map(
             if name == system:
                 places = (read_vectors(store, rows) - centre) @ axes.T
                 points += [
-                    Point(system, condition, first.utterances[row], names[row] or "", float(x), float(y))
+                    MapPoint(system, condition, first.utterances[row], names[row] or "", float(x), float(y))
                     for row, (x, y) in zip(rows, places, strict=True)
                 ]
     return points
 
 
-def cells(points: list[Point]) -> Iterator[tuple[str, ...]]:
+def cells(points: list[MapPoint]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a CSV of `COLUMNS`."""
     return ((*point[:4], f"{point.x:.4f}", f"{point.y:.4f}") for point in points)
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.trials.lists import blocks
-from pipeline.data.trials.missing_ids import Unknown
+from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.table import Index, Trials
 from pipeline.errors import TrialError
 
 
 @dataclass(frozen=True)
-class Models:
+class EnrolmentModels:
     """Models by name, and the rows of their utterances one model after another."""
 
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class Models:
         return np.logical_or.reduceat(ok[self.rows], self.starts)
 
 
-Pooling = Callable[[NDArray[np.float32], Models], NDArray[np.float32]]
+Pooling = Callable[[NDArray[np.float32], EnrolmentModels], NDArray[np.float32]]
 """Makes one unit vector a model [M, D] out of those of all utterances [N, D]; utterances that failed are NaN."""
 
 Score = Callable[[NDArray[np.float32], NDArray[np.float32], Trials], NDArray[np.float32]]
@@ -37,14 +37,14 @@ Score = Callable[[NDArray[np.float32], NDArray[np.float32], Trials], NDArray[np.
 _BLOCK = 4096  # trials of models at a time: there are as many of utterances as models have, for each
 
 
-def mean_of_units(vectors: NDArray[np.float32], models: Models) -> NDArray[np.float32]:
+def mean_of_units(vectors: NDArray[np.float32], models: EnrolmentModels) -> NDArray[np.float32]:
     """Return the mean of each model's unit vectors, at unit length; what failed is left out, NaN if all did."""
     sums = np.add.reduceat(np.nan_to_num(vectors[models.rows], nan=0.0), models.starts)
     sums[~models.usable(np.asarray(np.isfinite(vectors).all(axis=1)))] = np.nan
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
 
 
-def mean_over(models: Models, ok: NDArray[np.bool_], score: Score) -> Score:
+def mean_over(models: EnrolmentModels, ok: NDArray[np.bool_], score: Score) -> Score:
     """Return what gives a trial of a model the mean score of its utterances, those that failed [N] left out.
 
     As all utterances of a store have as many crops, the mean over utterances is the mean over all crops of the model.
@@ -67,7 +67,7 @@ def mean_over(models: Models, ok: NDArray[np.bool_], score: Score) -> Score:
     return scores
 
 
-def read_models(path: Path, utterances: Sequence[str]) -> Models:
+def read_models(path: Path, utterances: Sequence[str]) -> EnrolmentModels:
     """Read lines `model utterance1 utterance2 …` (Kaldi's spk2utt), gzip or not, against the ids of a store.
 
     Raises:
@@ -75,7 +75,7 @@ def read_models(path: Path, utterances: Sequence[str]) -> Models:
         UnknownUtteranceError: utterances that the store does not hold.
     """
     known = {name.encode(): row for row, name in enumerate(utterances)}
-    unknown = Unknown(path, "models", "in the store")
+    unknown = MissingIds(path, "models", "in the store")
     seen: dict[str, int] = {}
     rows: list[int] = []
     starts: list[int] = []
@@ -99,4 +99,4 @@ def read_models(path: Path, utterances: Sequence[str]) -> Models:
     unknown.check(utterances)
     if not seen:
         raise TrialError(f"{path}: lists no models. Lines are `model utterance1 utterance2 …`.")
-    return Models(tuple(seen), np.array(rows, dtype=np.int64), np.array(starts, dtype=np.int64))
+    return EnrolmentModels(tuple(seen), np.array(rows, dtype=np.int64), np.array(starts, dtype=np.int64))

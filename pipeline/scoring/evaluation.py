@@ -15,8 +15,8 @@ from pipeline.errors import ConfigError, TrialError
 from pipeline.metrics import Histogram, Roc, by_group, compare, histogram, mean_compared, thin
 from pipeline.scoring import groups
 from pipeline.scoring.cohort import Cohort, overlap
-from pipeline.scoring.condition_stores import Space
-from pipeline.scoring.systems import Bench, Taken
+from pipeline.scoring.condition_stores import ConditionStores
+from pipeline.scoring.systems import PreparedSide, ScoringSystems
 from pipeline.store.schema import OK
 
 Pair = tuple[str, str]
@@ -49,7 +49,7 @@ class Outcome:
     """What makes figures doubtful."""
 
 
-def usable(spaces: Mapping[str, Space]) -> NDArray[np.bool_]:
+def usable(spaces: Mapping[str, ConditionStores]) -> NDArray[np.bool_]:
     """Return which utterances [N] failed in none of the stores, so that systems and conditions can be compared."""
     stores = [store for space in spaces.values() for store in space.stores.values()]
     return np.asarray(np.all([store.status == OK for store in stores], axis=0))
@@ -76,7 +76,7 @@ def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, se
 
 
 def evaluate(
-    spaces: Mapping[str, Space],
+    spaces: Mapping[str, ConditionStores],
     lists: Mapping[str, Trials],
     conditions: Sequence[str],
     enrolment: str,
@@ -92,7 +92,7 @@ def evaluate(
     that some system is calibrated on is not measured.
 
     Args:
-        spaces: see `open_spaces`.
+        spaces: see `open_condition_stores`.
         lists: trials of known labels by name, as rows of the stores, of utterances that failed nowhere; or those of
             all pairs, by the name "".
         conditions: of the test side.
@@ -110,14 +110,14 @@ def evaluate(
     """
     systems = {name: System(of=name) for name in spaces} | score.systems
     measured = _measured(systems, spaces, lists)
-    bench = Bench(spaces, systems, utterances, score, seed, cohort)
+    bench = ScoringSystems(spaces, systems, utterances, score, seed, cohort)
     outcome = Outcome(warnings=_warnings(utterances, lists, measured, cohort))
-    enrolled = bench.take(bench.vectors(enrolment), utterances.seconds)
-    learnt = {name: bench.learn(name, lists, conditions, enrolled) for name in systems}
+    enrolled = bench.prepare(bench.vectors(enrolment), utterances.seconds)
+    learnt = {name: bench.calibrate(name, lists, conditions, enrolled) for name in systems}
     numbers, drawn, kinds = utterances.numbers(), list[_Compared](), groups.labels(utterances, score.groups)
     drawn_both = list[_Compared]()
 
-    def measure(trials: Trials, enrol: Taken, test: Taken) -> tuple[_Scores, _Compared, dict[str, Roc]]:
+    def measure(trials: Trials, enrol: PreparedSide, test: PreparedSide) -> tuple[_Scores, _Compared, dict[str, Roc]]:
         assert trials.target is not None  # lists are of known labels
         who = numbers[trials.enrol], numbers[trials.test]
         known = all((side >= 0).all() for side in who)
@@ -130,7 +130,7 @@ def evaluate(
         return scores, (table, replicates), curves
 
     for condition in conditions:
-        tested = bench.take(bench.vectors(condition), utterances.seconds)
+        tested = bench.prepare(bench.vectors(condition), utterances.seconds)
         for name in measured:
             trials = lists[name]
             row = condition if not name else name if condition == enrolment else f"{name}/{condition}"
@@ -141,7 +141,7 @@ def evaluate(
             for system, values in scores.items():
                 outcome.histograms[row, system] = histogram(values, trials.target)
             for column, labelled in kinds.items():
-                names = groups.of_trials(labelled, trials)
+                names = groups.group_trials(labelled, trials)
                 for system, values in scores.items():
                     found = by_group(values, trials.target, names, score.operating_points, bool(learnt[system]))
                     outcome.groups[row, system, column] = found
@@ -163,7 +163,9 @@ def _mean(compared: Sequence["_Compared"]) -> dict[str, dict[str, Any]]:
     return mean_compared([table for table, _ in compared], [replicates for _, replicates in compared])
 
 
-def _measured(systems: Mapping[str, System], spaces: Mapping[str, Space], lists: Mapping[str, Trials]) -> list[str]:
+def _measured(
+    systems: Mapping[str, System], spaces: Mapping[str, ConditionStores], lists: Mapping[str, Trials]
+) -> list[str]:
     """Return the lists that are measured; ConfigError if systems name what there is not."""
     for name, system in systems.items():
         if name in spaces and system.of != name:

@@ -12,7 +12,7 @@ from pipeline.data.utterances import Utterances
 from pipeline.metrics import Speakers
 
 
-def groups_of(kinds: Sequence[str], numbers: Speakers) -> NDArray[np.str_]:
+def trial_groups(kinds: Sequence[str], numbers: Speakers) -> NDArray[np.str_]:
     """Return the group [M] of every trial by the labels of its `sides`: the one that both share, or both, as `f/m`."""
     low, high = np.minimum(*numbers), np.maximum(*numbers)
     codes, trials = np.unique(low * len(kinds) + high, return_inverse=True)
@@ -45,10 +45,10 @@ def labels(utterances: Utterances, cuts: Mapping[Column, Sequence[float]]) -> di
     return found
 
 
-def of_trials(labelled: tuple[Sequence[str], Index], trials: Trials) -> NDArray[np.str_]:
+def group_trials(labelled: tuple[Sequence[str], Index], trials: Trials) -> NDArray[np.str_]:
     """Return the group [M] of every trial: the one that both sides share, or both, as `f/m`."""
     names, numbers = labelled
-    return groups_of(names, (numbers[trials.enrol], numbers[trials.test]))
+    return trial_groups(names, (numbers[trials.enrol], numbers[trials.test]))
 
 
 def _ranges(edges: Sequence[float], unit: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.streaming import Spool
+from pipeline.data.trials.streaming import SpooledTrials
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 from pipeline.scoring.scorer import Scorer, no_trials
@@ -67,7 +67,7 @@ def _unspaced(name: str) -> str:
 
 
 def score_to_file(
-    spool: Spool,
+    spool: SpooledTrials,
     scorer: Scorer,
     names: tuple[Sequence[str], Sequence[str]],
     form: Format,

@@ -12,7 +12,7 @@ from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError, VectorError
 from pipeline.scoring.comparison import COMPARISONS, Name, cosine_scores, mean_units, moderate, unit_crops
 from pipeline.scoring.condition_stores import check_comparable
-from pipeline.scoring.enrolment import Models, Pooling, mean_of_units, mean_over
+from pipeline.scoring.enrolment import EnrolmentModels, Pooling, mean_of_units, mean_over
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.utils.paths import Place
@@ -88,7 +88,7 @@ class Scorer:
 def scorer_of(
     enrol: EmbeddingStore,
     test: EmbeddingStore,
-    models: Models | None = None,
+    models: EnrolmentModels | None = None,
     pool: Pooling = mean_of_units,
     comparison: Name = "cosine",
 ) -> Scorer:
@@ -106,8 +106,8 @@ def scorer_of(
     """
     check_comparable(enrol, test)
     how, ok = COMPARISONS[comparison], enrol.status == OK
-    left = how.stand_ins(unit_crops(enrol.read()[:, :, 0]))
-    right = left if test.path == enrol.path else how.stand_ins(unit_crops(test.read()[:, :, 0]))
+    left = how.represent(unit_crops(enrol.read()[:, :, 0]))
+    right = left if test.path == enrol.path else how.represent(unit_crops(test.read()[:, :, 0]))
     score = how.score
     if models is not None and comparison == "cosine":
         left = pool(left, models)
@@ -121,7 +121,7 @@ def score_list(
     enrol: EmbeddingStore,
     test: EmbeddingStore,
     trials: Trials,
-    models: Models | None = None,
+    models: EnrolmentModels | None = None,
     pool: Pooling = mean_of_units,
     comparison: Name = "cosine",
 ) -> tuple[Trials, NDArray[np.float32]]:

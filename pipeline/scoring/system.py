@@ -14,7 +14,7 @@ from pipeline.scoring.backends.norm import Statistics, normalise, statistics
 from pipeline.scoring.backends.vectors import centred, ensembled, mean_of_cohort
 from pipeline.scoring.cohort import Cohort
 from pipeline.scoring.comparison import COMPARISONS, Comparison, mean_units, unit_crops
-from pipeline.scoring.condition_stores import Space, Values, Vectors
+from pipeline.scoring.condition_stores import ConditionStores, Values, Vectors
 
 CLEAN_VIEW = 0
 
@@ -23,16 +23,16 @@ CLEAN_VIEW = 0
 class Side:
     """One side of trials: what stands for its utterances [N, ...], and their scores against the cohort."""
 
-    stand_ins: NDArray[np.float32]
+    representations: NDArray[np.float32]
     against_cohort: Statistics | None
 
 
 @dataclass(frozen=True)
-class Assembled:
+class ScoringSystem:
     """A system that makes scores of vectors, with what it has learnt from the cohort."""
 
     system: System
-    space: Space
+    space: ConditionStores
     original: str | None
     """Name of the raw vectors, of an ensemble."""
     mean: NDArray[np.float32] | None
@@ -47,7 +47,7 @@ class Assembled:
 
     def side(self, vectors: Vectors) -> Side:
         """Return what stands for utterances; with norms, this is where each meets the cohort, once."""
-        stand_ins = self.comparison.stand_ins(self.crops(vectors))
+        stand_ins = self.comparison.represent(self.crops(vectors))
         if self.cohort is None:
             return Side(stand_ins, None)
         top = self.system.top if self.system.norm == "as" else None
@@ -55,22 +55,22 @@ class Assembled:
 
     def score(self, enrol: Side, test: Side, trials: Trials) -> NDArray[np.float32]:
         """Return the score [M] of every trial."""
-        scores = self.comparison.score(enrol.stand_ins, test.stand_ins, trials)
+        scores = self.comparison.score(enrol.representations, test.representations, trials)
         if self.system.norm is None or enrol.against_cohort is None or test.against_cohort is None:
             return scores
         sides = enrol.against_cohort, test.against_cohort
         return normalise(self.system.norm, scores, *sides, trials.enrol, trials.test)
 
 
-def assemble(
+def build_system(
     name: str,
     system: System,
-    spaces: Mapping[str, Space],
+    spaces: Mapping[str, ConditionStores],
     cohort: Cohort | None,
     use: CohortUse,
     default: str,
     seed: int,
-) -> Assembled:
+) -> ScoringSystem:
     """Put a system together, and train what it learns from the cohort.
 
     Args:
@@ -89,7 +89,7 @@ def assemble(
     """
     space, original = _space(name, system, spaces)
     if not system.needs_cohort:
-        return Assembled(system, space, original, None, COMPARISONS[system.compare or default], None)
+        return ScoringSystem(system, space, original, None, COMPARISONS[system.compare or default], None)
     if cohort is None:
         raise ConfigError(f"score.systems.{name}: needs a cohort. Give its store with --cohort.")
     space.check_encoder_of(cohort.encoder, cohort.path)
@@ -104,20 +104,20 @@ def assemble(
     comparison = _comparison(system, default, heard, cohort)
     normed = None
     if system.norm:
-        normed = comparison.stand_ins(_sampled(crops, cohort, use, seed))
+        normed = comparison.represent(_sampled(crops, cohort, use, seed))
         if system.norm == "as" and system.top > len(normed):
             raise ConfigError(
                 f"score.systems.{name}: top {system.top} of a cohort of {len(normed)}. Set it to {len(normed)} or less."
             )
-    return Assembled(system, space, original, mean, comparison, normed)
+    return ScoringSystem(system, space, original, mean, comparison, normed)
 
 
-def in_spaces(values: Values, spaces: Mapping[str, Space]) -> dict[str, Values]:
+def in_spaces(values: Values, spaces: Mapping[str, ConditionStores]) -> dict[str, Values]:
     """Return what raw embeddings [N, crops, D] are in every space, as far as its model is known."""
     return {name: space.of_raw(values) for name, space in spaces.items() if space.model or not space.enhanced}
 
 
-def _space(name: str, system: System, spaces: Mapping[str, Space]) -> tuple[Space, str | None]:
+def _space(name: str, system: System, spaces: Mapping[str, ConditionStores]) -> tuple[ConditionStores, str | None]:
     space = spaces.get(str(system.of))
     if space is None:
         raise ConfigError(f"score.systems.{name}: of {system.of!r}: there are only {', '.join(spaces)}.")
@@ -133,7 +133,7 @@ def _space(name: str, system: System, spaces: Mapping[str, Space]) -> tuple[Spac
 
 
 def _crops(
-    system: System, space: Space, original: str | None, mean: NDArray[np.float32] | None, vectors: Vectors
+    system: System, space: ConditionStores, original: str | None, mean: NDArray[np.float32] | None, vectors: Vectors
 ) -> Values:
     crops = vectors[space.name]
     if original is not None and system.ensemble is not None:
@@ -149,7 +149,7 @@ def _comparison(system: System, default: str, heard: Sequence[Values], cohort: C
     vectors = np.concatenate([crops.reshape(-1, crops.shape[2]) for crops in heard])
     speakers = np.repeat(cohort.numbers(), heard[CLEAN_VIEW].shape[1])
     fitted = plda.fit(vectors, np.tile(speakers, len(heard)))
-    return Comparison(lambda crops: fitted.stand_ins(mean_units(crops)), plda.dot_plus, plda.matrix)
+    return Comparison(lambda crops: fitted.represent(mean_units(crops)), plda.dot_plus, plda.matrix)
 
 
 def _sampled(crops: Values, cohort: Cohort, use: CohortUse, seed: int) -> Values:

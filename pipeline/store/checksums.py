@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from pipeline.store.embedding_store import EmbeddingStore
 
 
-def of_store(store: EmbeddingStore) -> str:
+def hash_store(store: EmbeddingStore) -> str:
     """Return the SHA-256 of a store's attributes, utterances, status and vectors, read once, shard by shard.
 
     Raises:
         StoreError: a shard is damaged.
     """
     found = hashlib.sha256(json.dumps(dict(store.attributes), sort_keys=True).encode())
-    found.update(of_texts(store.utterances).encode())
+    found.update(hash_texts(store.utterances).encode())
     found.update(_described(store.status))
     for rows in store.shards():
         found.update(_described(store.read_rows(rows)))
     return found.hexdigest()
 
 
-def of_arrays(arrays: Iterable[NDArray[Any]]) -> str:
+def hash_arrays(arrays: Iterable[NDArray[Any]]) -> str:
     """Return the SHA-256 of the types, shapes and values of arrays."""
     found = hashlib.sha256()
     for array in arrays:
@@ -37,7 +37,7 @@ def of_arrays(arrays: Iterable[NDArray[Any]]) -> str:
     return found.hexdigest()
 
 
-def of_texts(texts: Iterable[str]) -> str:
+def hash_texts(texts: Iterable[str]) -> str:
     """Return the SHA-256 of texts, and of where one ends and the next begins."""
     found = hashlib.sha256()
     for text in texts:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowContents:
     """What a store of audio holds of some rows."""
 
     values: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Rows:
     """[rows, 16]."""
 
     @classmethod
-    def join(cls, parts: "Sequence[Rows]") -> "Rows":
+    def join(cls, parts: "Sequence[RowContents]") -> "RowContents":
         """Return the rows of several, one after another."""
         return cls(
             np.concatenate([part.values for part in parts]),
@@ -187,7 +187,7 @@ class EmbeddingStore:
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
 
-    def gather(self, rows: NDArray[np.int64]) -> Rows:
+    def gather(self, rows: NDArray[np.int64]) -> RowContents:
         """Return what is held of any rows of a store of audio.
 
         Raises:
@@ -200,7 +200,7 @@ class EmbeddingStore:
             raise
         except Exception as error:
             raise StoreError(f"{self.path}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
-        content = Rows(parts[0], parts[1].astype(object), parts[2])
+        content = RowContents(parts[0], parts[1].astype(object), parts[2])
         if not (np.isfinite(content.values).all() and content.traces.all()):
             raise StoreError(f"{self.path}: corrupt embedding store, encoded rows are empty. Extract it again.")
         return content

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, PlaceError, StoreError
-from pipeline.store.embedding_store import Rows, array_of
+from pipeline.store.embedding_store import RowContents, array_of
 from pipeline.store.layout import lay_out, put_numbers, put_text
 from pipeline.store.schema import FINGERPRINT, FINGERPRINTS, MISSING, OK, TRACES
 from pipeline.store.zarr_access import discard, open_group, publish
@@ -40,20 +40,20 @@ class ShardWriter:
         """Return the status [utterance] so far."""
         return np.asarray(self._status[:], dtype=np.uint8)
 
-    def read(self, rows: range) -> tuple[Rows, NDArray[np.uint8]]:
+    def read(self, rows: range) -> tuple[RowContents, NDArray[np.uint8]]:
         """Return what was written of one whole shard of a store of audio, and the status [rows]; it may be nothing."""
         status = np.asarray(self._status[rows.start : rows.stop], dtype=np.uint8)
         try:
             if (status == OK).any():
                 values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
                 traces, prints = (np.asarray(array[rows.start : rows.stop]) for array in self._of_audio)
-                return Rows(values, traces.astype(object), prints), status
+                return RowContents(values, traces.astype(object), prints), status
         except PlaceError:
             raise
         except Exception:  # Zarr raises whatever its codecs raise; a damaged shard is encoded anew
             status = np.full_like(status, MISSING)
         shape = (len(rows), *self._embeddings.shape[1:])
-        nothing = Rows(
+        nothing = RowContents(
             np.full(shape, np.nan, np.float32),
             np.full(shape[:3], "", dtype=object),
             np.zeros((len(rows), FINGERPRINT), np.uint8),

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from pipeline.config.train import Train
 from pipeline.errors import ConfigError
-from pipeline.model.seed_model import Pairs, SeedModel, prepared
+from pipeline.model.seed_model import Pairs, SeedModel, prepare_pairs
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.training.pairs import pairs_of, vectors_in
 from pipeline.training.preconditioner import Moments, fit_preconditioner
 from pipeline.training.progress import Watch, watched
-from pipeline.utils.prefetch import ahead
+from pipeline.utils.prefetch import prefetch
 
 GB = 10**9
 
@@ -47,7 +47,7 @@ VALIDATION_SHARE = 0.25
 NONE, FIT, VALIDATE = 0, 1, 2
 
 
-class Feed(Protocol):
+class BatchSource(Protocol):
     """Where batches come from."""
 
     pairs: int
@@ -65,14 +65,14 @@ class Feed(Protocol):
         ...
 
 
-def open_feed(
+def open_batches(
     store: EmbeddingStore,
     held: NDArray[np.bool_],
     model: SeedModel,
     rng: np.random.Generator,
     watch: Watch | None = None,
     fit: bool = True,
-) -> Feed:
+) -> BatchSource:
     """Fit the model's preconditioner to the training pairs of a store, and return the feed of them.
 
     Args:
@@ -89,8 +89,8 @@ def open_feed(
         TrainingError: it does not have the noisy views that are asked for.
     """
     if fits(store, model.settings):
-        return MemoryFeed.of(store, held, model, fit)
-    return StreamFeed(store, held, model, rng, watch, fit)
+        return MemoryBatches.of(store, held, model, fit)
+    return StreamedBatches(store, held, model, rng, watch, fit)
 
 
 def fits(store: EmbeddingStore, settings: Train) -> bool:
@@ -99,7 +99,7 @@ def fits(store: EmbeddingStore, settings: Train) -> bool:
     return IN_MEMORY * 4 * rows * draws * _width(store, settings) * dim <= settings.memory * GB
 
 
-class MemoryFeed:
+class MemoryBatches:
     """All pairs prepared beforehand."""
 
     validated = ""
@@ -109,17 +109,17 @@ class MemoryFeed:
         self._prepared, self._size = prepared, batch_size
 
     @classmethod
-    def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel, fit: bool = True) -> "MemoryFeed":
+    def of(cls, store: EmbeddingStore, held: NDArray[np.bool_], model: SeedModel, fit: bool = True) -> "MemoryBatches":
         """Read a store, and fit the model's preconditioner, if `fit`."""
         values = store.read()
         pairs, validation = (pairs_of(values[store.ok[chosen]], store, model.settings) for chosen in (~held, held))
         del values
         if fit:
             _set(model, *fit_preconditioner(model.settings.network.precondition, pairs[:, 0], pairs[:, 1:]))
-        return cls(prepared(model, pairs, True), prepared(model, validation), model.settings.batch_size)
+        return cls(prepare_pairs(model, pairs, True), prepare_pairs(model, validation), model.settings.batch_size)
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
-        """See `Feed`."""
+        """See `BatchSource`."""
         order = torch.from_numpy(rng.permutation(self.pairs))
         for start in range(0, self.pairs, self._size):
             yield self._prepared[order[start : start + self._size]]
@@ -163,7 +163,7 @@ def needed(store: EmbeddingStore, settings: Train) -> int:
     return math.ceil((vectors + PER_UTTERANCE * rows) / USED)
 
 
-class StreamFeed:
+class StreamedBatches:
     """Shards read in a shuffled order, ahead of need, into a buffer from which batches are drawn at random."""
 
     def __init__(
@@ -192,22 +192,22 @@ class StreamFeed:
         self._buffer: Pairs | None = None
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
-        """See `Feed`."""
+        """See `BatchSource`."""
         size, shards = self._model.settings.batch_size, self._shards(FIT)
         if self._buffer is None:  # kept for the next epoch, once it is there
             most = self.budget.buffer + max(map(len, shards)) * self._store.shape[1]
             self._buffer = np.empty((most, *self._shape), dtype=np.float32)
         buffer, filled = self._buffer, 0
         order = [shards[index] for index in rng.permutation(len(shards))]
-        with closing(ahead(lambda rows: self._read(rows)[0], order, AHEAD)) as parts:
+        with closing(prefetch(lambda rows: self._read(rows)[0], order, AHEAD)) as parts:
             for part in parts:
                 buffer[filled : filled + len(part)] = part
                 filled += len(part)
                 while filled > self.budget.buffer:
-                    yield prepared(self._model, _draw(buffer, filled, size, rng), True)
+                    yield prepare_pairs(self._model, _draw(buffer, filled, size, rng), True)
                     filled -= size
         while filled:
-            yield prepared(self._model, _draw(buffer, filled, min(size, filled), rng), True)
+            yield prepare_pairs(self._model, _draw(buffer, filled, min(size, filled), rng), True)
             filled -= min(size, filled)
 
     def _first_pass(self, count: int, watch: Watch | None, fit: bool) -> Tensor:
@@ -217,7 +217,7 @@ class StreamFeed:
         validation = np.empty((count, *self._shape), dtype=np.float32)
         moments, filled = Moments(self._store.shape[3], kind), 0
         shards = self._shards(*((VALIDATE,) if none else (FIT, VALIDATE)))
-        with closing(ahead(self._read, shards, AHEAD)) as parts:
+        with closing(prefetch(self._read, shards, AHEAD)) as parts:
             used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
             total = used * self._store.shape[1]
             for pairs, held in watched(parts, lambda part: len(part[0]) + len(part[1]), total, 0, watch):
@@ -228,9 +228,9 @@ class StreamFeed:
         if fit:
             _set(model, *moments.preconditioner())
         if model.mean.device.type != "cpu":
-            return torch.cat([prepared(model, part) for part in _split(validation)])
+            return torch.cat([prepare_pairs(model, part) for part in _split(validation)])
         for part in _split(validation):  # in its place
-            part[:] = prepared(model, part).numpy()
+            part[:] = prepare_pairs(model, part).numpy()
         return torch.from_numpy(validation)
 
     def _shards(self, *roles: int) -> list[range]:

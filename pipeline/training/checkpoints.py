@@ -26,7 +26,7 @@ FOLDER, FILE, PART = "training", "state.safetensors", "part{}.safetensors"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
 
 
-class Saves:
+class Checkpoints:
     """Where the states of a model's trainings are kept while they run: its own, and those that find its strength."""
 
     def __init__(self, model: Path, every: int, resume: bool = False, say: Callable[[str], None] | None = None) -> None:
@@ -46,14 +46,16 @@ class Saves:
         self.folder = self.journal / FOLDER
         self._lock = locked(self.journal)
 
-    def of(self, key: str, part: int = 0) -> "Save":
+    def checkpoint(self, key: str, part: int = 0) -> "Checkpoint":
         """Return where the state of one training is kept.
 
         Args:
-            key: what it depends on, see `key_of`.
+            key: what it depends on, see `training_key`.
             part: number of the part that a training for the strength leaves out; 0 is the model's own training.
         """
-        return Save(self, self.folder / (PART.format(part) if part else FILE), key, f"part {part}: " if part else "")
+        return Checkpoint(
+            self, self.folder / (PART.format(part) if part else FILE), key, f"part {part}: " if part else ""
+        )
 
     def remove(self) -> None:
         """Take away what was saved: the training is over."""
@@ -67,10 +69,10 @@ class Saves:
 
 
 @dataclass(frozen=True)
-class Save:
+class Checkpoint:
     """Where the state of one training is kept."""
 
-    saves: Saves
+    saves: Checkpoints
     path: Path
     key: str
     name: str
@@ -128,7 +130,7 @@ class Save:
             self.saves.say(f"{self.path}: {why}")
 
 
-def key_of(store: EmbeddingStore, model: SeedModel, validation: Tensor, **made_of: Any) -> str:
+def training_key(store: EmbeddingStore, model: SeedModel, validation: Tensor, **made_of: Any) -> str:
     """Return a fingerprint of all that a training depends on, before its first step.
 
     Args:
@@ -153,7 +155,7 @@ def key_of(store: EmbeddingStore, model: SeedModel, validation: Tensor, **made_o
     return key.hexdigest()
 
 
-def described(folder: Path) -> str | None:
+def describe_checkpoint(folder: Path) -> str | None:
     """Return what a folder of a journal holds, for people; None if that is not a training."""
     try:
         return f"a training in epoch {len(read_content(folder / FILE)['curve'])}"

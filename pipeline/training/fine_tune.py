@@ -36,7 +36,7 @@ FREE = {
 """Parameters of training that may be others than the model's; of `network`, dropout may be, too."""
 
 
-def take_over(model: SeedModel, path: Place, store: EmbeddingStore) -> str:
+def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> str:
     """Give a new model the weights and the preconditioner of a file, and return the file's SHA-256.
 
     Args:

@@ -22,12 +22,12 @@ from pipeline.model.diffusion.inference import infer
 from pipeline.model.diffusion.objective import DISTANCES, LOSSES
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
-from pipeline.training.batches import Feed
-from pipeline.training.checkpoints import Save
+from pipeline.training.batches import BatchSource
+from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.pairs import swapped
 from pipeline.training.progress import Epoch, Watch, watched
 from pipeline.training.state import State
-from pipeline.training.strength import Judge
+from pipeline.training.strength import FoldModel
 
 DIVERGED = 10.0
 """Times the validation loss before training, from which on there is nothing to wait for."""
@@ -46,7 +46,7 @@ class Trained:
     """Why training ended before its time, the best weights until then being kept; empty if it did not."""
     init_sha256: str = ""
     """Of the model that it began with, if it did with one."""
-    judges: Sequence[Judge] = ()
+    judges: Sequence[FoldModel] = ()
     """By whom its strength was found."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What it was trained on and what it came to on speakers it has not seen, for its file."""
@@ -64,16 +64,16 @@ class Trained:
         return told | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
 
-def optimise(
+def run_training(
     model: SeedModel,
-    feed: Feed,
+    feed: BatchSource,
     settings: Train,
     timestep: int,
     rng: np.random.Generator,
     held_out: str,
     progress: Callable[[Epoch], None] | None,
     watch: Watch | None,
-    save: Save | None = None,
+    save: Checkpoint | None = None,
 ) -> Trained:
     """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
 

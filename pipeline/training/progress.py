@@ -64,7 +64,7 @@ class Epoch:
         return {name: value for name, value in measured.items() if not math.isnan(value)}
 
 
-def write_curve(path: Place, epochs: Sequence[Epoch]) -> None:
+def write_training_curve(path: Place, epochs: Sequence[Epoch]) -> None:
     """Write the epochs so far as CSV, whole or not at all; what was not measured is empty."""
     names = [field.name for field in fields(Epoch)][1:]
     hidden = path.with_name(f".{path.name}.partial")  # always the same, for it is written often, and kills leave it

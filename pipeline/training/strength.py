@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pipeline.data.trials.table import Trials, all_pairs
 from pipeline.errors import TrialError
 from pipeline.metrics import Ranking, eer, replicates, roc_of
-from pipeline.model.apply import enhanced
-from pipeline.model.diffusion.inference import between
+from pipeline.model.apply import enhance_vectors
+from pipeline.model.diffusion.inference import interpolate
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import LEVELS, UNUSUAL, Bounds, lengths, percentiles
+from pipeline.model.training_stats import LEVELS, UNUSUAL, TrainingStats, lengths, percentiles
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.pairs import chosen_views
@@ -44,7 +44,7 @@ UNTOLD = 0.4
 
 
 @dataclass(frozen=True)
-class Judge:
+class FoldModel:
     """A model by which the strength of one like it is found."""
 
     model: SeedModel
@@ -53,7 +53,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HeldOut:
     """What a model was not trained on."""
 
     model: SeedModel
@@ -63,7 +63,7 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Point:
+class StrengthPoint:
     """How far a model goes, and what that does for speakers that it has not seen."""
 
     strength: float
@@ -72,15 +72,15 @@ class Point:
     enhanced: tuple[float, float] | None = None
 
 
-def settle(
+def calibrate_strength(
     model: SeedModel,
     store: EmbeddingStore,
     held: NDArray[np.bool_],
     speakers: Mapping[str, str | None],
     timestep: int,
     seed: int,
-    judges: Sequence[Judge],
-) -> Point:
+    judges: Sequence[FoldModel],
+) -> StrengthPoint:
     """Give a model its domain, the bounds of its training vectors, and its strength; return what that comes to.
 
     Args:
@@ -95,13 +95,13 @@ def settle(
     rng = np.random.default_rng(seed)
     seen, _ = _some(store, store.ok[~held], rng, model)
     unseen, _ = _some(store, store.ok[held], rng, model)
-    mean, matrix = domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
+    mean, matrix = fit_domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
     others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
     with torch.no_grad():
         known = percentiles(model.atypicality(others))
-        model.bounds = Bounds(
+        model.training_stats = TrainingStats(
             clean_norm=lengths(seen[:, :, 0]),
             noisy_norm=lengths(seen[:, :, 1:]),
             atypicality=known[LEVELS.index(UNUSUAL)],
@@ -110,13 +110,15 @@ def settle(
     parts = []
     for judge in judges:
         crops, rows = _some(store, store.ok[judge.held], rng, model)
-        parts.append(Unseen(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
-    point = operating_point(parts, timestep, model.settings.strength, seed)
+        parts.append(HeldOut(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
+    point = find_strength(parts, timestep, model.settings.strength, seed)
     model.strength.fill_(point.strength)
     return point
 
 
-def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fit_domain(
+    seen: NDArray[np.float32], unseen: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [D] and matrix [D, D] with |matrix (u - mean)|^2 the distance of a unit vector u from training.
 
     It is Mahalanobis' under the covariance of what was `seen` [N, D], in medians of what was `unseen` [P, D].
@@ -133,7 +135,7 @@ def domain(seen: NDArray[np.float32], unseen: NDArray[np.float32]) -> tuple[NDAr
     return mean, matrix / np.sqrt(max(usual, 1e-12))
 
 
-def operating_point(parts: Sequence[Unseen], timestep: int, most: float, seed: int) -> Point:
+def find_strength(parts: Sequence[HeldOut], timestep: int, most: float, seed: int) -> StrengthPoint:
     """Return how far to go, by one model and speakers it has not seen, or by several that are alike.
 
     Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
@@ -145,17 +147,19 @@ def operating_point(parts: Sequence[Unseen], timestep: int, most: float, seed: i
     try:
         found = [_tried(part, shares, timestep, seed + number) for number, part in enumerate(parts)]
     except TrialError:
-        return Point(min(most, UNTOLD))
+        return StrengthPoint(min(most, UNTOLD))
     clean, noisy, drawn = (np.mean(values, axis=0) for values in zip(*found, strict=True))
     worse = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
     kept = [place for place in range(len(shares)) if not worse[place]]
     goal = (1 + NEARLY) * min(noisy[place] for place in kept)
     chosen = next(place for place in kept if noisy[place] <= goal)
-    return Point(shares[chosen], *((100 * float(clean[place]), 100 * float(noisy[place])) for place in (0, chosen)))
+    return StrengthPoint(
+        shares[chosen], *((100 * float(clean[place]), 100 * float(noisy[place])) for place in (0, chosen))
+    )
 
 
 def _tried(
-    part: Unseen, shares: Sequence[float], timestep: int, seed: int
+    part: HeldOut, shares: Sequence[float], timestep: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return EERs [strengths] of clean and of noisy crops, and [R, strengths] of clean ones as speakers are redrawn.
 
@@ -167,10 +171,10 @@ def _tried(
     speakers, crops = list(map(str, part.speakers)), part.crops
     trials = all_pairs(speakers, TRIALS, seed)
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
-    whole = torch.from_numpy(enhanced(part.model, raw.numpy(), Sampling(timestep)))
+    whole = torch.from_numpy(enhance_vectors(part.model, raw.numpy(), Sampling(timestep)))
     noisy, clean = list[float](), list[NDArray[np.float32]]()
     for share in shares:
-        scores, target = crop_scores(between(raw, whole, share).numpy().reshape(crops.shape), trials)
+        scores, target = crop_scores(interpolate(raw, whole, share).numpy().reshape(crops.shape), trials)
         noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
         clean.append(scores[0])
     eers = np.array([eer(roc_of(scores, target)) for scores in clean])

@@ -15,13 +15,13 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
-from pipeline.training.batches import fits, open_feed
-from pipeline.training.checkpoints import Saves, key_of
-from pipeline.training.fine_tune import take_over
-from pipeline.training.loop import Trained, optimise
+from pipeline.training.batches import fits, open_batches
+from pipeline.training.checkpoints import Checkpoints, training_key
+from pipeline.training.fine_tune import load_initial_model
+from pipeline.training.loop import Trained, run_training
 from pipeline.training.pairs import noisy_names
 from pipeline.training.progress import Epoch, Watch
-from pipeline.training.strength import Judge, settle
+from pipeline.training.strength import FoldModel, calibrate_strength
 from pipeline.utils.paths import Place
 
 ENOUGH = 100
@@ -39,7 +39,7 @@ def train(
     device: torch.device | None = None,
     progress: Callable[[Epoch], None] | None = None,
     watch: Watch | None = None,
-    saves: Saves | None = None,
+    saves: Checkpoints | None = None,
     init: Place | None = None,
 ) -> Trained:
     """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
@@ -84,7 +84,7 @@ def train(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
-    parts = [] if init else folds(ids, speakers or {}, held, settings.folds, seed)
+    parts = [] if init else split_folds(ids, speakers or {}, held, settings.folds, seed)
     known = {speakers.get(name) for name in ids} if speakers else {None}
     facts: dict[str, Any] = {
         "seed": seed,
@@ -97,20 +97,22 @@ def train(
     del ids, known  # of millions of utterances, they would be missed elsewhere
     where = device or torch.device("cpu")
     model = SeedModel(store.dim, settings).to(where)
-    origin = take_over(model, init, store) if init else ""
-    feed = open_feed(store, held, model, rng, watch, fit=not init)
+    origin = load_initial_model(model, init, store) if init else ""
+    feed = open_batches(store, held, model, rng, watch, fit=not init)
     if feed.validated:
         held_out = f"{held_out} ({feed.validated})"
     keyed = {"revision": revisions.TRAIN, "seed": seed, "timestep": timestep}
-    save = saves.of(key_of(store, model, feed.validation, **keyed)) if saves else None
-    trained = optimise(model, feed, settings, timestep, rng, held_out, progress, watch, save)
+    save = saves.checkpoint(training_key(store, model, feed.validation, **keyed)) if saves else None
+    trained = run_training(model, feed, settings, timestep, rng, held_out, progress, watch, save)
     if trained.stopped or not fits(store, settings) or settings.strength == 0:
         parts = []
     try:
-        judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [Judge(trained.model, held)]
+        judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [
+            FoldModel(trained.model, held)
+        ]
     except TrainingError as error:  # the model itself is sound: it is kept, and asked in their place
-        facts["folds_failed"], judges = str(error), [Judge(trained.model, held)]
-    point = settle(trained.model, store, held, speakers or {}, timestep, seed, judges)
+        facts["folds_failed"], judges = str(error), [FoldModel(trained.model, held)]
+    point = calibrate_strength(trained.model, store, held, speakers or {}, timestep, seed, judges)
     eers = {"raw": point.raw, "enhanced": point.enhanced}
     facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
     return replace(trained, init_sha256=origin, facts=facts, judges=judges)
@@ -142,7 +144,7 @@ def hold_out(
     return held, f"{count} of {len(names)} {'speakers' if by_speaker else 'utterances'}"
 
 
-def folds(
+def split_folds(
     ids: Sequence[str],
     speakers: Mapping[str, str | None],
     held: NDArray[np.bool_],
@@ -174,8 +176,8 @@ def _judges(
     timestep: int,
     device: torch.device,
     watch: Watch | None,
-    saves: Saves | None,
-) -> list[Judge]:
+    saves: Checkpoints | None,
+) -> list[FoldModel]:
     """Train a model without each of the parts [rows], which it is validated on.
 
     Raises:
@@ -187,16 +189,16 @@ def _judges(
         torch.manual_seed(seed + number)
         rng = np.random.default_rng([seed, number])
         model = SeedModel(store.dim, settings).to(device)
-        feed = open_feed(store, held, model, rng, told)
+        feed = open_batches(store, held, model, rng, told)
         keyed = {"revision": revisions.TRAIN, "seed": seed, "timestep": timestep, "part": number}
-        save = saves.of(key_of(store, model, feed.validation, **keyed), number) if saves else None
+        save = saves.checkpoint(training_key(store, model, feed.validation, **keyed), number) if saves else None
         try:
-            trained = optimise(model, feed, settings, timestep, rng, "", None, told, save)
+            trained = run_training(model, feed, settings, timestep, rng, "", None, told, save)
         except TrainingError as error:
             raise TrainingError(f"part {number} of {len(parts)}: {error}") from error
         if trained.stopped:
             raise TrainingError(f"part {number} of {len(parts)}: {trained.stopped}.")
-        judges.append(Judge(trained.model, held))
+        judges.append(FoldModel(trained.model, held))
     return judges
 
 

@@ -22,7 +22,7 @@ _MARGIN = 1 - 2.0**-20
 
 
 @dataclass(frozen=True)
-class Rows:
+class InputRows:
     """Vectors as a model takes them."""
 
     values: Tensor
@@ -49,7 +49,7 @@ class Rows:
         return norms if self.plain else norms * self.scale[:, 0].cpu().double()
 
 
-def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Rows:
+def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> InputRows:
     """Return vectors [..., dim] as rows.
 
     Raises:
@@ -72,14 +72,14 @@ def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Rows:
     peak = wide.abs().amax(dim=1, keepdim=True)
     if (peak <= HUGE).all():  # as it is nearly always, and NaN is not: one vector's time goes to the number of calls
         ones = torch.ones_like(peak)
-        return Rows(wide.float().to(device), exact, ones, ones[:, 0].bool(), True)
+        return InputRows(wide.float().to(device), exact, ones, ones[:, 0].bool(), True)
     finite = peak.isfinite()
     scale = torch.where(finite & (peak > HUGE), peak / HUGE, torch.ones_like(peak))
     values = torch.where(finite, wide / scale, torch.zeros_like(wide)).float()
-    return Rows(values.to(device), exact, scale, finite[:, 0], False)
+    return InputRows(values.to(device), exact, scale, finite[:, 0], False)
 
 
-def like(x: Array, rows: Rows, result: Tensor, peak: float, scaled: bool, kept: Tensor) -> Array:
+def restore_like(x: Array, rows: InputRows, result: Tensor, peak: float, scaled: bool, kept: Tensor) -> Array:
     """Return vectors [B, D] of float32 in the shape, type and place of x [..., D].
 
     What is too long for the type becomes the longest vector of its direction that is not: nothing becomes infinite.

@@ -9,7 +9,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def ahead(
+def prefetch(
     work: Callable[[_Item], _Result], items: Iterable[_Item], count: int, threads: int = 1
 ) -> Generator[_Result, None, None]:
     """Yield `work(item)` of each item, in order, while threads do up to `count` more.

@@ -66,7 +66,7 @@ def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "P
     return validated(Params, content, str(path or "options"))
 
 
-def way_of(model: "Place", settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
+def enhance_settings(model: "Place", settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
     """Return how a model is to enhance: by options, else by the parameter file, else from the timestep of its own file.
 
     Where the parameter file gives another timestep than the model's, that is used and said. Options are of the model at

@@ -58,14 +58,14 @@ def protocol(
     scores: dict[str, Path], settings: "Params", calibrated: bool, bootstrapped: bool, **files: Path | None
 ) -> dict[str, Any]:
     """Return what the figures of score files were made of: these, and files by what they are for."""
-    from pipeline.scoring.provenance import of_file, protocol_of
+    from pipeline.scoring.provenance import describe_file, describe_protocol
 
-    told = {name: of_file(path) for name, path in files.items() if path}
+    told = {name: describe_file(path) for name, path in files.items() if path}
     points = [point.model_dump() for point in settings.score.operating_points]
     drawn = {"bootstrap": settings.score.bootstrap, "seed": settings.seed} if bootstrapped else {}
-    return protocol_of(
+    return describe_protocol(
         {},
-        scores={name: of_file(path) for name, path in scores.items()},
+        scores={name: describe_file(path) for name, path in scores.items()},
         **told,
         **drawn,
         calibrated=calibrated,

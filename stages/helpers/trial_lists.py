@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from pipeline.data.corpora import PublishedList
     from pipeline.data.trials.lists import TrialList
-    from pipeline.data.trials.streaming import Spool
+    from pipeline.data.trials.streaming import SpooledTrials
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
     return NamedList(given, list_path(known, given, root), find_list(known, given)[1])
 
 
-def tell(read: "TrialList | Spool", given: NamedList) -> None:
+def tell(read: "TrialList | SpooledTrials", given: NamedList) -> None:
     """Say on stderr what is odd about a list that can be scored all the same."""
     from pipeline.data.published_lists import difference
 

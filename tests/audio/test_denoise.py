@@ -16,7 +16,7 @@ import soxr
 import torch
 
 from pipeline.audio.augment.effects import add_at_snr
-from pipeline.audio.denoise import DELAY, FRAME, RATE, Denoiser, _binding, load_denoiser
+from pipeline.audio.denoise import DELAY, FRAME, RATE, Rnnoise, _binding, load_denoiser
 from pipeline.audio.reading import Waveform, read_audio
 from pipeline.config.params import Params
 from pipeline.config.train import Train
@@ -30,9 +30,9 @@ from pipeline.errors import AudioError, ConfigError, SeedError, StoreError
 from pipeline.extraction.cluster import Spec
 from pipeline.extraction.extract import extract, store_attributes, threads
 from pipeline.extraction.plan import plan
-from pipeline.model.model_file import denoised_otherwise, load_model, save_model
+from pipeline.model.model_file import describe_denoiser_mismatch, load_model, save_model
 from pipeline.model.seed_model import SeedModel
-from pipeline.scoring.condition_stores import check_comparable, open_spaces
+from pipeline.scoring.condition_stores import check_comparable, open_condition_stores
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
@@ -46,7 +46,7 @@ needs_rnnoise = pytest.mark.skipif(find_spec("pyrnnoise") is None, reason="pyrnn
 
 
 @pytest.fixture
-def denoiser() -> Denoiser:
+def denoiser() -> Rnnoise:
     found = load_denoiser("rnnoise")
     assert found
     return found
@@ -78,7 +78,7 @@ def lag(wave: Waveform, by: Waveform) -> int:
 
 
 @needs_rnnoise
-def test_speech_is_nearer_to_the_clean_one_and_in_step_with_it(denoiser: Denoiser, speech: list[Waveform]) -> None:
+def test_speech_is_nearer_to_the_clean_one_and_in_step_with_it(denoiser: Rnnoise, speech: list[Waveform]) -> None:
     for clean in speech:
         assert lag(denoiser(clean), clean) == 0
         assert snr(clean, denoiser(clean)) > 6  # synthetic voices lose some of themselves
@@ -91,7 +91,7 @@ def test_speech_is_nearer_to_the_clean_one_and_in_step_with_it(denoiser: Denoise
 
 
 @needs_rnnoise
-def test_it_is_what_the_packages_own_frames_give(denoiser: Denoiser, speech: list[Waveform]) -> None:
+def test_it_is_what_the_packages_own_frames_give(denoiser: Rnnoise, speech: list[Waveform]) -> None:
     binding = _binding()
     noisy = add_at_snr(speech[0], noise(len(speech[0])), 5.0)[:32_107]
     fine = soxr.resample(noisy, 16_000, RATE)
@@ -109,7 +109,7 @@ def test_it_is_what_the_packages_own_frames_give(denoiser: Denoiser, speech: lis
 
 @needs_rnnoise
 @pytest.mark.parametrize("length", [1, 2, 159, 160, 161, 479, 480, 16_001, 32_240])
-def test_any_length_stays_as_it_is(denoiser: Denoiser, length: int) -> None:
+def test_any_length_stays_as_it_is(denoiser: Rnnoise, length: int) -> None:
     wave = noise(length)
     before = wave.copy()
     denoised = denoiser(wave)
@@ -119,7 +119,7 @@ def test_any_length_stays_as_it_is(denoiser: Denoiser, length: int) -> None:
 
 
 @needs_rnnoise
-def test_silence_stays_and_what_is_no_number_is_refused(denoiser: Denoiser) -> None:
+def test_silence_stays_and_what_is_no_number_is_refused(denoiser: Rnnoise) -> None:
     np.testing.assert_array_equal(denoiser(np.zeros(16_000, np.float32)), 0)
     assert len(denoiser(np.zeros(0, np.float32))) == 0
     for value in (np.nan, np.inf):
@@ -130,7 +130,7 @@ def test_silence_stays_and_what_is_no_number_is_refused(denoiser: Denoiser) -> N
 
 
 @needs_rnnoise
-def test_a_wave_gives_the_same_whatever_came_before_or_beside_it(denoiser: Denoiser) -> None:
+def test_a_wave_gives_the_same_whatever_came_before_or_beside_it(denoiser: Rnnoise) -> None:
     waves = [noise(16_000 + 100 * seed, seed) * (1 + seed) for seed in range(3)]
     alone = [denoiser(wave) for wave in waves]
     backwards = [denoiser(wave) for wave in waves[::-1]][::-1]
@@ -142,7 +142,7 @@ def test_a_wave_gives_the_same_whatever_came_before_or_beside_it(denoiser: Denoi
 
 
 @needs_rnnoise
-def test_the_package_itself_is_not_imported(denoiser: Denoiser) -> None:
+def test_the_package_itself_is_not_imported(denoiser: Rnnoise) -> None:
     assert denoiser.name.startswith("rnnoise (pyrnnoise ")
     assert not {"pyrnnoise", "audiolab", "av"} & set(sys.modules)
     assert load_denoiser("none") is None
@@ -208,7 +208,7 @@ def test_a_crop_that_cannot_be_denoised_fails_its_row(place: Path) -> None:
     def refuse(wave: Waveform) -> Waveform:
         raise AudioError("cannot be denoised.")
 
-    job = replace(spec(place).load(), denoiser=Denoiser("none of it", refuse))
+    job = replace(spec(place).load(), denoiser=Rnnoise("none of it", refuse))
     with pytest.raises(SeedError, match=r"3 of 3 utterances failed.* u0: .*audio/u0.wav: cannot be denoised\."):
         extract(job, place / "s.zarr", store_attributes(job, None, None))
 
@@ -236,7 +236,9 @@ def test_denoised_and_plain_vectors_do_not_meet_unnoticed(tmp_path: Path, capsys
     check_comparable(denoised, denoised)
     with pytest.raises(StoreError, match=r"denoise is None and 'rnnoise \(0\)'.* of audio denoised alike"):
         check_comparable(plain, denoised)
-    spaces = open_spaces({"raw": tmp_path / "raw", "rnnoise": tmp_path / "rnnoise"}, ["clean"])  # each a system
+    spaces = open_condition_stores(
+        {"raw": tmp_path / "raw", "rnnoise": tmp_path / "rnnoise"}, ["clean"]
+    )  # each a system
     spaces["rnnoise"].check_encoder_of(denoised.encoder(), denoised.path)
     with pytest.raises(StoreError, match=r"encoder denoise is None, but 'rnnoise \(0\)'.* denoised alike"):
         spaces["rnnoise"].check_encoder_of(plain.encoder(), plain.path)
@@ -245,7 +247,7 @@ def test_denoised_and_plain_vectors_do_not_meet_unnoticed(tmp_path: Path, capsys
     model.domain_matrix.copy_(1e-3 * torch.eye(8))  # it knows a kind of speech; without, a line would say so
     save_model(tmp_path / "m.safetensors", model, plain.encoder(), {})
     loaded = load_model(tmp_path / "m.safetensors")
-    assert denoised_otherwise(loaded.encoder, plain.attributes) is None
+    assert describe_denoiser_mismatch(loaded.encoder, plain.attributes) is None
     for store, note in (
         (plain, ""),
         (denoised, "trained on vectors of no denoiser, applied to vectors of rnnoise (0)"),

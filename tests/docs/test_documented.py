@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from pipeline.store.schema import OK
-from pipeline.store.writer import write_store
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 from torch.nn.functional import normalize
 
 from pipeline.model.enhancer import Enhancer
+from pipeline.store.schema import OK
+from pipeline.store.writer import write_store
 from stages.cli import main
 from tests.docs.documented import Block, blocks, commands, quoted, wrong_with
 from tests.model.test_convert import checkpoint, vectors

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from scipy.spatial.distance import mahalanobis
 
 from pipeline.errors import OutputError, WeightsError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.card import card, write_card
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.model_file import load_model
@@ -71,7 +71,7 @@ def test_the_file_says_what_it_was_trained_on_and_what_became_of_it(model: Path)
     assert told["strength"] == pytest.approx(float(loaded.model.strength), abs=1e-6)
     assert (told, loaded.metadata["vectors"]) == (loaded.metadata, told["vectors"])
     crops, known = VALUES[held()], [name for name, out in zip(HEARD.speakers, held(), strict=True) if out]
-    ours = enhanced(loaded.model, crops.reshape(-1, DIM), Sampling(50, strength=told["strength"]))
+    ours = enhance_vectors(loaded.model, crops.reshape(-1, DIM), Sampling(50, strength=told["strength"]))
     for name, values in (("raw", crops), ("enhanced", ours.reshape(crops.shape))):
         expected = crop_eers(values, known, 0)
         found = training["held_out_eer"][name]

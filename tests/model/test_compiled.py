@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import SeedWarning, VectorError
-from pipeline.model.compiled import Alone
+from pipeline.model.compiled import SingleVectorPath
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhancer import Enhancer
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import Bounds, Lengths
+from pipeline.model.training_stats import Lengths, TrainingStats
 
 DIM = 24
 OBJECTIVES = ("seed", "gap", "dae", "vmf-pl", "bridge")
@@ -23,7 +23,7 @@ OBJECTIVES = ("seed", "gap", "dae", "vmf-pl", "bridge")
 def model_of(objective: str = "seed", strength: float = 0.6, **network: Any) -> SeedModel:
     """Return a model of random weights."""
     torch.manual_seed(0)
-    model = SeedModel(DIM, Train(objective=objective, network=Network(**network))).eval().requires_grad_(False)
+    model = SeedModel(DIM, Train(objective=objective, network=NetworkSettings(**network))).eval().requires_grad_(False)
     for parameter in model.network.parameters():
         nn.init.normal_(parameter, std=DIM**-0.5)
     model.mean.normal_()
@@ -45,7 +45,7 @@ def test_results_have_the_bits_of_the_models(objective: str, predict: str, stren
     except ValueError:
         pytest.skip("no such network")
     how = Sampling(40, strength=strength)
-    alone = Alone(model, how)
+    alone = SingleVectorPath(model, how)
     for vector in vectors(6):  # torch.jit makes another program of it after the first runs
         with torch.no_grad():
             expected = model(vector[None], how)[0]
@@ -56,7 +56,7 @@ def test_results_have_the_bits_of_the_models(objective: str, predict: str, stren
 
 @pytest.mark.parametrize("shape", [(DIM,), (1, DIM), (1, 1, DIM)])
 def test_shape_and_kind_come_back(shape: tuple[int, ...]) -> None:
-    alone, vector = Alone(model_of(), Sampling(strength=0.6)), vectors(1).reshape(shape)
+    alone, vector = SingleVectorPath(model_of(), Sampling(strength=0.6)), vectors(1).reshape(shape)
     before = vector.clone()
     found, other = alone(vector), alone(vector.numpy())
     assert isinstance(found, Tensor)
@@ -89,12 +89,12 @@ def test_shape_and_kind_come_back(shape: tuple[int, ...]) -> None:
 def test_what_is_unusual_needs_a_closer_look(x: Any) -> None:
     model = model_of()
     around = Lengths(p1=3, p50=5, p99=7)
-    model.bounds = Bounds(clean_norm=around, noisy_norm=around, atypicality=3)
-    assert Alone(model, Sampling(strength=0.6))(x) is None
+    model.training_stats = TrainingStats(clean_norm=around, noisy_norm=around, atypicality=3)
+    assert SingleVectorPath(model, Sampling(strength=0.6))(x) is None
 
 
 def test_read_only_arrays_and_callers_with_autocast_are_left_to_others() -> None:
-    alone, x = Alone(model_of(), Sampling(strength=0.6)), vectors(1).numpy()
+    alone, x = SingleVectorPath(model_of(), Sampling(strength=0.6)), vectors(1).numpy()
     x.flags.writeable = False
     assert alone(x) is None
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,7 +106,7 @@ def test_threads_may_be_the_first() -> None:
     rows = list(vectors(64))
     with torch.no_grad():
         expected = [model(row[None], how)[0] for row in rows]
-    alone = Alone(model, how)
+    alone = SingleVectorPath(model, how)
     with ThreadPoolExecutor(8) as pool:
         for found, wanted in zip(pool.map(alone, rows), expected, strict=True):
             assert found is not None
@@ -131,7 +131,7 @@ def test_an_enhancer_looks_closer_where_it_must() -> None:
     with pytest.raises(VectorError, match="NaN"):
         enhancer.enhance(x * torch.nan)
     around = Lengths(p1=3, p50=5, p99=7)
-    enhancer.model.bounds = Bounds(clean_norm=around, noisy_norm=around, atypicality=3)
+    enhancer.model.training_stats = TrainingStats(clean_norm=around, noisy_norm=around, atypicality=3)
     with pytest.warns(SeedWarning, match="median length"):
         Enhancer(enhancer.model).enhance(100 * x)
 

@@ -17,10 +17,10 @@ from torch.nn.functional import layer_norm, linear, normalize, silu
 from pipeline.config.params import Params, read_params
 from pipeline.encoders.families import FAMILIES
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.convert import PAPER, convert, encoder_of
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import confidence
+from pipeline.model.domain import domain_confidence
 from pipeline.model.enhancer import Enhancer
 from pipeline.model.model_file import load_model, save_model
 from pipeline.model.seed_model import SeedModel
@@ -112,13 +112,13 @@ def test_a_converted_model_gives_what_the_equations_give(tmp_path: Path, dim: in
     assert (model.dim, shape.blocks, shape.width) == (dim, blocks, width)
     for seed in (0, 1):
         drawn = np.random.default_rng(seed).standard_normal((50, dim), dtype=np.float32)
-        found = enhanced(model, raw.numpy(), Sampling(50, noise=1, strength=None), seed)
+        found = enhance_vectors(model, raw.numpy(), Sampling(50, noise=1, strength=None), seed)
         assert_near(found, paper(state, raw, torch.from_numpy(drawn)))
-    assert_near(enhanced(model, raw.numpy(), Sampling(50, strength=None)), paper(state, raw, None))
+    assert_near(enhance_vectors(model, raw.numpy(), Sampling(50, strength=None)), paper(state, raw, None))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((50, dim), dtype=np.float32))
     for t in (20, 500, 999):
-        assert_near(enhanced(model, raw.numpy(), Sampling(t, strength=None)), paper(state, raw, None, t))
-        found = enhanced(model, raw.numpy(), Sampling(t, noise=1, strength=None), 0)
+        assert_near(enhance_vectors(model, raw.numpy(), Sampling(t, strength=None)), paper(state, raw, None, t))
+        found = enhance_vectors(model, raw.numpy(), Sampling(t, noise=1, strength=None), 0)
         assert_near(found, paper(state, raw, noise, t))
 
 
@@ -137,7 +137,7 @@ def test_the_step_is_that_of_the_scheduler_of_their_code(tmp_path: Path, predict
     x = normalize(raw, dim=1) * dim**0.5
     x_t = scheduler.add_noise(x, torch.from_numpy(drawn), torch.full((20,), 50))
     expected = scheduler.step(network(state, x_t, 50).float(), 50, x_t).pred_original_sample
-    found = enhanced(model, raw.numpy(), Sampling(50, noise=1, strength=None), 0)
+    found = enhance_vectors(model, raw.numpy(), Sampling(50, noise=1, strength=None), 0)
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
 
 
@@ -149,7 +149,7 @@ def test_a_converted_model_is_trusted_with_any_speech(tmp_path: Path) -> None:
     torch.save(checkpoint(), tmp_path / "c.pt")
     model = converted(tmp_path / "c.pt")
     assert float(model.strength) == 1
-    assert confidence(model, 100 * vectors(30, 16).numpy()) == (1.0, 0.0)
+    assert domain_confidence(model, 100 * vectors(30, 16).numpy()) == (1.0, 0.0)
 
 
 def wrapped(state: State, kind: str) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def spoilt(path: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("missing", r"do not fit Denoiser: 2 missing \(res_blocks.1.in_layers.2.bias, out.2.weight\)"),
+        ("missing", r"do not fit DiffusionNetwork: 2 missing \(res_blocks.1.in_layers.2.bias, out.2.weight\)"),
         ("no input", "input_proj.weight is no matrix"),
         ("a gap of blocks", r"10 missing \(res_blocks.1.in_layers.0.weight, .*10 unexpected \(res_blocks.7"),
         ("extra", r"3 unexpected \(res_blocks.0.context_layers.1.weight, "),

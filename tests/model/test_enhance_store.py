@@ -9,9 +9,9 @@ import torch
 
 from pipeline import Enhancer
 from pipeline.errors import ConfigError, StoreError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import load_model, save_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -45,7 +45,7 @@ def usual(count: int) -> np.ndarray:
 def test_a_store_becomes_what_the_library_makes_of_its_vectors(tmp_path: Path, trained: Path, strength: float) -> None:
     vectors = usual(40)
     vectors[3], vectors[5], vectors[6], vectors[7] = 0, 1e19 * vectors[5], 1e30 * vectors[6], 1e-20 * vectors[7]
-    enhance(stored(tmp_path / "s.zarr", vectors), trained, tmp_path / "e.zarr", Sampling(strength=strength))
+    enhance_store(stored(tmp_path / "s.zarr", vectors), trained, tmp_path / "e.zarr", Sampling(strength=strength))
     ours = EmbeddingStore.open(tmp_path / "e.zarr").read()[:, 0, 0]
     assert np.isfinite(ours).all()
     np.testing.assert_array_equal(ours[3], np.zeros(DIM))
@@ -55,9 +55,9 @@ def test_a_store_becomes_what_the_library_makes_of_its_vectors(tmp_path: Path, t
 
 def test_vectors_of_another_length_are_told_and_usual_ones_are_not(tmp_path: Path, trained: Path) -> None:
     told: list[str] = []
-    enhance(stored(tmp_path / "s.zarr", usual(40)), trained, tmp_path / "e.zarr", warn=told.append)
+    enhance_store(stored(tmp_path / "s.zarr", usual(40)), trained, tmp_path / "e.zarr", warn=told.append)
     assert told == []
-    enhance(stored(tmp_path / "ten.zarr", 30 * usual(40)), trained, tmp_path / "f.zarr", warn=told.append)
+    enhance_store(stored(tmp_path / "ten.zarr", 30 * usual(40)), trained, tmp_path / "f.zarr", warn=told.append)
     assert len(told) == 1
     assert told[0].startswith(f"{tmp_path / 'ten.zarr'}: vectors have a median length of ")
     assert "neither normalised nor scaled" in told[0]
@@ -68,12 +68,12 @@ def test_vectors_that_are_no_numbers_are_named(tmp_path: Path, trained: Path) ->
     vectors[4, 2], vectors[6, 0] = np.nan, np.inf
     for name, row in (("nan.zarr", 4), ("inf.zarr", 6)):
         with pytest.raises(StoreError, match=rf"{name}: .*hold NaN"):
-            enhance(stored(tmp_path / name, vectors[[0, row]]), trained, tmp_path / "e.zarr")
+            enhance_store(stored(tmp_path / name, vectors[[0, row]]), trained, tmp_path / "e.zarr")
     assert not (tmp_path / "e.zarr").exists()
     model = load_model(trained).model
-    out = enhanced(model, vectors, Sampling())
+    out = enhance_vectors(model, vectors, Sampling())
     np.testing.assert_array_equal(np.isnan(out).any(axis=1), np.arange(9) == 4)
-    np.testing.assert_allclose(out[:4], enhanced(model, vectors[:4], Sampling()), atol=1e-5)
+    np.testing.assert_allclose(out[:4], enhance_vectors(model, vectors[:4], Sampling()), atol=1e-5)
 
 
 def test_the_timestep_is_asked_of_the_model_and_not_of_the_parameters(

@@ -19,7 +19,7 @@ from pipeline import EmbeddingStore, Enhancer
 from pipeline.errors import ConfigError, SeedWarning, StoreError, VectorError, WeightsError
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import FAMILIAR
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import load_model
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
@@ -99,7 +99,7 @@ def test_for_a_domain_it_gives_the_store_of_seed_enhance(enhancer: Enhancer, mod
     test = store_at(tmp_path / "noisy.zarr", noisy)
     for name, values in (("clean", clean), ("drifted", drifted)):
         domain = store_at(tmp_path / f"{name}.zarr", values)
-        done = enhance(test, model, tmp_path / f"{name}.seed.zarr", domain=domain)
+        done = enhance_store(test, model, tmp_path / f"{name}.seed.zarr", domain=domain)
         ours = enhancer.for_domain(domain)
         assert ours.strength == done.strength
         theirs = EmbeddingStore.open(tmp_path / f"{name}.seed.zarr").read()
@@ -367,7 +367,7 @@ def test_usual_vectors_are_rarely_flagged_and_those_of_other_encoders_always(enh
 
 def test_vectors_of_another_length_by_far_are_warned_of(enhancer: Enhancer) -> None:
     x = RAW[:, 0, 0]
-    bounds = enhancer.model.bounds
+    bounds = enhancer.model.training_stats
     assert bounds
     units = x / np.linalg.norm(x, axis=1, keepdims=True)
     for wrong in (units, 10 * x, x.astype(np.float64) * 32768):
@@ -412,7 +412,7 @@ def test_vectors_of_another_encoder_are_refused_or_warned_of(enhancer: Enhancer,
 
 def test_files_of_before_work_without_what_they_do_not_say(model: Path, tmp_path: Path, enhancer: Enhancer) -> None:
     old = Enhancer.load(old_file(model, tmp_path / "old.safetensors"))
-    assert old.model.bounds is None
+    assert old.model.training_stats is None
     out, info = old.enhance(10 * RAW, return_info=True)  # no warning: it knows of no lengths
     assert info.norm_ratio is None
     assert np.isfinite(out).all()

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 import pipeline.model.export as exporting
-from pipeline.config.train import Network, Train, misfit
+from pipeline.config.train import NetworkSettings, Train, misfit
 from pipeline.errors import ConfigError, ExportError, OutputError, WeightsError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.export import PROPERTIES, export_model
 from pipeline.model.model_file import load_model, save_model
@@ -30,7 +30,7 @@ from pipeline.utils.onnx import OPSET
 from tests.stages.test_cli import PROJECT, run
 
 DIM = 12
-PREDICTIONS = get_args(Network.model_fields["predict"].annotation)
+PREDICTIONS = get_args(NetworkSettings.model_fields["predict"].annotation)
 ENCODER = {"encoder": "toy", "family": "ge2e", "weights_sha256": "ab" * 32, "front_end": None, "dim": DIM}
 
 
@@ -68,7 +68,7 @@ def agrees(path: Path, model: SeedModel, how: Sampling) -> None:
     run_file = by_onnx if path.suffix == ".onnx" else by_torchscript
     for count in (1, 2, 1000):
         vectors = raw(count)
-        expected = enhanced(model, vectors, how)
+        expected = enhance_vectors(model, vectors, how)
         np.testing.assert_allclose(run_file(path, vectors), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
@@ -98,9 +98,9 @@ def test_files_give_what_the_model_gives(tmp_path: Path, suffix: str, objective:
     export_model(path, out, None, replace(how, strength=None))
     agrees(out, model, how)
     # Agreement would say nothing if the way made no difference.
-    whole = enhanced(model, raw(9), replace(how, strength=1.0))
-    assert np.abs(enhanced(model, raw(9), how) - whole).max() > 0.01
-    assert steps == 1 or np.abs(enhanced(model, raw(9), Sampling(50)) - whole).max() > 1e-4
+    whole = enhance_vectors(model, raw(9), replace(how, strength=1.0))
+    assert np.abs(enhance_vectors(model, raw(9), how) - whole).max() > 0.01
+    assert steps == 1 or np.abs(enhance_vectors(model, raw(9), Sampling(50)) - whole).max() > 1e-4
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt"])
@@ -181,7 +181,7 @@ def test_the_example_needs_no_torch(files: Path) -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "enhanced.npy: 10000 embeddings of toy, strength 0.6\n"), done.stderr
-    expected = enhanced(model, vectors, Sampling(strength=0.6))
+    expected = enhance_vectors(model, vectors, Sampling(strength=0.6))
     np.testing.assert_allclose(np.load(files / "enhanced.npy"), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
     np.save(files / "raw.npy", vectors[:, :5])
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
@@ -264,7 +264,7 @@ def test_the_command_says_in_one_line_what_is_wrong(capsys: pytest.CaptureFixtur
     code, out, _ = run(capsys, "export-model", "m.safetensors", "--out", "m.bin", *arguments)
     assert (code, out) == (0, f"m.bin: {DIM} numbers in and out, strength 0.30, timestep 40\n")
     model = load_model(place / "m.safetensors").model
-    expected = enhanced(model, raw(5), Sampling(40, strength=0.3))
+    expected = enhance_vectors(model, raw(5), Sampling(40, strength=0.3))
     np.testing.assert_allclose(by_torchscript(place / "m.bin", raw(5)), expected, atol=1e-5)
 
 

@@ -3,12 +3,12 @@ import pytest
 import scipy.stats
 import torch
 
-from pipeline.model.training_stats import LEVELS, UNUSUAL, Bounds, Lengths, lengths, percentiles
+from pipeline.model.training_stats import LEVELS, UNUSUAL, Lengths, TrainingStats, lengths, percentiles
 
 
-def bounds(clean: tuple[float, float, float], noisy: tuple[float, float, float]) -> Bounds:
+def bounds(clean: tuple[float, float, float], noisy: tuple[float, float, float]) -> TrainingStats:
     made = [Lengths(p1=each[0], p50=each[1], p99=each[2]) for each in (clean, noisy)]
-    return Bounds(clean_norm=made[0], noisy_norm=made[1], atypicality=2.0)
+    return TrainingStats(clean_norm=made[0], noisy_norm=made[1], atypicality=2.0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.scoring.comparison import mean_units, unit_crops
-from pipeline.scoring.distances import COLUMNS, Distance, cells, distances
+from pipeline.scoring.distances import COLUMNS, ViewDistances, cells, measure_distances
 from pipeline.scoring.sampling import read_vectors, sample_rows
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
@@ -39,12 +39,12 @@ def stores(folder: Path, failed: int | None = None) -> dict[tuple[str, str], Emb
     return found
 
 
-def of(found: list[Distance], system: str, pair: str, measure: str) -> tuple[float, ...]:
+def of(found: list[ViewDistances], system: str, pair: str, measure: str) -> tuple[float, ...]:
     return next(row.quantiles for row in found if row[1:4] == (system, pair, measure))
 
 
 def test_distances_are_those_between_unit_vectors_of_an_utterance(tmp_path: Path) -> None:
-    found = distances(stores(tmp_path, failed=3), "clean", SPEAKERS, 0)
+    found = measure_distances(stores(tmp_path, failed=3), "clean", SPEAKERS, 0)
     assert of(found, "raw", "itself", "cosine") == pytest.approx((0.5,) * 5, abs=1e-6)
     assert of(found, "raw", "itself", "euclidean") == pytest.approx((1.0,) * 5, abs=1e-6)
     assert of(found, "seed", "itself", "cosine") == pytest.approx((0.0,) * 5, abs=1e-6)
@@ -58,13 +58,13 @@ def test_distances_are_those_between_unit_vectors_of_an_utterance(tmp_path: Path
 
 
 def test_without_speakers_there_are_no_pairs_of_clean_vectors(tmp_path: Path) -> None:
-    assert {row.pair for row in distances(stores(tmp_path), "clean", {}, 0)} == {"itself"}
+    assert {row.pair for row in measure_distances(stores(tmp_path), "clean", {}, 0)} == {"itself"}
 
 
 def test_pairs_of_clean_vectors_are_of_one_speaker_or_of_two(tmp_path: Path) -> None:
     values = np.repeat(np.eye(10, 16)[:, None], 4, axis=1).reshape(40, 1, 1, 16).astype(np.float32)
     write_store(tmp_path / "a.zarr", IDS, values, np.full(40, OK, dtype=np.uint8), {"dim": 16})
-    found = distances({("clean", "raw"): EmbeddingStore.open(tmp_path / "a.zarr")}, "clean", SPEAKERS, 0)
+    found = measure_distances({("clean", "raw"): EmbeddingStore.open(tmp_path / "a.zarr")}, "clean", SPEAKERS, 0)
     assert of(found, "raw", "same speaker", "cosine") == pytest.approx((0.0,) * 5)
     assert of(found, "raw", "another speaker", "cosine") == pytest.approx((1.0,) * 5)
 

@@ -10,10 +10,10 @@ from pipeline.config.score import Score, System
 from pipeline.data.manifest import Utterance
 from pipeline.data.trials.lists import lists_in, read_lists, usable_trials
 from pipeline.data.trials.table import Trials
-from pipeline.data.utterances import Utterances, utterances_of
+from pipeline.data.utterances import Utterances, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError, UnknownUtteranceError
 from pipeline.scoring.cohort import Cohort, read_cohort
-from pipeline.scoring.condition_stores import Space, open_spaces
+from pipeline.scoring.condition_stores import ConditionStores, open_condition_stores
 from pipeline.scoring.evaluation import Outcome, evaluate, every_pair, usable
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -49,7 +49,7 @@ def cohort(tmp_path: Path) -> Cohort:
 
 
 def run(
-    spaces: dict[str, Space],
+    spaces: dict[str, ConditionStores],
     lists: dict[str, Trials] | None = None,
     cohort: Cohort | None = None,
     utterances: Utterances = KNOWN,
@@ -63,7 +63,7 @@ def run(
 
 
 def test_systems_are_measured_on_the_same_trials_in_every_condition(folders: dict[str, Path]) -> None:
-    spaces = open_spaces(folders, CONDITIONS)
+    spaces = open_condition_stores(folders, CONDITIONS)
     outcome = run(spaces, bootstrap=50)
     table = outcome.table
     assert list(table) == CONDITIONS
@@ -86,23 +86,23 @@ def test_the_mean_over_noisy_conditions_has_an_interval_of_the_same_draws(folder
     make(folders["raw"] / "noise0.zarr", 1.5, 3)
     make(folders["seed"] / "noise0.zarr", 0.9, 3)
     conditions = [*CONDITIONS, "noise0"]
-    outcome = run(open_spaces(folders, conditions), conditions=conditions, bootstrap=50)
+    outcome = run(open_condition_stores(folders, conditions), conditions=conditions, bootstrap=50)
     rows = [outcome.table[name] for name in conditions[1:]]
     mean = outcome.mean_noisy["seed"]
     assert mean["eer"] == pytest.approx((rows[0]["seed"]["eer"] + rows[1]["seed"]["eer"]) / 2)
     assert mean["eer_difference"] == pytest.approx(mean["eer"] - outcome.mean_noisy["raw"]["eer"])
     widths = [np.ptp(figures["eer_difference_ci"]) for figures in (mean, rows[0]["seed"], rows[1]["seed"])]
     assert widths[0] < widths[1] + widths[2]
-    one = run(open_spaces(folders, CONDITIONS), bootstrap=50)
+    one = run(open_condition_stores(folders, CONDITIONS), bootstrap=50)
     assert one.mean_noisy["seed"]["eer_ci"] == one.table["noise5"]["seed"]["eer_ci"]
-    assert run(open_spaces(folders, ["clean"]), conditions=["clean"]).mean_noisy == {}
+    assert run(open_condition_stores(folders, ["clean"]), conditions=["clean"]).mean_noisy == {}
 
 
 def test_both_sides_may_be_noisy(folders: dict[str, Path]) -> None:
     make(folders["raw"] / "noise0.zarr", 1.5, 3)
     make(folders["seed"] / "noise0.zarr", 0.9, 3)
     conditions = [*CONDITIONS, "noise0"]
-    spaces = open_spaces(folders, conditions)
+    spaces = open_condition_stores(folders, conditions)
     outcome = run(spaces, conditions=conditions, bootstrap=20)
     assert list(outcome.both) == conditions[1:]
     pairs = every_pair(KNOWN, usable(spaces), 10_000, 0, Path("m.csv"))
@@ -124,7 +124,7 @@ def test_both_sides_may_be_noisy(folders: dict[str, Path]) -> None:
 
 def test_operating_points_are_those_asked_for(folders: dict[str, Path]) -> None:
     points = [{"p_target": 0.1}, {"p_target": 0.5, "c_miss": 2.0}]
-    table = run(open_spaces(folders, ["clean"]), conditions=["clean"], operating_points=points).table
+    table = run(open_condition_stores(folders, ["clean"]), conditions=["clean"], operating_points=points).table
     assert [key for key in table["clean"]["raw"] if "dcf" in key] == ["min_dcf_0.1", "min_dcf_0.5_2_1"]
 
 
@@ -133,7 +133,7 @@ def test_lists_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path
     (tmp_path / "lists/few").write_text(f"1 {IDS[0]} {IDS[1]}\n0 {IDS[0]} {IDS[4]}\n0 {IDS[0]} {IDS[5]}\n")
     found = read_lists(lists_in(tmp_path / "lists"), IDS)
     assert {name: len(listed.trials) for name, listed in found.items()} == {"all": 24 * 23, "few": 3}
-    spaces = open_spaces(folders, CONDITIONS)
+    spaces = open_condition_stores(folders, CONDITIONS)
     lists = {name: usable_trials(name, listed.trials, usable(spaces)) for name, listed in found.items()}
     unknown = Utterances(KNOWN.ids, (*KNOWN.speakers[:23], None), KNOWN.seconds)
     outcome = run(spaces, lists, utterances=unknown, bootstrap=20)
@@ -164,7 +164,7 @@ def test_every_back_end_is_a_row_and_helps_where_it_should(folders: dict[str, Pa
         "calibrated": {"of": "raw", "calibrate": "cohort"},
         "everything": {"fuse": ["plda_as", "seed"], "calibrate": "cohort", "quality": ["duration", "norm"]},
     }
-    outcome = run(open_spaces(folders, CONDITIONS), cohort=cohort, systems=lines)
+    outcome = run(open_condition_stores(folders, CONDITIONS), cohort=cohort, systems=lines)
     for row in outcome.table.values():
         assert list(row) == ["raw", "seed", *lines]
         assert {name for name, figures in row.items() if "cllr" in figures} == {"calibrated", "everything"}
@@ -193,7 +193,7 @@ def test_s_norm_is_that_of_a_plain_loop(folders: dict[str, Path], cohort: Cohort
                 score = enrol[a] @ test[b]
                 scores.append(sum((score - top.mean()) / top.std() for top in ranked) / 2)
                 target.append(SPEAKERS[IDS[a]] == SPEAKERS[IDS[b]])
-    spaces = open_spaces({"seed": folders["seed"]}, CONDITIONS)
+    spaces = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
     outcome = run(spaces, cohort=cohort, systems={"as": {"of": "seed", "norm": "as", "top": 10}})
     edges, hits, _ = outcome.histograms["noise5", "as"]
     expected = np.histogram(np.array(scores)[target], edges)[0]
@@ -205,7 +205,7 @@ def test_a_list_that_calibrates_is_not_measured(tmp_path: Path, folders: dict[st
     (tmp_path / "lists/dev").write_text(TEXT)
     (tmp_path / "lists/eval").write_text(TEXT)
     lists = {name: found.trials for name, found in read_lists(lists_in(tmp_path / "lists"), IDS).items()}
-    spaces = open_spaces({"seed": folders["seed"]}, CONDITIONS)
+    spaces = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
     outcome = run(spaces, lists, systems={"llr": {"of": "seed", "calibrate": "dev"}})
     assert list(outcome.table) == ["eval", "eval/noise5"]
     figures = outcome.table["eval"]["llr"]
@@ -219,7 +219,7 @@ def test_a_cohort_that_is_in_the_trials_is_told(folders: dict[str, Path], cohort
     mixed = Cohort(
         cohort.path, cohort.encoder, cohort.values, (IDS[0], *cohort.utterances[1:]), ("s3", *cohort.speakers[1:])
     )
-    spaces = open_spaces(folders, ["clean"])
+    spaces = open_condition_stores(folders, ["clean"])
     assert run(spaces, cohort=cohort, conditions=["clean"]).warnings == []
     (warning,) = run(spaces, cohort=mixed, conditions=["clean"]).warnings
     assert "1 utterances and 1 speakers of the cohort are in the trials" in warning
@@ -238,7 +238,10 @@ def test_a_cohort_that_is_in_the_trials_is_told(folders: dict[str, Path], cohort
 )
 def test_systems_that_cannot_be_are_one_line(folders: dict[str, Path], line: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        run(open_spaces(folders, CONDITIONS), systems={"x": line} | ({"y": {"of": "raw"}} if "fuse" in line else {}))
+        run(
+            open_condition_stores(folders, CONDITIONS),
+            systems={"x": line} | ({"y": {"of": "raw"}} if "fuse" in line else {}),
+        )
 
 
 @pytest.mark.parametrize(
@@ -259,11 +262,11 @@ def test_lines_that_contradict_themselves_are_refused(line: dict[str, Any], says
 def test_a_cohort_of_another_encoder_is_refused(folders: dict[str, Path], cohort: Cohort) -> None:
     other = Cohort(cohort.path, {**cohort.encoder, "dim": 16}, cohort.values, cohort.utterances, cohort.speakers)
     with pytest.raises(StoreError, match=r"train.zarr: encoder dim is 16, but 8 in .*clean.zarr"):
-        run(open_spaces(folders, CONDITIONS), cohort=other, systems={"x": {"of": "raw", "center": True}})
+        run(open_condition_stores(folders, CONDITIONS), cohort=other, systems={"x": {"of": "raw", "center": True}})
 
 
 def test_more_of_the_cohort_than_there_is_cannot_count(folders: dict[str, Path], cohort: Cohort) -> None:
-    spaces = open_spaces(folders, CONDITIONS)
+    spaces = open_condition_stores(folders, CONDITIONS)
     with pytest.raises(ConfigError, match="top 300 of a cohort of 64"):
         run(spaces, cohort=cohort, systems={"as": {"of": "raw", "norm": "as"}})
     with pytest.raises(ConfigError, match="top 300 of a cohort of 8"):
@@ -272,29 +275,29 @@ def test_more_of_the_cohort_than_there_is_cannot_count(folders: dict[str, Path],
 
 def test_unknown_durations_and_speakers_are_told(folders: dict[str, Path], cohort: Cohort) -> None:
     bare = Utterances(KNOWN.ids, KNOWN.speakers, (None,) * 24)
-    spaces = open_spaces(folders, CONDITIONS)
+    spaces = open_condition_stores(folders, CONDITIONS)
     line = {"of": "raw", "calibrate": "cohort", "quality": ["duration"]}
     with pytest.raises(TrialError, match="quality duration needs the seconds of all"):
         run(spaces, cohort=cohort, utterances=bare, systems={"x": line})
     with pytest.raises(TrialError, match="has no speaker; trials need the speaker column"):
         run(spaces, utterances=Utterances(KNOWN.ids, (None,) * 24, KNOWN.seconds))
     with pytest.raises(UnknownUtteranceError, match="has no utterance 's0/0'"):
-        utterances_of(IDS, [Utterance("x", "x.wav")], Path("m.csv"))
+        select_utterances(IDS, [Utterance("x", "x.wav")], Path("m.csv"))
 
 
 def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[str, Path], tmp_path: Path) -> None:
     values = np.ones((2, 1, 1, 8), dtype=np.float32)
     write_store(tmp_path / "few/clean.zarr", ["a", "b"], values, np.full(2, OK, dtype=np.uint8), {"dim": 8})
     with pytest.raises(StoreError, match="hold other utterances"):
-        open_spaces({"raw": folders["raw"], "few": tmp_path / "few"}, ["clean"])
+        open_condition_stores({"raw": folders["raw"], "few": tmp_path / "few"}, ["clean"])
     for name, manifest in (("old", "ab"), ("new", "cd")):
         make(tmp_path / name / "clean.zarr", 0.1, manifest_sha256=manifest)
     with pytest.raises(StoreError, match="differ in manifest: they are not of the same audio"):
-        open_spaces({name: tmp_path / name for name in ("old", "new")}, ["clean"])
+        open_condition_stores({name: tmp_path / name for name in ("old", "new")}, ["clean"])
     make(tmp_path / "mixed/clean.zarr", 0.1)
     make(tmp_path / "mixed/noise5.zarr", 0.1, enhanced_by_sha256="ef", timestep=50)
     with pytest.raises(StoreError, match="cannot be compared"):
-        open_spaces({"mixed": tmp_path / "mixed"}, CONDITIONS)
+        open_condition_stores({"mixed": tmp_path / "mixed"}, CONDITIONS)
 
 
 @pytest.mark.parametrize(
@@ -317,5 +320,5 @@ def test_a_list_whose_targets_all_failed_is_an_error(tmp_path: Path, folders: di
     (tmp_path / "lists/t").write_text(f"1 {IDS[5]} {IDS[4]}\n0 {IDS[0]} {IDS[4]}\n")
     trials = read_lists(lists_in(tmp_path / "lists"), IDS)["t"].trials
     with pytest.raises(TrialError, match="trial list t: no targets or no non-targets are left"):
-        usable_trials("t", trials, usable(open_spaces(folders, CONDITIONS)))
-    assert len(usable_trials("t", trials, usable(open_spaces({"seed": folders["seed"]}, CONDITIONS)))) == 2
+        usable_trials("t", trials, usable(open_condition_stores(folders, CONDITIONS)))
+    assert len(usable_trials("t", trials, usable(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2

@@ -11,9 +11,9 @@ from pipeline.data.utterances import Utterances
 from pipeline.errors import CorpusError, ManifestError
 from pipeline.metrics import figures
 from pipeline.report import write_groups
-from pipeline.scoring.condition_stores import open_spaces
+from pipeline.scoring.condition_stores import open_condition_stores
 from pipeline.scoring.evaluation import evaluate
-from pipeline.scoring.groups import labels, of_trials
+from pipeline.scoring.groups import group_trials, labels
 from pipeline.scoring.scorer import score_list
 from tests.scoring.test_scorer import IDS, SPEAKERS, make
 
@@ -31,7 +31,7 @@ def test_utterances_fall_into_ranges() -> None:
         "duration": ["<3 s", "3-6 s", ">=6 s", "unknown"],
     }
     trials = Trials(np.array([0, 0, 1]), np.array([3, 1, 0]), None)
-    assert of_trials(found["gender"], trials).tolist() == ["f", "f/m", "f/m"]
+    assert group_trials(found["gender"], trials).tolist() == ["f", "f/m", "f/m"]
     bare = Utterances(KNOWN.ids, KNOWN.speakers, (None,) * 4, (None,) * 4, (None,) * 4)
     assert labels(bare, {"gender": [], "age": [18.0], "duration": [3.0]}) == {}
     assert list(labels(KNOWN, {"age": [18.0]})) == ["age"]
@@ -41,7 +41,7 @@ def test_every_group_is_measured_by_itself(tmp_path: Path) -> None:
     make(tmp_path / "raw/clean.zarr", 1.5)
     genders = tuple("fm"[n // 12] for n in range(24))
     utterances = Utterances(tuple(IDS), tuple(SPEAKERS.values()), (1.0,) * 24, genders)
-    spaces = open_spaces({"raw": tmp_path / "raw"}, ["clean"])
+    spaces = open_condition_stores({"raw": tmp_path / "raw"}, ["clean"])
     lists = {"": all_pairs(list(SPEAKERS.values()), 10_000, 0)}
     score = Score(bootstrap=0)
     found = evaluate(spaces, lists, ["clean"], "clean", utterances, score, 0).groups

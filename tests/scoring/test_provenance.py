@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.trials.lists import Counts
-from pipeline.scoring.provenance import of_file, of_list, of_store, protocol_of, versions
+from pipeline.scoring.provenance import describe_file, describe_list, describe_protocol, describe_store, read_versions
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
@@ -32,7 +32,7 @@ def make(path: Path) -> EmbeddingStore:
 
 
 def test_versions_are_those_installed_and_nothing_is_imported_for_them() -> None:
-    found = versions()
+    found = read_versions()
     assert list(found) == ["seed", "python", "numpy", "scipy", "torch", "zarr"]
     assert found["seed"] == version("speaker-seed")
     assert found["numpy"] == np.__version__
@@ -42,15 +42,15 @@ def test_versions_are_those_installed_and_nothing_is_imported_for_them() -> None
 
 
 def test_a_store_is_told_by_what_it_was_made_of(tmp_path: Path) -> None:
-    assert of_store(make(tmp_path / "s.zarr")) == {"store": "s.zarr", "utterances": 3, "encoded": 2, **MADE_OF}
+    assert describe_store(make(tmp_path / "s.zarr")) == {"store": "s.zarr", "utterances": 3, "encoded": 2, **MADE_OF}
 
 
 def test_a_list_is_told_by_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_bytes(b"1 a b\n")
     told = {"file": "t.txt", "sha256": hashlib.sha256(b"1 a b\n").hexdigest()}
-    assert of_file(path) == told
-    assert of_list(path, "VoxCeleb", Counts(1, 1)) == told | {"form": "VoxCeleb", "trials": 1, "targets": 1}
+    assert describe_file(path) == told
+    assert describe_list(path, "VoxCeleb", Counts(1, 1)) == told | {"form": "VoxCeleb", "trials": 1, "targets": 1}
 
 
 def test_a_protocol_is_the_same_in_every_folder(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_protocol_is_the_same_in_every_folder(tmp_path: Path) -> None:
     for folder in ("here", "there"):
         store = make(tmp_path / folder / "s.zarr")
         (tmp_path / folder / "t.txt").write_text("1 a b\n")
-        listed = of_list(tmp_path / folder / "t.txt", "VoxCeleb", Counts(1, 1))
-        protocols.append(protocol_of({"enrol": store}, trials=listed, seed=0, enrolment=None))
+        listed = describe_list(tmp_path / folder / "t.txt", "VoxCeleb", Counts(1, 1))
+        protocols.append(describe_protocol({"enrol": store}, trials=listed, seed=0, enrolment=None))
     assert protocols[0] == protocols[1]
     assert list(protocols[0]) == ["versions", "stores", "trials", "seed"]
     assert str(tmp_path) not in json.dumps(protocols[0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError, UnknownUtteranceError
-from pipeline.scoring.groups import groups_of
+from pipeline.scoring.groups import trial_groups
 from pipeline.scoring.score_files import check_same_trials, labels_of, on_trials, read_labels, read_scores, sides
 from pipeline.scoring.score_writer import header, lines_of
 
@@ -143,7 +143,7 @@ def test_sides_and_groups(tmp_path: Path) -> None:
     kinds, numbers = sides(scored, read_labels(path), path)
     assert kinds == ["f", "m"]
     assert [side.tolist() for side in numbers] == [[0, 1, 1, 0], [1, 1, 0, 0]]
-    assert groups_of(kinds, numbers).tolist() == ["f/m", "m", "f/m", "f"]
+    assert trial_groups(kinds, numbers).tolist() == ["f/m", "m", "f/m", "f"]
     with pytest.raises(UnknownUtteranceError, match=r"says nothing of 'y', which .*scores.txt names"):
         sides(scored, {"a": "f", "b": "m", "x": "m", "y": None}, path)
     with pytest.raises(TrialError, match="name no utterances"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.trials.lists import read_list
-from pipeline.data.trials.streaming import BLOCK, spooled
+from pipeline.data.trials.streaming import BLOCK, spool_trials
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 from pipeline.scoring.score_files import read_scores
@@ -35,7 +35,7 @@ def test_the_file_is_the_list_with_scores(tmp_path: Path, store: EmbeddingStore,
     (tmp_path / "t.txt").write_text("\n".join(lines))
     kept, expected = score_list(store, store, read_list(tmp_path / "t.txt", IDS, IDS).trials)
     out, told = tmp_path / FILES[form], []
-    with spooled(tmp_path / "t.txt", IDS, IDS) as spool:
+    with spool_trials(tmp_path / "t.txt", IDS, IDS) as spool:
         scores, target, count = score_to_file(spool, scorer_of(store, store), (IDS, IDS), form, out, told.append)
     assert (count, sum(told)) == (19 * 19, 400)
     if labeled:
@@ -58,7 +58,7 @@ def test_a_list_of_several_blocks_is_one_file(tmp_path: Path, store: EmbeddingSt
     count = BLOCK + 1000
     rows = np.random.default_rng(0).integers(20, size=(2, count))
     (tmp_path / "t.txt").write_text("".join(f"{int(a == b)} {IDS[a]} {IDS[b]}\n" for a, b in rows.T))
-    with spooled(tmp_path / "t.txt", IDS, IDS) as spool:
+    with spool_trials(tmp_path / "t.txt", IDS, IDS) as spool:
         scores, target, _ = score_to_file(spool, scorer_of(store, store), (IDS, IDS), "csv", tmp_path / "s.csv")
     kept, expected = score_list(store, store, Trials(*rows, rows[0] == rows[1]))
     np.testing.assert_array_equal(scores, expected)
@@ -71,7 +71,7 @@ def test_a_list_of_several_blocks_is_one_file(tmp_path: Path, store: EmbeddingSt
 def test_a_list_of_failed_utterances_is_an_error(tmp_path: Path, store: EmbeddingStore) -> None:
     (tmp_path / "t.txt").write_text(f"{IDS[3]} {IDS[4]}\n")
     with (
-        spooled(tmp_path / "t.txt", IDS, IDS) as spool,
+        spool_trials(tmp_path / "t.txt", IDS, IDS) as spool,
         pytest.raises(TrialError, match="no trials are left"),
     ):
         score_to_file(spool, scorer_of(store, store), (IDS, IDS), "csv", tmp_path / "s.csv")

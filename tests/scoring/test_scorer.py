@@ -8,7 +8,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from pipeline.data.trials.table import Trials, all_pairs
 from pipeline.errors import StoreError, TrialError
 from pipeline.scoring.comparison import cosine_scores, mean_units, pairwise_scores, unit_crops
-from pipeline.scoring.enrolment import Models
+from pipeline.scoring.enrolment import EnrolmentModels
 from pipeline.scoring.scorer import score_list
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
@@ -88,7 +88,9 @@ def test_no_trials_have_no_scores() -> None:
 def test_pairwise_models_are_all_crops_of_their_utterances_that_were_encoded(tmp_path: Path) -> None:
     enrol = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.5, 1, failed=2))
     test = EmbeddingStore.open(make(tmp_path / "b.zarr", 0.5, 2))
-    models = Models(("one", "mixed", "none", "many"), np.array([3, 0, 2, 9, 2, 4, 5, 6, 7]), np.array([0, 1, 4, 5]))
+    models = EnrolmentModels(
+        ("one", "mixed", "none", "many"), np.array([3, 0, 2, 9, 2, 4, 5, 6, 7]), np.array([0, 1, 4, 5])
+    )
     trials = Trials(*RNG.integers([[4], [24]], size=(2, 9000)), None)
     kept, scores = score_list(enrol, test, trials, models, comparison="pairwise")
     assert len(kept) == (trials.enrol != 2).sum()

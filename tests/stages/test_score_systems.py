@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.data.manifest import Utterance, write_manifest
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
@@ -47,11 +47,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows = [Utterance(each, f"{each}.wav", each[0], 2.0) for each in ids]
         write_manifest(tmp_path / f"{Path(name).name}.csv", rows)
     raw = EmbeddingStore.open(tmp_path / "raw/clean.zarr")
-    model = SeedModel(8, Train(network=Network(predict="sample", precondition="none")))
+    model = SeedModel(8, Train(network=NetworkSettings(predict="sample", precondition="none")))
     for parameter in model.network.parameters():
         parameter.data.copy_(0.2 * torch.from_numpy(rng.standard_normal(tuple(parameter.shape))))
     save_model(tmp_path / "m.safetensors", model, raw.encoder(), {})
-    enhance(raw, tmp_path / "m.safetensors", tmp_path / "seed/clean.zarr")
+    enhance_store(raw, tmp_path / "m.safetensors", tmp_path / "seed/clean.zarr")
     (tmp_path / "p.yaml").write_text(SYSTEMS)
     return tmp_path
 

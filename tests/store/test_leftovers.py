@@ -9,7 +9,7 @@ from pipeline.errors import OutputError
 from pipeline.store.leftovers import leftovers, remove, saved
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter, journal_of
-from pipeline.training.checkpoints import described
+from pipeline.training.checkpoints import describe_checkpoint
 from tests.conftest import tree_bytes
 
 IDS = ["a", "b", "c"]
@@ -27,12 +27,12 @@ def test_an_unfinished_store_is_described_and_removed(tmp_path: Path) -> None:
     out = tmp_path / "ge2e" / "train.zarr"
     for seed in (0, 1):
         begun(out, seed).close()
-    found, busy = leftovers(tmp_path, described)
+    found, busy = leftovers(tmp_path, describe_checkpoint)
     assert not busy
     assert [leftover.what for leftover in found] == ["1 of 3 utterances, ge2e, clean, noise"] * 2
     assert found[0].size == sum(path.stat().st_size for path in found[0].folder.rglob("*") if path.is_file())
     remove(found[0])
-    assert leftovers(tmp_path, described)[0] == found[1:]  # which is as it was
+    assert leftovers(tmp_path, describe_checkpoint)[0] == found[1:]  # which is as it was
     remove(found[1])
     assert list((tmp_path / "ge2e").iterdir()) == []
 
@@ -40,8 +40,8 @@ def test_an_unfinished_store_is_described_and_removed(tmp_path: Path) -> None:
 def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
     with closing(begun(out)):
-        assert leftovers(tmp_path, described) == ([], [journal_of(out)])
-    (found,), _ = leftovers(tmp_path, described)
+        assert leftovers(tmp_path, describe_checkpoint) == ([], [journal_of(out)])
+    (found,), _ = leftovers(tmp_path, describe_checkpoint)
     with closing(begun(out)), pytest.raises(OutputError, match="another process"):
         remove(found)
     assert found.folder.is_dir()
@@ -50,7 +50,7 @@ def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_what_a_killed_move_left(tmp_path: Path) -> None:
     old = tmp_path / ".s.zarr.old.abcd1234"
     (old / "old").mkdir(parents=True)
-    (found,), _ = leftovers(tmp_path, described)
+    (found,), _ = leftovers(tmp_path, describe_checkpoint)
     remove(found)
     assert not old.exists()
 
@@ -58,7 +58,7 @@ def test_what_a_killed_move_left(tmp_path: Path) -> None:
 def test_a_damaged_journal_can_be_removed(tmp_path: Path) -> None:
     folder = tmp_path / ".s.zarr.journal" / "0123"
     folder.mkdir(parents=True)
-    (found,), _ = leftovers(tmp_path, described)
+    (found,), _ = leftovers(tmp_path, describe_checkpoint)
     assert found.what == "nothing of use"
     remove(found)
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +70,7 @@ def test_what_is_kept_of_a_finished_store_goes_when_it_is_saved(tmp_path: Path) 
     for row in (1, 2):
         writer.write(range(row, row + 1), np.ones((1, 1, 1, 4), np.float32), np.array([OK], np.uint8))
     writer.finish(keep=True)
-    (found,), _ = leftovers(tmp_path, described)
+    (found,), _ = leftovers(tmp_path, describe_checkpoint)
     assert found.what == "3 of 3 utterances, ge2e, clean, noise, finished: kept until DVC has it in its cache"
     before = tree_bytes(out)
     assert (out / "zarr.json").samefile(found.folder / "store.zarr" / "zarr.json")  # it takes no more of the disk

@@ -12,19 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import ConfigError, StoreError
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
-from pipeline.training.batches import GB, IN_MEMORY, MemoryFeed, StreamFeed, needed, open_feed
+from pipeline.training.batches import GB, IN_MEMORY, MemoryBatches, StreamedBatches, needed, open_batches
 from pipeline.training.preconditioner import fit_preconditioner
 from pipeline.training.progress import Epoch, Pace
 from pipeline.training.train import train
 from tests.training.test_train import ENCODER, QUICK, make_store
 
-PLAIN = Train(network=Network(precondition="none"), target="crop")
+PLAIN = Train(network=NetworkSettings(precondition="none"), target="crop")
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def least(store: EmbeddingStore, given: Train) -> Train:
     return given.model_copy(update={"memory": (needed(store, given) + 1) / GB})
 
 
-def streamed(store: EmbeddingStore, held: np.ndarray, given: Train, seed: int = 0) -> StreamFeed:
+def streamed(store: EmbeddingStore, held: np.ndarray, given: Train, seed: int = 0) -> StreamedBatches:
     torch.manual_seed(0)
-    return StreamFeed(store, held, SeedModel(store.dim, least(store, given)), np.random.default_rng(seed))
+    return StreamedBatches(store, held, SeedModel(store.dim, least(store, given)), np.random.default_rng(seed))
 
 
 @settings(deadline=None, max_examples=60)
@@ -165,13 +165,13 @@ def test_a_shard_damaged_in_training_is_named(tmp_path: Path) -> None:
 def test_the_preconditioner_of_a_stream_is_that_of_its_training_pairs(tmp_path: Path, kind: str) -> None:
     store = in_shards(tmp_path / "t.zarr", make_store(tmp_path / "s.zarr", failed=5)[0], 8)
     held = np.arange(79) % 10 == 3
-    given = QUICK.model_copy(update={"network": Network(precondition=kind)})  # type: ignore[arg-type]
+    given = QUICK.model_copy(update={"network": NetworkSettings(precondition=kind)})  # type: ignore[arg-type]
     feed = streamed(store, held, given)
     fit = store.read()[store.ok[~held]].reshape(-1, 4, store.dim)
     mean, matrix = fit_preconditioner(kind, fit[:, 0], fit[:, 1:])
     torch.testing.assert_close(feed._model.mean, torch.from_numpy(mean).float(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(feed._model.matrix, torch.from_numpy(matrix).float(), rtol=1e-6, atol=1e-7)
-    whole = MemoryFeed.of(store, held, SeedModel(store.dim, given))
+    whole = MemoryBatches.of(store, held, SeedModel(store.dim, given))
     assert feed.pairs == whole.pairs
     torch.testing.assert_close(feed.validation, whole.validation[: len(feed.validation)], rtol=1e-4, atol=1e-5)
 
@@ -180,8 +180,8 @@ def test_what_fits_is_prepared_and_ordered_as_ever(tmp_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr", failed=5)
     held = np.arange(79) % 10 == 3
     model = SeedModel(store.dim, QUICK)
-    feed = open_feed(store, held, model, np.random.default_rng(0))
-    assert isinstance(feed, MemoryFeed)
+    feed = open_batches(store, held, model, np.random.default_rng(0))
+    assert isinstance(feed, MemoryBatches)
     fit, validation = (store.read()[store.ok][part].reshape(-1, 4, store.dim) for part in (~held, held))
     mean, matrix = fit_preconditioner("whiten", fit[:, 0], fit[:, 1:])
     assert torch.equal(model.mean, torch.from_numpy(mean).float())
@@ -197,9 +197,9 @@ def test_what_fits_is_prepared_and_ordered_as_ever(tmp_path: Path) -> None:
 def test_a_store_is_streamed_when_training_on_it_would_not_fit(tmp_path: Path) -> None:
     store = in_shards(tmp_path / "t.zarr", make_store(tmp_path / "s.zarr")[0], 4)
     size, held = 4 * np.prod(store.shape), np.arange(80) < 8
-    for memory, kind in ((IN_MEMORY * size, MemoryFeed), (IN_MEMORY * size - 1, StreamFeed)):
+    for memory, kind in ((IN_MEMORY * size, MemoryBatches), (IN_MEMORY * size - 1, StreamedBatches)):
         model = SeedModel(store.dim, QUICK.model_copy(update={"memory": memory / GB}))
-        assert isinstance(open_feed(store, held, model, np.random.default_rng(0)), kind)
+        assert isinstance(open_batches(store, held, model, np.random.default_rng(0)), kind)
 
 
 def test_too_little_memory_is_one_line_that_says_how_much_is_needed(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_the_vectors_stay_within_the_memory_given(tmp_path: Path, memory: float)
     store.read_rows(range(64))  # what Zarr keeps for itself
     tracemalloc.start()  # counts what NumPy and Zarr allocate: all but the last stage of a batch
     try:
-        feed = open_feed(store, held, model, rng)
-        assert isinstance(feed, StreamFeed)
+        feed = open_batches(store, held, model, rng)
+        assert isinstance(feed, StreamedBatches)
         for _ in range(2):
             for _ in feed.epoch(rng):
                 pass

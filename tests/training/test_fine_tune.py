@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pipeline.config.train import Network
+from pipeline.config.train import NetworkSettings
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.model.model_file import load_model, save_model
 from pipeline.store.embedding_store import EmbeddingStore
@@ -58,12 +58,18 @@ def test_what_must_match_is_named_and_what_need_not_is_free(first: Path) -> None
         ({"objective": "dae"}, "train.objective is dae, but .*first.safetensors was trained with seed. Set it to seed"),
         ({"timesteps": 100}, "train.timesteps is 100, .* with 1000"),
         ({"scale": "sampling"}, "train.scale is sampling, .* with both"),
-        ({"network": Network(blocks=2)}, "train.network.blocks is 2, .* with 1"),
-        ({"network": Network(precondition="none")}, "train.network.precondition is none, .* with whiten"),
+        ({"network": NetworkSettings(blocks=2)}, "train.network.blocks is 2, .* with 1"),
+        ({"network": NetworkSettings(precondition="none")}, "train.network.precondition is none, .* with whiten"),
     ):
         with pytest.raises(ConfigError, match=says):
             train(store, QUICK.model_copy(update=changes), 0, 50, init=first)
-    free = {"loss": "l2", "network": Network(dropout=0.5), "learning_rate": 1e-5, "batch_size": 8, "max_epochs": 1}
+    free = {
+        "loss": "l2",
+        "network": NetworkSettings(dropout=0.5),
+        "learning_rate": 1e-5,
+        "batch_size": 8,
+        "max_epochs": 1,
+    }
     assert train(store, QUICK.model_copy(update=free), 0, 50, init=first).curve[1:]
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.model.diffusion.objective import LOSSES
 from pipeline.model.model_file import save_model
 from pipeline.training import train as module
-from pipeline.training.checkpoints import Saves
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import Trained
 from pipeline.training.progress import Pace
-from pipeline.training.strength import Point, Unseen, operating_point
-from pipeline.training.train import ENOUGH, PER_FOLD, folds, train
+from pipeline.training.strength import HeldOut, StrengthPoint, find_strength
+from pipeline.training.train import ENOUGH, PER_FOLD, split_folds, train
 from tests.training.test_train import ENCODER, QUICK, make_store
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
@@ -32,38 +32,40 @@ def held_of(known: dict[str, str], count: int) -> np.ndarray:
 
 def test_every_speaker_is_in_one_part_whole_and_parts_are_even() -> None:
     known = named(31)
-    parts = folds(list(known), known, held_of(known, 3), 3, 0)
+    parts = split_folds(list(known), known, held_of(known, 3), 3, 0)
     assert np.stack(parts).sum(axis=0).tolist() == [1] * 62
     of_part = [{name for name, inside in zip(known.values(), part, strict=True) if inside} for part in parts]
     assert sorted(map(len, of_part)) == [10, 10, 11]
     assert len(set.union(*of_part)) == 31
     assert all(
-        (part == again).all() for part, again in zip(parts, folds(list(known), known, parts[0], 3, 0), strict=True)
+        (part == again).all()
+        for part, again in zip(parts, split_folds(list(known), known, parts[0], 3, 0), strict=True)
     )
     assert any(
-        (part != other).any() for part, other in zip(parts, folds(list(known), known, parts[0], 3, 1), strict=True)
+        (part != other).any()
+        for part, other in zip(parts, split_folds(list(known), known, parts[0], 3, 1), strict=True)
     )
 
 
 def test_there_are_none_where_they_would_say_nothing_or_nothing_new() -> None:
     known, few = named(2 * ENOUGH), named(3 * PER_FOLD - 1)
-    assert len(folds(list(known), known, held_of(known, ENOUGH - 1), 3, 0)) == 3
-    assert folds(list(known), known, held_of(known, ENOUGH), 3, 0) == []
-    assert folds(list(few), few, held_of(few, 2), 3, 0) == []
-    assert len(folds(list(few), few, held_of(few, 2), 2, 0)) == 2
-    assert folds(list(known), known, held_of(known, 2), 0, 0) == []
-    assert folds(list(known), {}, held_of(known, 2), 3, 0) == []
+    assert len(split_folds(list(known), known, held_of(known, ENOUGH - 1), 3, 0)) == 3
+    assert split_folds(list(known), known, held_of(known, ENOUGH), 3, 0) == []
+    assert split_folds(list(few), few, held_of(few, 2), 3, 0) == []
+    assert len(split_folds(list(few), few, held_of(few, 2), 2, 0)) == 2
+    assert split_folds(list(known), known, held_of(known, 2), 0, 0) == []
+    assert split_folds(list(known), {}, held_of(known, 2), 3, 0) == []
 
 
 def test_they_change_the_strength_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, speakers = make_store(tmp_path / "s.zarr", speakers=30, failed=5)
-    asked: list[list[Unseen]] = []
+    asked: list[list[HeldOut]] = []
 
-    def spy(parts: list[Unseen], *rest: Any) -> Point:
+    def spy(parts: list[HeldOut], *rest: Any) -> StrengthPoint:
         asked.append(parts)
-        return operating_point(parts, *rest)
+        return find_strength(parts, *rest)
 
-    monkeypatch.setattr("pipeline.training.strength.operating_point", spy)
+    monkeypatch.setattr("pipeline.training.strength.find_strength", spy)
     alone, together = (
         train(store, SHORT.model_copy(update={"folds": count}), 0, 50, speakers).model for count in (0, 3)
     )
@@ -85,7 +87,7 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     """The rows that a model is fitted to are all but its part's."""
     store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
     feeds: list[np.ndarray] = []
-    real = module.open_feed
+    real = module.open_batches
     monkeypatch.setattr(
         module, "open_feed", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
     )
@@ -96,7 +98,7 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     assert {pace.what for pace in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
 
 
-SAVED = SHORT.model_copy(update={"save_every": 4, "network": Network(dropout=0.5)})
+SAVED = SHORT.model_copy(update={"save_every": 4, "network": NetworkSettings(dropout=0.5)})
 ANEW = "of a training on another store, or with other parameters, seed or versions; training begins anew"
 
 
@@ -122,7 +124,7 @@ class Run:
             if until and pace.what.startswith(until[0]) and (pace.epoch, pace.done) == (until[1], pace.pairs):
                 raise KilledError
 
-        with closing(Saves(self.model, settings.save_every, resume, said.append)) as saves:
+        with closing(Checkpoints(self.model, settings.save_every, resume, said.append)) as saves:
             try:
                 return train(self.store, settings, seed, 50, self.speakers, watch=watch, saves=saves), said, worked
             except KilledError:
@@ -192,16 +194,16 @@ def test_several_parts_are_judged_together(tmp_path: Path) -> None:
 
     model, values = SeedModel(DIM, SETTINGS), crops(noise=3.0)
     model.matrix[0, 0] = 0.1
-    good = Unseen(model, values, names())
+    good = HeldOut(model, values, names())
     spoilt = SeedModel(DIM, SETTINGS)
     spoilt.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))
-    bad = Unseen(spoilt, values, names())
-    assert operating_point([bad], 50, 1.0, 0).strength == 0
-    assert operating_point([good, good], 50, 1.0, 0).strength == pytest.approx(
-        operating_point([good], 50, 1.0, 0).strength, abs=0.11
+    bad = HeldOut(spoilt, values, names())
+    assert find_strength([bad], 50, 1.0, 0).strength == 0
+    assert find_strength([good, good], 50, 1.0, 0).strength == pytest.approx(
+        find_strength([good], 50, 1.0, 0).strength, abs=0.11
     )
-    assert operating_point([bad, bad, good], 50, 1.0, 0).strength < operating_point([good], 50, 1.0, 0).strength
-    assert operating_point([good, Unseen(model, values, [None] * len(values))], 50, 1.0, 0).strength == 0.4
+    assert find_strength([bad, bad, good], 50, 1.0, 0).strength < find_strength([good], 50, 1.0, 0).strength
+    assert find_strength([good, HeldOut(model, values, [None] * len(values))], 50, 1.0, 0).strength == 0.4
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

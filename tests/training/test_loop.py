@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import TrainingError
 from pipeline.model.diffusion.objective import LOSSES
 from pipeline.model.seed_model import SeedModel
-from pipeline.training.loop import Trained, optimise
+from pipeline.training.loop import Trained, run_training
 
 DIM, PAIRS, BATCH, EPOCHS = 8, 24, 8, 2
 PLAIN: dict[str, Any] = {
@@ -48,7 +48,7 @@ def made(settings: Train, seed: int = 0) -> SeedModel:
 
 
 def trained_by_us(settings: Train) -> Trained:
-    return optimise(made(settings), Fixed(), settings, 0, np.random.default_rng(5), "", None, None)
+    return run_training(made(settings), Fixed(), settings, 0, np.random.default_rng(5), "", None, None)
 
 
 def distance(kind: str, difference: Tensor) -> Tensor:
@@ -141,6 +141,8 @@ def test_a_validation_loss_that_explodes_ends_training() -> None:
 def test_what_was_learnt_before_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, 0.9, 0.8, 10.5])
     monkeypatch.setattr("pipeline.training.loop.validation_loss", lambda *_: next(losses))
-    ours = trained_by_us(Train.model_validate(PLAIN | {"max_epochs": 40, "network": Network(dropout=0.0).model_dump()}))
+    ours = trained_by_us(
+        Train.model_validate(PLAIN | {"max_epochs": 40, "network": NetworkSettings(dropout=0.0).model_dump()})
+    )
     assert (ours.best_epoch, len(ours.curve)) == (2, 3)
     assert "in epoch 3 the validation loss is 10.5" in ours.stopped

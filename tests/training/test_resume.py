@@ -14,12 +14,12 @@ import torch
 from ruamel.yaml import YAML
 from safetensors import safe_open
 
-from pipeline.config.train import WATCHING, Network, Train
+from pipeline.config.train import WATCHING, NetworkSettings, Train
 from pipeline.errors import OutputError, TrainingError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.leftovers import leftovers, remove
 from pipeline.store.writer import write_store
-from pipeline.training.checkpoints import Saves, described
+from pipeline.training.checkpoints import Checkpoints, describe_checkpoint
 from pipeline.training.loop import Trained
 from pipeline.training.progress import Pace
 from pipeline.training.train import train
@@ -62,7 +62,7 @@ def broken_off(store: EmbeddingStore, settings: Train, model: Path, step: int) -
 def resumed(
     store: EmbeddingStore, settings: Train, model: Path, said: list[str], watch: Any = None, seed: int = 0
 ) -> Trained:
-    with closing(Saves(model, settings.save_every, True, said.append)) as saves:
+    with closing(Checkpoints(model, settings.save_every, True, said.append)) as saves:
         trained = train(store, settings, seed, 50, saves=saves, watch=watch)
         saves.remove()
     return trained
@@ -81,7 +81,7 @@ def same(one: Trained, other: Trained) -> bool:
         ({}, False),
         ({}, True),
         ({"objective": "gap", "ema": 0.0, "clip": 0.1}, False),
-        ({"warmup": 2.0, "schedule": "cosine", "network": Network(dropout=0.5, precondition="center")}, True),
+        ({"warmup": 2.0, "schedule": "cosine", "network": NetworkSettings(dropout=0.5, precondition="center")}, True),
         ({"patience": 1, "learning_rate": 0.05}, False),
     ],
 )
@@ -162,9 +162,9 @@ def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alo
     broken_off(store, SMALL, model, 13)
     with safe_open(path_of(model), framework="pt") as file:
         assert {"losses", "random.cpu", "random.noise"} < set(file.keys())
-    with closing(Saves(model, 1)), pytest.raises(OutputError, match="another process is writing there"):
-        Saves(model, 1)
-    (found,), _ = leftovers(tmp_path, described)
+    with closing(Checkpoints(model, 1)), pytest.raises(OutputError, match="another process is writing there"):
+        Checkpoints(model, 1)
+    (found,), _ = leftovers(tmp_path, describe_checkpoint)
     assert found.what == "a training in epoch 2"
     remove(found)
     assert not list(tmp_path.glob(".*"))
@@ -173,7 +173,7 @@ def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alo
 def test_a_training_that_learns_nothing_leaves_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
     monkeypatch.setattr("pipeline.training.loop.validation_loss", lambda *rest: float("nan"))
-    with closing(Saves(model, 2)) as saves, pytest.raises(TrainingError, match="nothing was learnt"):
+    with closing(Checkpoints(model, 2)) as saves, pytest.raises(TrainingError, match="nothing was learnt"):
         train(store, SMALL, 0, 50, saves=saves)
     assert not list(tmp_path.glob(".*"))
 

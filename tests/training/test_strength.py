@@ -6,20 +6,28 @@ import torch
 from scipy.spatial.distance import mahalanobis
 from scipy.spatial.transform import Rotation, Slerp
 
-from pipeline.config.train import Network, Train
-from pipeline.model.diffusion.inference import between
+from pipeline.config.train import NetworkSettings, Train
+from pipeline.model.diffusion.inference import interpolate
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import FAMILIAR, FOREIGN, confidence
-from pipeline.model.enhance_store import enhance
+from pipeline.model.domain import FAMILIAR, FOREIGN, domain_confidence
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
-from pipeline.training.strength import RIDGE, Judge, Unseen, crop_eers, domain, operating_point, settle
+from pipeline.training.strength import (
+    RIDGE,
+    FoldModel,
+    HeldOut,
+    calibrate_strength,
+    crop_eers,
+    find_strength,
+    fit_domain,
+)
 
 DIM = 6
-SETTINGS = Train(max_epochs=0, network=Network(precondition="center"))
+SETTINGS = Train(max_epochs=0, network=NetworkSettings(precondition="center"))
 ENCODER = {"encoder": "toy", "weights_sha256": "ab", "dim": DIM}
 
 
@@ -41,23 +49,23 @@ def test_between_follows_the_great_circle_at_the_raw_length(share: float) -> Non
     a, b = torch.tensor([[3.0, 0, 0]]), torch.tensor([[0.3, 0.5, 0]])
     turn = Rotation.from_rotvec([[0, 0, 0], [0, 0, np.arctan2(0.5, 0.3)]])
     expected = Slerp([0, 1], turn)([share]).apply([3, 0, 0])
-    np.testing.assert_allclose(between(a, b, share).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(interpolate(a, b, share).numpy(), expected, atol=1e-5)
 
 
 def test_between_ends_at_both_vectors_exactly_and_bears_near_and_opposite_ones() -> None:
     a, b = torch.randn(5, 8), torch.randn(5, 8)
-    assert torch.equal(between(a, b, 0.0), a)
-    assert torch.equal(between(a, b, 1.0), b)
-    torch.testing.assert_close(between(a, 2 * a, 0.3), a)
-    torch.testing.assert_close(between(a, a + 1e-6, 0.3), a, atol=1e-5, rtol=0)
-    assert torch.isfinite(between(a, -a, 0.5)).all()
-    assert torch.isfinite(between(torch.zeros(1, 8), b[:1], 0.5)).all()
+    assert torch.equal(interpolate(a, b, 0.0), a)
+    assert torch.equal(interpolate(a, b, 1.0), b)
+    torch.testing.assert_close(interpolate(a, 2 * a, 0.3), a)
+    torch.testing.assert_close(interpolate(a, a + 1e-6, 0.3), a, atol=1e-5, rtol=0)
+    assert torch.isfinite(interpolate(a, -a, 0.5)).all()
+    assert torch.isfinite(interpolate(torch.zeros(1, 8), b[:1], 0.5)).all()
 
 
 def test_the_domain_is_mahalanobis_distance_in_medians_of_the_held_out() -> None:
     rng = np.random.default_rng(0)
     seen, unseen = (rng.standard_normal((count, DIM)).astype(np.float32) + 2 for count in (400, 50))
-    mean, matrix = domain(seen, unseen)
+    mean, matrix = fit_domain(seen, unseen)
     units, others = (each / np.linalg.norm(each, axis=1, keepdims=True).astype(np.float64) for each in (seen, unseen))
     covariance = np.cov(units.T, bias=True)
     covariance += RIDGE * np.trace(covariance) / DIM * np.eye(DIM)
@@ -74,14 +82,14 @@ def test_the_strength_is_where_noise_is_least_among_those_that_keep_clean_speech
         whole = model(raw, Sampling(50))
     eers = {}
     for share in np.linspace(0, 1, 11):
-        found = crop_eers(between(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
+        found = crop_eers(interpolate(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
         assert found
         eers[float(share)] = found
-    found = operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength
+    found = find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength
     assert eers[found][1] <= 1.02 * min(noisy for _, noisy in eers.values())  # no strength harms clean speech here
     assert all(eers[share][1] > 1.02 * eers[found][1] for share in eers if share < found)
     assert min(noisy for _, noisy in eers.values()) < 0.7 * eers[0.0][1]
-    assert operating_point([Unseen(model, values, speakers)], 50, 0.1, 0).strength <= 0.1
+    assert find_strength([HeldOut(model, values, speakers)], 50, 0.1, 0).strength <= 0.1
 
 
 def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
@@ -91,10 +99,10 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
     raw = torch.from_numpy(values.reshape(-1, DIM))
     with torch.no_grad():
         whole = model(raw, Sampling(50))
-    found = operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength
+    found = find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength
     eers = {}
     for share in (0.0, found, 1.0):
-        eers[share] = crop_eers(between(raw, whole, share).numpy().reshape(values.shape), speakers, 0)
+        eers[share] = crop_eers(interpolate(raw, whole, share).numpy().reshape(values.shape), speakers, 0)
     assert 0 < found < 1
     assert eers[1.0][1] < eers[found][1] < eers[0.0][1]  # noise alone would ask for all of the way
     assert eers[1.0][0] > 1.5 * eers[0.0][0]
@@ -103,12 +111,12 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
 
 def test_the_strength_is_none_where_it_helps_nobody() -> None:
     model, values, speakers = SeedModel(DIM, SETTINGS), crops(noise=3.0), names()
-    assert operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength == 0  # the same vectors
+    assert find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength == 0  # the same vectors
     model.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))  # the noise alone
-    assert operating_point([Unseen(model, values, speakers)], 50, 1.0, 0).strength == 0
+    assert find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength == 0
     for labels in ([None] * len(speakers), ["one"] * len(speakers)):  # nobody can tell
-        assert operating_point([Unseen(model, values, labels)], 50, 1.0, 0).strength == 0.4
-        assert operating_point([Unseen(model, values, labels)], 50, 0.3, 0).strength == 0.3
+        assert find_strength([HeldOut(model, values, labels)], 50, 1.0, 0).strength == 0.4
+        assert find_strength([HeldOut(model, values, labels)], 50, 0.3, 0).strength == 0.3
 
 
 def test_eers_of_crops_against_a_plain_loop() -> None:
@@ -143,24 +151,28 @@ def test_foreign_speech_is_handed_back_raw_and_usual_speech_is_not(tmp_path: Pat
     store = store_of(tmp_path / "train.zarr", crops(shift=3.0))
     held = np.arange(48) >= 36
     model = SeedModel(DIM, SETTINGS)
-    settle(model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0, [Judge(model, held)])
+    calibrate_strength(
+        model, store, held, dict(zip(store.utterances, names(), strict=True)), 50, 0, [FoldModel(model, held)]
+    )
     model.strength.fill_(0.4)
     usual, foreign = crops(4, shift=3.0, seed=1), crops(4, shift=-3.0, seed=1)
-    assert 0.2 < confidence(model, usual.reshape(-1, DIM))[1] < 2
-    trust, atypicality = confidence(model, foreign.reshape(-1, DIM))
+    assert 0.2 < domain_confidence(model, usual.reshape(-1, DIM))[1] < 2
+    trust, atypicality = domain_confidence(model, foreign.reshape(-1, DIM))
     assert trust == 0
     assert atypicality > FOREIGN
-    assert confidence(model, usual[:0].reshape(-1, DIM)) == (0.0, np.inf)
+    assert domain_confidence(model, usual[:0].reshape(-1, DIM)) == (0.0, np.inf)
 
     save_model(tmp_path / "m.safetensors", model, ENCODER, {})
     there, here = store_of(tmp_path / "f.zarr", foreign), store_of(tmp_path / "u.zarr", usual)
-    done = enhance(there, tmp_path / "m.safetensors", tmp_path / "fe.zarr")
+    done = enhance_store(there, tmp_path / "m.safetensors", tmp_path / "fe.zarr")
     assert (done.strength, done.vectors) == (0, foreign.size // DIM)
     np.testing.assert_array_equal(EmbeddingStore.open(tmp_path / "fe.zarr").read(), foreign)
-    assert enhance(here, tmp_path / "m.safetensors", tmp_path / "ue.zarr").strength == pytest.approx(0.4)
-    enhance(here, tmp_path / "m.safetensors", tmp_path / "uf.zarr", domain=there)  # what the domain says, holds
+    assert enhance_store(here, tmp_path / "m.safetensors", tmp_path / "ue.zarr").strength == pytest.approx(0.4)
+    enhance_store(here, tmp_path / "m.safetensors", tmp_path / "uf.zarr", domain=there)  # what the domain says, holds
     np.testing.assert_array_equal(EmbeddingStore.open(tmp_path / "uf.zarr").read(), usual)
-    enhance(there, tmp_path / "m.safetensors", tmp_path / "ff.zarr", Sampling(50, strength=1.0))  # who insists, gets it
+    enhance_store(
+        there, tmp_path / "m.safetensors", tmp_path / "ff.zarr", Sampling(50, strength=1.0)
+    )  # who insists, gets it
     assert not np.array_equal(EmbeddingStore.open(tmp_path / "ff.zarr").read(), foreign)
 
 
@@ -169,7 +181,9 @@ def test_trust_falls_in_a_line() -> None:
     model.domain_matrix.copy_(torch.eye(2))
     for median, trust in ((FAMILIAR, 1.0), ((FAMILIAR + FOREIGN) / 2, 0.5), (FOREIGN, 0.0)):
         model.domain_mean.copy_(torch.tensor([1 - median**0.5, 0]))
-        assert confidence(model, np.array([[5.0, 0]], dtype=np.float32)) == pytest.approx((trust, median), abs=1e-4)
+        assert domain_confidence(model, np.array([[5.0, 0]], dtype=np.float32)) == pytest.approx(
+            (trust, median), abs=1e-4
+        )
 
 
 def test_what_is_looked_at_of_a_large_store_is_chosen_by_the_seed(
@@ -179,7 +193,7 @@ def test_what_is_looked_at_of_a_large_store_is_chosen_by_the_seed(
     store, models = store_of(tmp_path / "train.zarr", crops()), []
     for seed in (0, 0, 1):
         model = SeedModel(DIM, SETTINGS)
-        settle(model, store, np.arange(48) >= 36, {}, 50, seed, [Judge(model, np.arange(48) >= 36)])
+        calibrate_strength(model, store, np.arange(48) >= 36, {}, 50, seed, [FoldModel(model, np.arange(48) >= 36)])
         models.append(model.state_dict())
     assert torch.equal(models[0]["domain_matrix"], models[1]["domain_matrix"])
     assert float(models[0]["strength"]) == pytest.approx(0.4)

@@ -10,19 +10,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.config.train import Network, Train
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.data.manifest import Utterance, write_manifest
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.objective import LOSSES, Loss, seed_loss
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import load_model, save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
-from pipeline.training.batches import StreamFeed, open_feed
+from pipeline.training.batches import StreamedBatches, open_batches
 from pipeline.training.loop import rate_factor
 from pipeline.training.train import hold_out, train
 from stages.cli import main
@@ -68,7 +68,9 @@ def make_store(path: Path, speakers: int = 20, failed: int | None = None) -> tup
 @pytest.mark.parametrize("precondition", ["none", "whiten"])
 def test_training_lowers_the_loss_on_speakers_it_has_not_seen(tmp_path: Path, predict: str, precondition: str) -> None:
     store, speakers = make_store(tmp_path / "s.zarr")
-    settings = QUICK.model_copy(update={"network": Network(predict=predict, precondition=precondition, width=2)})  # type: ignore[arg-type]
+    settings = QUICK.model_copy(
+        update={"network": NetworkSettings(predict=predict, precondition=precondition, width=2)}
+    )  # type: ignore[arg-type]
     trained = train(store, settings, seed=0, timestep=50, speakers=speakers)
     losses = [epoch.validation_loss for epoch in trained.curve]
     assert trained.best_epoch == int(np.argmin(losses))
@@ -111,13 +113,13 @@ def test_every_objective_lowers_the_loss_on_speakers_it_has_not_seen(
     tmp_path: Path, objective: str, predict: str
 ) -> None:
     store, speakers = make_store(tmp_path / "s.zarr")
-    network = Network.model_validate({"predict": predict})
+    network = NetworkSettings.model_validate({"predict": predict})
     settings = QUICK.model_copy(update={"objective": objective, "network": network})
     trained = train(store, settings, 0, 50, speakers)
     assert trained.curve[trained.best_epoch].validation_loss < 0.9 * trained.curve[0].validation_loss
     save_model(tmp_path / "m.safetensors", trained.model, ENCODER, {})
     how = Sampling(50, 4 if objective in ("gap", "bridge") else 1)
-    enhance(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+    enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
     x = torch.from_numpy(store.read()[7, 1])
     expected = trained.model(x, how).numpy()
     np.testing.assert_allclose(EmbeddingStore.open(tmp_path / "e.zarr").read()[7, 1], expected, atol=1e-5)
@@ -132,7 +134,7 @@ def test_a_model_enhances_only_in_ways_that_it_was_trained_for(tmp_path: Path) -
         model = SeedModel(DIM, QUICK.model_copy(update={"objective": objective}))
         save_model(tmp_path / "m.safetensors", model, ENCODER, {})
         with pytest.raises(ConfigError, match=says):
-            enhance(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+            enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
 
 
 def fails_after(steps: int) -> Loss:
@@ -230,7 +232,7 @@ def test_views_that_are_not_wanted_are_as_if_not_there(
 
     held, streamed = np.arange(79) >= 70, []
     for store, how in ((named, chosen), (part, settings)):
-        feed = StreamFeed(store, held, SeedModel(DIM, how), np.random.default_rng(0))
+        feed = StreamedBatches(store, held, SeedModel(DIM, how), np.random.default_rng(0))
         streamed.append([feed.validation, *feed.epoch(np.random.default_rng(0))])
     for one, other in zip(*streamed, strict=True):
         assert torch.equal(one, other)
@@ -262,9 +264,9 @@ def test_the_learning_rate_rises_and_falls_by_its_formula() -> None:
 
 def test_the_authors_scale_trains_on_vectors_as_they_are_and_validates_on_scaled_ones(tmp_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr")
-    settings = QUICK.model_copy(update={"scale": "sampling", "network": Network(precondition="none")})
+    settings = QUICK.model_copy(update={"scale": "sampling", "network": NetworkSettings(precondition="none")})
     held = np.arange(80) >= 72
-    feed = open_feed(store, held, SeedModel(DIM, settings), np.random.default_rng(0))
+    feed = open_batches(store, held, SeedModel(DIM, settings), np.random.default_rng(0))
     seen = np.concatenate([batch.numpy() for batch in feed.epoch(np.random.default_rng(0))])
     raw = store.read()[:72].reshape(-1, 4, DIM)
     np.testing.assert_allclose(np.sort(seen.ravel()), np.sort(raw.ravel()), rtol=1e-6)
@@ -276,10 +278,10 @@ def test_noise_depends_on_the_seed_and_a_vectors_place_alone(model_path: Path, m
     x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
     for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
         monkeypatch.setattr("pipeline.model.apply.BATCH", 4096)
-        whole = enhanced(model, x, how, seed=1)
+        whole = enhance_vectors(model, x, how, seed=1)
         monkeypatch.setattr("pipeline.model.apply.BATCH", 7)
-        np.testing.assert_allclose(enhanced(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
-        assert np.abs(enhanced(model, x, how, seed=2) - whole).max() > 1e-3
+        np.testing.assert_allclose(enhance_vectors(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
+        assert np.abs(enhance_vectors(model, x, how, seed=2) - whole).max() > 1e-3
 
 
 def test_hold_out_takes_whole_speakers_where_they_are_known() -> None:
@@ -305,7 +307,7 @@ def test_a_store_without_noisy_views_cannot_be_trained_on(tmp_path: Path) -> Non
 def test_a_store_whose_noisy_views_are_the_clean_one_cannot_be_trained_on(tmp_path: Path) -> None:
     values = np.repeat(np.random.default_rng(0).standard_normal((40, 2, 1, DIM)).astype(np.float32), 3, axis=2)
     write_store(tmp_path / "s.zarr", [f"u{n}" for n in range(40)], values, np.full(40, OK, np.uint8), ENCODER)
-    for settings in (QUICK, Train(network=Network(precondition="none"))):
+    for settings in (QUICK, Train(network=NetworkSettings(precondition="none"))):
         with pytest.raises(TrainingError, match="first 40 utterances are equal to the clean ones"):
             train(EmbeddingStore.open(tmp_path / "s.zarr"), settings, 0, 50)
 
@@ -375,7 +377,7 @@ def model_path(tmp_path: Path) -> Path:
 
 def test_enhancing_maps_every_vector_by_the_model_and_keeps_failed_rows(tmp_path: Path, model_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr", failed=3)
-    count = enhance(store, model_path, tmp_path / "e.zarr")
+    count = enhance_store(store, model_path, tmp_path / "e.zarr")
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
     assert count.vectors == 79 * 2 * 4
     assert enhanced.status.tolist() == store.status.tolist()
@@ -384,7 +386,7 @@ def test_enhancing_maps_every_vector_by_the_model_and_keeps_failed_rows(tmp_path
     expected = model(torch.from_numpy(store.read()[7, 1]), Sampling()).numpy()
     np.testing.assert_allclose(enhanced.read()[7, 1], expected, atol=1e-5)
     assert enhanced.attributes["timestep"] == 50
-    enhance(store, model_path, tmp_path / "again" / "e.zarr")
+    enhance_store(store, model_path, tmp_path / "again" / "e.zarr")
     assert tree_bytes(tmp_path / "e.zarr") == tree_bytes(tmp_path / "again" / "e.zarr")
 
 
@@ -398,22 +400,22 @@ def test_a_model_refuses_embeddings_of_another_encoder(tmp_path: Path, model_pat
     values, status = np.ones((2, 1, 1, DIM), np.float32), np.full(2, OK, np.uint8)
     write_store(tmp_path / "s.zarr", ["a", "b"], values, status, ENCODER | {"weights_sha256": "cd"})
     with pytest.raises(StoreError, match=r"weights_sha256 is 'cd', but .* trained on 'ab'"):
-        enhance(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr")
+        enhance_store(EmbeddingStore.open(tmp_path / "s.zarr"), model_path, tmp_path / "e.zarr")
     assert not (tmp_path / "e.zarr").exists()
 
 
 def test_enhanced_embeddings_are_not_enhanced_or_trained_on(tmp_path: Path, model_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr")
-    enhance(store, model_path, tmp_path / "e.zarr")
+    enhance_store(store, model_path, tmp_path / "e.zarr")
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
-        enhance(enhanced, model_path, tmp_path / "ee.zarr")
+        enhance_store(enhanced, model_path, tmp_path / "ee.zarr")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
         train(enhanced, QUICK, 0, 50)
     with pytest.raises(OutputError, match="is the store to enhance"):
-        enhance(store, model_path, tmp_path / "s.zarr")
+        enhance_store(store, model_path, tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="timestep 1000"):
-        enhance(store, model_path, tmp_path / "ee.zarr", Sampling(1000))
+        enhance_store(store, model_path, tmp_path / "ee.zarr", Sampling(1000))
 
 
 def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: Path) -> None:

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from pipeline.utils.prefetch import ahead
+from pipeline.utils.prefetch import prefetch
 
 
 def running() -> list[str]:
@@ -18,7 +18,7 @@ def test_an_error_surfaces_in_its_place_and_ends_the_threads(threads: int) -> No
             raise LookupError("item 3")
         return str(item)
 
-    parts = ahead(fail, range(9), 2, threads)
+    parts = prefetch(fail, range(9), 2, threads)
     got = [next(parts) for _ in range(3)]
     with pytest.raises(LookupError, match="item 3"):
         next(parts)
@@ -31,12 +31,12 @@ def test_results_keep_their_order_whichever_is_ready_first() -> None:
         time.sleep(0.02 / (item + 1))
         return item
 
-    assert list(ahead(slow_at_first, range(20), 5, 4)) == list(range(20))
+    assert list(prefetch(slow_at_first, range(20), 5, 4)) == list(range(20))
 
 
 def test_threads_go_no_further_ahead_than_they_may_and_end_when_closed() -> None:
     done: list[int] = []
-    with closing(ahead(done.append, range(99), 3)) as parts:
+    with closing(prefetch(done.append, range(99), 3)) as parts:
         next(parts)
         time.sleep(0.05)
         assert done == [0, 1, 2, 3]
@@ -46,6 +46,6 @@ def test_threads_go_no_further_ahead_than_they_may_and_end_when_closed() -> None
 
 def test_without_threads_nothing_is_done_before_it_is_asked_for() -> None:
     done: list[int] = []
-    with closing(ahead(done.append, range(99), 3, threads=0)) as parts:
+    with closing(prefetch(done.append, range(99), 3, threads=0)) as parts:
         next(parts)
         assert done == [0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.trials.formats import KNOWN, NONTARGET, TARGET, Form, cells, cut, detect
-from pipeline.data.trials.missing_ids import Unknown
+from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 
@@ -89,7 +89,7 @@ def read_rows(
         UnknownUtteranceError: ids that are not among those of its side.
     """
     sides = tuple({name.encode(): row for row, name in enumerate(names)} for names in (enrol, test))
-    unknown = Unknown(path, "trials", where)
+    unknown = MissingIds(path, "trials", where)
     empty, known_all = True, True
     for form, lines, columns, label in _parts(path):
         empty = False

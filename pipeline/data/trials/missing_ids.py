@@ -11,7 +11,7 @@ from pipeline.errors import UnknownUtteranceError
 _SHOWN = 5
 
 
-class Unknown:
+class MissingIds:
     """Gathers the ids of a list that are not known, to be said all at once."""
 
     def __init__(self, path: Path, what: str, where: str) -> None:

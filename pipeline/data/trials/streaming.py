@@ -22,7 +22,7 @@ _RECORD = np.dtype([("enrol", "<i4"), ("test", "<i4"), ("target", "?")])
 
 
 @dataclass(frozen=True)
-class Spool:
+class SpooledTrials:
     """A trial list on disk, every line of it checked: a record of 9 bytes a trial."""
 
     form: str
@@ -40,13 +40,13 @@ class Spool:
 
 
 @contextmanager
-def spooled(
+def spool_trials(
     path: Path,
     enrol: Sequence[str],
     test: Sequence[str],
     where: str = "in the store",
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Spool]:
+) -> Iterator[SpooledTrials]:
     """Read a trial list as `trial_lists.read_list` does, and yield it as a temporary file, which then goes.
 
     In memory is a block of lines, and what finding repeated trials takes: 8 bytes for each of 17 million at a time.
@@ -79,7 +79,7 @@ def spooled(
         if labeled and targets in (0, trials):
             raise TrialError(f"{path}: {trials} trials of one class only; error rates need targets and non-targets.")
         counts = Counts(trials, targets if labeled else None)
-        yield Spool(form, counts, *_repeated(file, by_enrol, len(test), labeled), file)
+        yield SpooledTrials(form, counts, *_repeated(file, by_enrol, len(test), labeled), file)
 
 
 def _records(file: BinaryIO, size: int) -> Iterator[NDArray[np.void]]:

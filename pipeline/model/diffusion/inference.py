@@ -6,42 +6,42 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.model.diffusion.network import GapDenoiser
-from pipeline.model.diffusion.objective import Network
+from pipeline.model.diffusion.network import GapNetwork
+from pipeline.model.diffusion.objective import Predictor
 from pipeline.model.diffusion.sampler import Sampling, along_bridge, ddim
 
 Draws = Sequence[Sequence[Tensor]]
 """Of noise: for each draw, the noises [B, D] that `ddim` takes."""
-Inference = Callable[[Network, Tensor, Sampling, Tensor, Draws], Tensor]
+Inference = Callable[[Predictor, Tensor, Sampling, Tensor, Draws], Tensor]
 """From the network, prepared embeddings [B, D], the steps, abar [T] and draws to enhanced embeddings [B, D]."""
 
 
-def by_ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def by_ddim(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Go forward to `how.timestep` and back by DDIM; results of several draws are averaged."""
     if not draws:
         return ddim(network, x, how, abar)
     return torch.stack([ddim(network, x, how, abar, noises) for noises in draws]).mean(dim=0)
 
 
-def told_the_gap(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def told_the_gap(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """The same with a network that is told its own estimate of how far x is from clean, at every step."""
-    assert isinstance(network, GapDenoiser)  # the configuration says so
+    assert isinstance(network, GapNetwork)  # the configuration says so
     return by_ddim(partial(network, gap=network.estimate(x)), x, how, abar, draws)
 
 
-def in_one_pass(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def in_one_pass(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Return f(x, 0), however many steps are asked for."""
     out: Tensor = network(x, torch.zeros(1, dtype=torch.long, device=x.device))
     return out
 
 
-def on_the_sphere(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def on_the_sphere(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Return f(x, 0) at length sqrt(D), as its loss looks at directions only."""
     out: Tensor = nn.functional.normalize(in_one_pass(network, x, how, abar), dim=1) * x.shape[1] ** 0.5
     return out
 
 
-def over_the_bridge(network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def over_the_bridge(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Follow the path from noisy to clean in `how.steps` Euler steps."""
     return along_bridge(network, x, how.steps, len(abar))
 
@@ -56,7 +56,7 @@ INFERENCES: Mapping[str, Inference] = {
 """By the names of `train.objective`."""
 
 
-def between(raw: Tensor, enhanced: Tensor, strength: float) -> Tensor:
+def interpolate(raw: Tensor, enhanced: Tensor, strength: float) -> Tensor:
     """Go so much of the way from raw to enhanced embeddings [B, D] on the sphere, at the raw ones' length.
 
     sin((1 - s) w) / sin(w) a + sin(s w) / sin(w) b for unit vectors a and b at the angle w (Shoemake, 1985), where
@@ -79,7 +79,7 @@ def _norm(x: Tensor) -> Tensor:
     return lengths
 
 
-def infer(objective: str, network: Network, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
+def infer(objective: str, network: Predictor, x: Tensor, how: Sampling, abar: Tensor, draws: Draws = ()) -> Tensor:
     """Return enhanced embeddings [B, D] of prepared ones [B, D].
 
     Args:

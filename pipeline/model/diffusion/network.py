@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Told = Mapping[int, Sequence[Tensor]]
+Conditioning = Mapping[int, Sequence[Tensor]]
 """What each residual block is told at some timesteps: [blocks] of [1, width]."""
 
 
@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Denoiser(nn.Module):
+class DiffusionNetwork(nn.Module):
     """f(x_t, t): predict the clean embedding from a diffused one.
 
     With `predict="sample"` the output is the prediction; with "correction" it is added to the input, so that a network
@@ -73,11 +73,11 @@ class Denoiser(nn.Module):
         self.res_blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(blocks))
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), _zeroed(nn.Linear(width, dim)))
 
-    def told(self, times: Iterable[int]) -> Told:
+    def conditioning(self, times: Iterable[int]) -> Conditioning:
         """Return what can be computed of timesteps before there is any input, for as long as the weights stay."""
         return {time: list(self._of_time(self.abar.new_tensor([time]), self.abar.dtype)) for time in times}
 
-    def forward(self, x: Tensor, t: Tensor, *, told: Told | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *, told: Conditioning | None = None) -> Tensor:
         """Return predicted clean embeddings [B, D] for diffused ones [B, D] at integer timesteps [B].
 
         One timestep for all may be given as [1], which spares embedding it B times; what `told` has of it, any time.
@@ -115,7 +115,7 @@ class Denoiser(nn.Module):
         return (x - noise * out) / signal if self.predict == "epsilon" else signal * x - noise * out
 
 
-class BridgeDenoiser(Denoiser):
+class BridgeNetwork(DiffusionNetwork):
     """f(z, t): predict the clean end of a path from noisy to clean, z = (1 - s) v + s x0 with s = t / T.
 
     With `predict="v"` the output is the path's velocity u = x0 - v (flow matching; Lipman et al., 2023, eq. 23), from
@@ -126,7 +126,7 @@ class BridgeDenoiser(Denoiser):
         return x + (1 - t / len(self.abar))[:, None] * out
 
 
-class GapDenoiser(Denoiser):
+class GapNetwork(DiffusionNetwork):
     """A network that is also told how corrupted its input was before diffusion, and can estimate that."""
 
     def __init__(self, dim: int, *shape: Any, **options: Any) -> None:
@@ -139,19 +139,19 @@ class GapDenoiser(Denoiser):
         gap: Tensor = self.gap(x).squeeze(1)
         return gap
 
-    def told(self, times: Iterable[int]) -> Told:
+    def conditioning(self, times: Iterable[int]) -> Conditioning:
         """Return nothing: what blocks are told depends on the input as well."""
         return {}
 
-    def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None, *, told: Told | None = None) -> Tensor:
-        """Return predicted clean embeddings [B, D], see `Denoiser`; `gap` [B] is the input's, estimated if None."""
+    def forward(self, x: Tensor, t: Tensor, gap: Tensor | None = None, *, told: Conditioning | None = None) -> Tensor:
+        """Return predicted clean embeddings [B, D], see `Rnnoise`; `gap` [B] is the input's, estimated if None."""
         gap = self.estimate(x) if gap is None else gap
         time = self._embedded(t, self.time_embed, x.dtype)
         return self._predicted(x, t, self._for_blocks(time + self._embedded(1000 * gap, self.gap_embed, x.dtype)))
 
 
-NETWORKS: Mapping[str, type[Denoiser]] = {"gap": GapDenoiser, "bridge": BridgeDenoiser}
-"""By the names of `train.objective`, where they need another than `Denoiser`."""
+NETWORKS: Mapping[str, type[DiffusionNetwork]] = {"gap": GapNetwork, "bridge": BridgeNetwork}
+"""By the names of `train.objective`, where they need another than `Rnnoise`."""
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss, normalize
 
-from pipeline.model.diffusion.network import GapDenoiser
+from pipeline.model.diffusion.network import GapNetwork
 from pipeline.model.diffusion.schedule import forward_diffuse
 
-Network = Callable[[Tensor, Tensor], Tensor]
+Predictor = Callable[[Tensor, Tensor], Tensor]
 Distance = Callable[[Tensor, Tensor], Tensor]
-Loss = Callable[[Network, Tensor, Tensor, Tensor, Tensor, Tensor, Distance], Tensor]
+Loss = Callable[[Predictor, Tensor, Tensor, Tensor, Tensor, Tensor, Distance], Tensor]
 """Of the network f, clean [B, D] and noisy embeddings [B, K, D], timesteps [B], draws [B, D], abar [T], a distance."""
 
 DISTANCES: Mapping[str, Distance] = {"l1": l1_loss, "l2": mse_loss, "huber": huber_loss}
@@ -19,7 +19,7 @@ DISTANCES: Mapping[str, Distance] = {"l1": l1_loss, "l2": mse_loss, "huber": hub
 
 
 def seed_loss(
-    network: Network,
+    network: Predictor,
     x0: Tensor,
     views: Tensor,
     t: Tensor,
@@ -47,13 +47,13 @@ def seed_loss(
 
 
 def gap_loss(
-    network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
+    network: Predictor, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
     """`seed_loss` of a network that is told how far its input is from clean, as it estimates that itself.
 
     The estimate g(v) of |v - x0| / sqrt(D) is learnt by L1 beside it, and told without a gradient.
     """
-    assert isinstance(network, GapDenoiser)  # the configuration says so
+    assert isinstance(network, GapNetwork)  # the configuration says so
     inputs, clean = _inputs(x0, views)
     gap = network.estimate(inputs)
     told = gap.detach()
@@ -63,7 +63,7 @@ def gap_loss(
 
 
 def dae_loss(
-    network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
+    network: Predictor, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
     """A denoising autoencoder, without diffusion: mean over v of |f(v, 0) - x0|."""
     inputs, clean = _inputs(x0, views)
@@ -71,7 +71,7 @@ def dae_loss(
 
 
 def vmf_pl_loss(
-    network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
+    network: Predictor, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
     """Mean over v of log(|f(v, 0) - x0|^2 + 1e-6), both at unit length: few large errors weigh less.
 
@@ -84,7 +84,7 @@ def vmf_pl_loss(
 
 
 def bridge_loss(
-    network: Network, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
+    network: Predictor, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance
 ) -> Tensor:
     """A path from noisy to clean in place of one from Gaussian noise (flow matching; Lipman et al., 2023).
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.model.diffusion.objective import Network
+from pipeline.model.diffusion.objective import Predictor
 
 
 def ddim_step(
@@ -67,7 +67,7 @@ def step_times(timestep: int, steps: int, spacing: str) -> list[int]:
     return [int(t) for t in np.round(down) - 1]
 
 
-def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
+def ddim(network: Predictor, x: Tensor, how: Sampling, abar: Tensor, noises: Sequence[Tensor] = ()) -> Tensor:
     """Enhance embeddings [B, D]: diffuse them to the first of `step_times`, and go back by as many DDIM steps.
 
     As in diffusers, every step goes down by the same number of timesteps; below 0 is the clean end.
@@ -95,7 +95,7 @@ def ddim(network: Network, x: Tensor, how: Sampling, abar: Tensor, noises: Seque
     return x_t
 
 
-def along_bridge(network: Network, x: Tensor, steps: int, timesteps: int) -> Tensor:
+def along_bridge(network: Predictor, x: Tensor, steps: int, timesteps: int) -> Tensor:
     """Follow the path from noisy [B, D] to clean by Euler steps: z <- z + (f(z, s T) - z) / (steps left)."""
     z = x
     for number in range(steps):

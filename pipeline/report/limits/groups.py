@@ -14,7 +14,7 @@ from pipeline.report.limits.gaps import CLEAN
 from pipeline.report.limits.stability import held_out
 from pipeline.report.limits.transfer import Group, sides
 from pipeline.scoring.comparison import Vectors, cosine_scores
-from pipeline.scoring.condition_stores import Space
+from pipeline.scoring.condition_stores import ConditionStores
 from pipeline.scoring.sampling import read_some
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -34,10 +34,10 @@ PAIRS = (
 """Groups whose gains are compared, from and to."""
 
 
-def groups_of(
+def build_groups(
     more: Path,
     model: Path,
-    space: Space,
+    space: ConditionStores,
     train: EmbeddingStore,
     speakers: Mapping[str, str | None],
     tests: Mapping[str, EmbeddingStore],
@@ -76,7 +76,7 @@ def groups_of(
 
 
 def matched(
-    groups: Sequence[Group], space: Space, bins: int, limit: int, resamples: int, seed: int
+    groups: Sequence[Group], space: ConditionStores, bins: int, limit: int, resamples: int, seed: int
 ) -> list[tuple[str, str, Bin]]:
     """Measure test speakers under sounds of training and under others, by gap: do sounds differ beyond that?"""
     pair = [group for group in groups if group.name in (SAME_SOUNDS, TEST)]
@@ -102,14 +102,14 @@ def matched(
     return sorted(found, key=lambda row: (order[row[1]], row[2].low))
 
 
-def raw_like(store: EmbeddingStore, space: Space, model: Path) -> EmbeddingStore:
+def raw_like(store: EmbeddingStore, space: ConditionStores, model: Path) -> EmbeddingStore:
     """Return a raw store of the encoder that the model was trained on."""
     store.check_raw()
     check_encoder(space.made_by(), store.attributes, model, store.path)
     return store
 
 
-def _stores(folder: Path, space: Space, model: Path) -> dict[str, EmbeddingStore]:
+def _stores(folder: Path, space: ConditionStores, model: Path) -> dict[str, EmbeddingStore]:
     """Open the raw stores of a folder, by condition; none if it is not there."""
     stores = {path.stem: EmbeddingStore.open(path) for path in sorted(folder.glob("*.zarr"))}
     for store in stores.values():

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from pipeline.config.params import Params
 from pipeline.data.manifest import read_manifest
-from pipeline.data.utterances import Utterances, speaker_by_utterance, utterances_of
+from pipeline.data.utterances import Utterances, read_speakers, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError
-from pipeline.model.seed_model import prepared
+from pipeline.model.seed_model import prepare_pairs
 from pipeline.report.limits import stability, transfer
 from pipeline.report.limits.gain import Bin, Turn, by_gap, quantile_edges, turns
 from pipeline.report.limits.gaps import CLEAN, ENHANCED, PREPARED, RAW, Gap, Maps, of_crops, of_utterances, references
-from pipeline.report.limits.groups import FIXED, PAIRS, TEST, TRAIN, groups_of, matched, raw_like
+from pipeline.report.limits.groups import FIXED, PAIRS, TEST, TRAIN, build_groups, matched, raw_like
 from pipeline.scoring.comparison import cosine_scores, mean_units, unit_crops
-from pipeline.scoring.condition_stores import Space, open_spaces
+from pipeline.scoring.condition_stores import ConditionStores, open_condition_stores
 from pipeline.scoring.evaluation import every_pair, usable
 from pipeline.scoring.sampling import sample_rows
 from pipeline.store.embedding_store import EmbeddingStore
@@ -99,11 +99,13 @@ def analyse(
     if params.score.bootstrap < 1 or not noisy:
         raise ConfigError("score.bootstrap must be 1 or more, and conditions must hold a corrupted one, to analyse.")
     step("gaps")
-    spaces = open_spaces({"raw": places.embeddings, "seed": places.enhanced}, [CLEAN, *noisy], models=[places.model])
+    spaces = open_condition_stores(
+        {"raw": places.embeddings, "seed": places.enhanced}, [CLEAN, *noisy], models=[places.model]
+    )
     space, train = spaces["seed"], _training(places, spaces["raw"])
     maps = maps_of(space)
-    speakers = speaker_by_utterance(train, places.train_manifest)
-    utterances = utterances_of(space.ids, read_manifest(places.manifest), places.manifest)
+    speakers = read_speakers(train, places.train_manifest)
+    utterances = select_utterances(space.ids, read_manifest(places.manifest), places.manifest)
     ready = usable(spaces)
     rows = np.flatnonzero(ready)
     known = [utterances.speakers[row] for row in rows]
@@ -120,7 +122,7 @@ def analyse(
     step("gain by gap")
     bins, turned = _gains(spaces, utterances, ready, lengths, maps, params, options, places.manifest)
     step("transfer")
-    groups = groups_of(places.more, places.model, space, train, speakers, tests, rows, utterances, params.seed)
+    groups = build_groups(places.more, places.model, space, train, speakers, tests, rows, utterances, params.seed)
     results, drawn = list[transfer.Result](), transfer.Drawn()
     for group in groups:
         made = transfer.measure(group, space.of_raw, options.max_trials, params.score.bootstrap, params.seed)
@@ -139,17 +141,17 @@ def analyse(
     return Findings(gaps, bins, turned, trained, results, transfer.kept(results, drawn, PAIRS), same_gap)
 
 
-def maps_of(space: Space) -> Maps:
+def maps_of(space: ConditionStores) -> Maps:
     """Return where distances are measured: as encoded, as the model sees it, and as it enhances."""
     model = space.made_by().model
     return {
         RAW: lambda values: values,
-        PREPARED: lambda values: prepared(model, values).cpu().numpy(),
+        PREPARED: lambda values: prepare_pairs(model, values).cpu().numpy(),
         ENHANCED: space.of_raw,
     }
 
 
-def _training(places: Places, raw: Space) -> EmbeddingStore:
+def _training(places: Places, raw: ConditionStores) -> EmbeddingStore:
     store = EmbeddingStore.open(places.embeddings / "train.zarr")
     store.check_raw()
     raw.check_encoder_of(store.attributes, store.path)
@@ -165,7 +167,7 @@ def _ratio(large: EmbeddingStore, small: EmbeddingStore) -> int:
 
 
 def _gains(
-    spaces: Mapping[str, Space],
+    spaces: Mapping[str, ConditionStores],
     utterances: Utterances,
     ready: NDArray[np.bool_],
     lengths: Mapping[tuple[str, str], NDArray[np.float64]],

@@ -15,7 +15,7 @@ from pipeline.config.params import Params
 from pipeline.data.trials.table import Index, Trials, all_pairs
 from pipeline.errors import TrainingError
 from pipeline.metrics import eer, roc_of
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.report.limits.gaps import CLEAN, corruptions
 from pipeline.scoring.comparison import Vectors, cosine_scores, mean_units, unit_crops
@@ -47,7 +47,7 @@ class Test:
         """Return that of all vectors and trials."""
         assert self.trials.target is not None  # of all pairs
         trials = self.trials.enrol, self.trials.test, self.trials.target
-        return checksums.of_texts([*self.vectors, checksums.of_arrays([*self.vectors.values(), *trials])])
+        return checksums.hash_texts([*self.vectors, checksums.hash_arrays([*self.vectors.values(), *trials])])
 
 
 def levels(store: EmbeddingStore, seed: int) -> dict[str, float]:
@@ -95,8 +95,8 @@ def run_all(
     torch.set_num_threads(params.train.threads)
     settings = lengthened(params, longer)
     contents = [
-        checksums.of_store(store),
-        checksums.of_texts(f"{name}\t{speaker}" for name, speaker in sorted(speakers.items())),
+        checksums.hash_store(store),
+        checksums.hash_texts(f"{name}\t{speaker}" for name, speaker in sorted(speakers.items())),
         test.checksum(),
     ]
     rows = []
@@ -151,7 +151,7 @@ def run(
 
     def to_seed(crops: Vectors) -> Vectors:
         flat = crops.reshape(-1, crops.shape[-1])
-        return enhanced(trained.model, flat, how, params.seed).reshape(crops.shape)
+        return enhance_vectors(trained.model, flat, how, params.seed).reshape(crops.shape)
 
     held = held_out(store, speakers, params.train.validation, seed)
     known = [speakers.get(store.utterances[place]) for place in held]

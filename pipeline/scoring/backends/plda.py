@@ -97,7 +97,7 @@ class Plda:
         ratios, axes = eigh(model.between, model.within)
         return cls(length_norm, model, axes, np.maximum(ratios, 0))
 
-    def stand_ins(self, vectors: Vectors) -> Vectors:
+    def represent(self, vectors: Vectors) -> Vectors:
         """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1]; NaN where they are.
 
         With a and b the two sides of a trial along the axes, each of variance 1 + r in all and r between speakers,

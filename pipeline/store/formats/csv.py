@@ -16,7 +16,7 @@ from pipeline.errors import ExchangeError
 from pipeline.store.formats.columns import ID_NAMES, id_column, numbered
 from pipeline.store.formats.decimals import parsed
 from pipeline.store.formats.parquet import ids_of, of_columns, unreadable
-from pipeline.store.formats.reader import BLOCK_BYTES, Source, Vectors
+from pipeline.store.formats.reader import BLOCK_BYTES, VectorReader, VectorTable
 from pipeline.utils.atomic import replacing
 
 _SURELY = 4
@@ -24,7 +24,7 @@ _SURELY = 4
 _NUMBER = re.compile(r"[ \t]*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf(inity)?)[ \t]*", re.IGNORECASE)
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open a CSV or TSV file; see `formats.open_file`."""
     delimiter = _delimiter(path)
     cells, *first = _first_lines(path, delimiter)
@@ -64,7 +64,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
         except (pa.ArrowException, OSError) as error:
             raise unreadable(path, "CSV", error) from error
 
-    return Source(
+    return VectorReader(
         str(path),
         len(values),
         _precision(first if header else [cells, *first], places),
@@ -73,7 +73,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
     )
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write columns `utterance`, `e0`, `e1` …, with tabs between if the suffix is `.tsv`."""
     with replacing(path) as temporary:
         names = [ID_NAMES[0], *(f"e{number}" for number in range(vectors.dim))]

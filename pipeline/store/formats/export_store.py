@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.store.formats.reader import Vectors
+from pipeline.store.formats.reader import VectorTable
 from pipeline.store.formats.registry import KEYED, write_file
 from pipeline.store.schema import OK
 
@@ -71,7 +71,7 @@ def export_store(
                 progress(len(rows))
 
     ids = names(store.ok)
-    write_file(out, form, Vectors(ids, dim, blocks))
+    write_file(out, form, VectorTable(ids, dim, blocks))
     return Exported(len(ids), len(store.utterances) - len(store.ok))
 
 

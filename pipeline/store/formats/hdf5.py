@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats.columns import chosen, counted, found_beside, ids_beside, own_ids
-from pipeline.store.formats.reader import Block, Source, Vectors, check_floating, keyed, not_text, rows_of
+from pipeline.store.formats.reader import Block, VectorReader, VectorTable, check_floating, keyed, not_text, rows_of
 from pipeline.utils.atomic import replacing
 
 TABLE, IDS = "embeddings", "ids"
@@ -28,7 +28,7 @@ _EXPECTED = (
 )
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open an HDF5 file; see `formats.open_file`."""
     try:
         with h5py.File(path) as file:
@@ -75,10 +75,10 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
                 except OSError as error:
                     raise _damaged(path, error) from error
 
-    return Source(str(path), dim, dtype, names, blocks)
+    return VectorReader(str(path), dim, dtype, names, blocks)
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
 
     Raises:

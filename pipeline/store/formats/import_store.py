@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, PlaceError
 from pipeline.store.formats.matching import DIMENSIONS, EXAMPLES, NAN, Findings, Matched, Rows, match
-from pipeline.store.formats.reader import Flat, Source, rows_of
+from pipeline.store.formats.reader import Flat, VectorReader, rows_of
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
 from pipeline.utils.paths import Place, remove_folder
-from pipeline.utils.prefetch import ahead
+from pipeline.utils.prefetch import prefetch
 
 CLEAN = "clean"
 """Name of the first view."""
@@ -40,8 +40,8 @@ class Summary:
 
 
 def import_store(
-    clean: Source,
-    noisy: Mapping[str, Source],
+    clean: VectorReader,
+    noisy: Mapping[str, VectorReader],
     out: Place,
     encoder: str,
     draws: int = 1,
@@ -95,8 +95,8 @@ def import_store(
             intake = _Intake(list(views.values()), matched, out.parent if isinstance(out, Path) else None)
             # What an earlier run has written is written again: the files may be others by now.
             with (
-                closing(ahead(intake.read, writer.shards(), 1)) as parts,
-                closing(ahead(partial(_written, writer), parts, WRITERS, WRITERS)) as written,
+                closing(prefetch(intake.read, writer.shards(), 1)) as parts,
+                closing(prefetch(partial(_written, writer), parts, WRITERS, WRITERS)) as written,
             ):
                 for rows, bad in written:
                     failed += bad
@@ -135,7 +135,7 @@ class _Notes:
 class _Intake:
     """Reads the views of utterances, shard after shard, and notes what is wrong with them."""
 
-    def __init__(self, sources: Sequence[Source], matched: Matched, folder: Path | None) -> None:
+    def __init__(self, sources: Sequence[VectorReader], matched: Matched, folder: Path | None) -> None:
         self._matched, self._sources, self._dim = matched, sources, sources[0].dim
         self._notes = [_Notes(rounded=source.dtype.itemsize > 4) for source in sources]
         self._views = [_view(*each, folder) for each in zip(sources, matched.where, self._notes, strict=True)]
@@ -176,7 +176,7 @@ class _Intake:
         return [source.path for source, notes in zip(self._sources, self._notes, strict=True) if notes.rounded]
 
 
-def _view(source: Source, where: Rows, notes: _Notes, folder: Path | None) -> Callable[[Rows], NDArray[Any]]:
+def _view(source: VectorReader, where: Rows, notes: _Notes, folder: Path | None) -> Callable[[Rows], NDArray[Any]]:
     """Return what gives rows of a file, asked for in the order of `where`.
 
     A file in that order is read once from its start. Another is read at random, if its form allows that, or else copied
@@ -190,7 +190,7 @@ def _view(source: Source, where: Rows, notes: _Notes, folder: Path | None) -> Ca
     return Flat.of(_blocks(source, notes), source.dim, folder).gather
 
 
-def _blocks(source: Source, notes: _Notes) -> Iterator[NDArray[np.float32]]:
+def _blocks(source: VectorReader, notes: _Notes) -> Iterator[NDArray[np.float32]]:
     start = 0
     for block in source.blocks():
         notes.odd |= {start + row: what for row, what in block.odd.items()}
@@ -204,7 +204,7 @@ def _blocks(source: Source, notes: _Notes) -> Iterator[NDArray[np.float32]]:
 class _InOrder:
     """Rows of a file that are asked for in ascending order."""
 
-    def __init__(self, source: Source, notes: _Notes) -> None:
+    def __init__(self, source: VectorReader, notes: _Notes) -> None:
         self._source, self._blocks = source, _blocks(source, notes)
         self._block, self._start = np.empty((0, source.dim), np.float32), 0
 

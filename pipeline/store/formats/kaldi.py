@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats.columns import beside, check_first_id
 from pipeline.store.formats.decimals import parsed
-from pipeline.store.formats.reader import Source, Vectors, keyed
+from pipeline.store.formats.reader import VectorReader, VectorTable, keyed
 from pipeline.utils.atomic import replacing
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
@@ -24,14 +24,14 @@ _READ = (*_BINARY, b"\0BFM ", b"\0BDM ")
 """Heads that are read; others may be pickles, which run code, or sound."""
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open an `.ark` or `.scp` file; see `formats.open_file`."""
     if form == "scp":
         return keyed(path, lambda: (name for name, *_ in _lines(path)), lambda: _listed(path))
     return keyed(path, lambda: _names(path), lambda: _archived(path))
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write a binary archive of float32 vectors and, beside it, its `.scp`; either name will do.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError
-from pipeline.store.formats.reader import Source, not_text
+from pipeline.store.formats.reader import VectorReader, not_text
 
 UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
 """What may be wrong with rows, and may be put up with."""
@@ -58,7 +58,7 @@ class Matched:
     """Of each file: rows [utterance, draw]."""
 
 
-def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
+def match(sources: Sequence[VectorReader], draws: int, findings: Findings) -> Matched:
     """Find each utterance of the first file in all others; its `draws` vectors have its id as often, in turn.
 
     Raises:
@@ -93,7 +93,7 @@ def match(sources: Sequence[Source], draws: int, findings: Findings) -> Matched:
     return Matched([names[row] for row in np.flatnonzero(whole)], [places[whole] for places in where])
 
 
-def _ids(source: Source) -> Iterator[list[str]]:
+def _ids(source: VectorReader) -> Iterator[list[str]]:
     """Yield the ids of a file, which are text that a store can hold."""
     for names in source.ids():
         try:
@@ -103,7 +103,7 @@ def _ids(source: Source) -> Iterator[list[str]]:
         yield names
 
 
-def _numbered(source: Source) -> tuple[list[str], Rows]:
+def _numbered(source: VectorReader) -> tuple[list[str], Rows]:
     """Return the ids of a file, each once, and the number of each row's."""
     names, hashes = list[str](), [np.empty(0, dtype=np.int64)]
     for some in _ids(source):
@@ -118,7 +118,7 @@ def _numbered(source: Source) -> tuple[list[str], Rows]:
     return list(index), numbers
 
 
-def _found(source: Source, names: Sequence[str], index: dict[str, int], unknown: list[str]) -> Rows:
+def _found(source: VectorReader, names: Sequence[str], index: dict[str, int], unknown: list[str]) -> Rows:
     """Return the number of each id of a file, -1 where it is not among the names, and note the first such ids.
 
     The index of names is filled where it is needed: ids in the same order do without.
@@ -138,7 +138,7 @@ def _found(source: Source, names: Sequence[str], index: dict[str, int], unknown:
     return np.concatenate(parts)
 
 
-def _slotted(found: Rows, source: Source, names: Sequence[str], draws: int, findings: Findings) -> Rows:
+def _slotted(found: Rows, source: VectorReader, names: Sequence[str], draws: int, findings: Findings) -> Rows:
     """Return rows of a file [utterance, draw], -1 where there are none, of each row's utterance `found` (-1: none)."""
     where = np.full((len(names), draws), -1, dtype=np.int64)
     if draws == 1 and (found[1:] > found[:-1]).all():  # the same order, which needs no sorting

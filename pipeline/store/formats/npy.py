@@ -18,8 +18,8 @@ from pipeline.store.formats.columns import beside, check_first_id, chosen, count
 from pipeline.store.formats.reader import (
     Block,
     Flat,
-    Source,
-    Vectors,
+    VectorReader,
+    VectorTable,
     check_floating,
     in_lists,
     keyed,
@@ -37,12 +37,12 @@ _NO_HEADER = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, Ke
 _EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open a `.npy` or `.npz` file; see `formats.open_file`."""
     return _open_npz(path, ids) if form == "npz" else _open_npy(path, ids)
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write vectors [N, dim] as `.npy` and ids to `<name>.ids`, or both as `ids` and `embeddings` of a `.npz`."""
     if form == "npz":
         _write_npz(path, vectors)
@@ -60,7 +60,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
                 block.astype("<f4", copy=False).tofile(file)
 
 
-def _open_npy(path: Path, ids: Path | None) -> Source:
+def _open_npy(path: Path, ids: Path | None) -> VectorReader:
     beside = ids_beside(path, ids)
     with path.open("rb") as file:
         (shape, by_columns, dtype), offset = _header(file, path), file.tell()
@@ -77,10 +77,12 @@ def _open_npy(path: Path, ids: Path | None) -> Source:
         for start in range(0, count, step):
             yield Block(flat.rows(start, start + step) if columns is None else columns[start : start + step])
 
-    return Source(str(path), dim, dtype, lambda: counted(path, beside, count), blocks, None if by_columns else flat)
+    return VectorReader(
+        str(path), dim, dtype, lambda: counted(path, beside, count), blocks, None if by_columns else flat
+    )
 
 
-def _open_npz(path: Path, ids: Path | None) -> Source:
+def _open_npz(path: Path, ids: Path | None) -> VectorReader:
     with _unpacking(path), zipfile.ZipFile(path) as archive:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         headers = {}
@@ -121,7 +123,7 @@ def _open_npz(path: Path, ids: Path | None) -> Source:
                 rows = min(rows_of(dim), count - start)
                 yield Block(np.frombuffer(file.read(rows * dim * dtype.itemsize), dtype).reshape(rows, dim))
 
-    return Source(str(path), dim, dtype, names, blocks)
+    return VectorReader(str(path), dim, dtype, names, blocks)
 
 
 def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -170,7 +172,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     npy_format.write_array_header_1_0(file, content)
 
 
-def _write_npz(path: Path, vectors: Vectors) -> None:
+def _write_npz(path: Path, vectors: VectorTable) -> None:
     width = max(map(len, vectors.ids))
     for name in vectors.ids:
         if name.endswith("\0"):

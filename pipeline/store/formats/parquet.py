@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats.columns import chosen, id_column, numbered
-from pipeline.store.formats.reader import Block, Source, Vectors, check_floating, not_text, rows_of, stacked
+from pipeline.store.formats.reader import Block, VectorReader, VectorTable, check_floating, not_text, rows_of, stacked
 from pipeline.utils.atomic import replacing
 
 ID, VECTOR = "utterance", "embedding"
 """Names of the columns that we write."""
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open a Parquet file; see `formats.open_file`."""
     try:
         with pq.ParquetFile(path) as file:
@@ -61,12 +61,12 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
         for batch in batches(columns if not lists else [name, columns[0]]):
             yield from _of_lists(path, batch, name, columns[0], dim) if lists else [of_columns(batch, columns)]
 
-    return Source(
+    return VectorReader(
         str(path), dim, dtype, lambda: (ids_of(path, batch.column(name)) for batch in batches([name])), blocks
     )
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write columns `utterance` and `embedding` (lists of float32)."""
     with replacing(path) as temporary:
         kind = pa.list_(pa.float32(), vectors.dim)

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.reader import Block, Flat, Source, Vectors, check_floating, keyed, rows_of
+from pipeline.store.formats.reader import Block, Flat, VectorReader, VectorTable, check_floating, keyed, rows_of
 from pipeline.utils.atomic import replacing
 
 _OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> Source:
+def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open a `.pt` or `.pth` file; see `formats.open_file`."""
     content = _load(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -38,7 +38,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> Source:
     )
 
 
-def write(path: Path, form: str, vectors: Vectors) -> None:
+def write(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `{"ids": [...], "embeddings": tensor [N, dim]}`, or, as `pt-dict`, a tensor by id."""
     with replacing(path) as temporary:
         flat = Flat.of((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
@@ -49,7 +49,7 @@ def write(path: Path, form: str, vectors: Vectors) -> None:
             torch.save({"ids": list(vectors.ids), "embeddings": table}, temporary)
 
 
-def _table(path: Path, table: torch.Tensor, names: list[str]) -> Source:
+def _table(path: Path, table: torch.Tensor, names: list[str]) -> VectorReader:
     if table.ndim != 2 or len(table) != len(names):
         raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
     dim, dense = table.shape[1], table.layout == torch.strided
@@ -60,7 +60,7 @@ def _table(path: Path, table: torch.Tensor, names: list[str]) -> Source:
         for start in range(0, len(names), rows_of(dim)):
             yield Block(_array(path, "embeddings", table[start : start + rows_of(dim)]))
 
-    return Source(str(path), dim, first.dtype, lambda: iter([names]), blocks)
+    return VectorReader(str(path), dim, first.dtype, lambda: iter([names]), blocks)
 
 
 def _load(path: Path) -> Any:

@@ -78,7 +78,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Source:
+class VectorReader:
     """A file of embeddings, or several that are read one after another."""
 
     path: str
@@ -95,7 +95,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class VectorTable:
     """What is written to a file of embeddings."""
 
     ids: Sequence[str]
@@ -122,7 +122,7 @@ def keyed(
     names: Callable[[], Iterator[str]],
     vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]],
     expected: str = "Give a vector for each id",
-) -> Source:
+) -> VectorReader:
     """Return the source of a file that holds each vector by itself, under its id.
 
     Args:
@@ -142,7 +142,7 @@ def keyed(
         raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. {expected}.")
     check_floating(path, vector.dtype, len(vector))
     dim = len(vector)
-    return Source(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
+    return VectorReader(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
 
 
 def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[Block]:
@@ -179,7 +179,7 @@ def not_text(path: object, error: Exception) -> ExchangeError:
     return ExchangeError(f"{path}: ids are no text in UTF-8 ({one_line(error)}). Write them as such.")
 
 
-def joined(sources: Sequence[Source], path: str) -> Source:
+def joined(sources: Sequence[VectorReader], path: str) -> VectorReader:
     """Return several files as one, in turn.
 
     Raises:
@@ -194,7 +194,7 @@ def joined(sources: Sequence[Source], path: str) -> Source:
                 f"{other.path}: vectors of {other.dim} numbers, but {first.path} has {first.dim}. Give files of one"
                 " encoder."
             )
-    return Source(
+    return VectorReader(
         path,
         first.dim,
         max((source.dtype for source in sources), key=lambda dtype: dtype.itemsize),

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from pipeline.errors import ExchangeError
 from pipeline.store.formats.columns import own_ids
-from pipeline.store.formats.reader import Source, Vectors, joined
+from pipeline.store.formats.reader import VectorReader, VectorTable, joined
 
 _MODULES = {
     "npy": "npy",
@@ -47,7 +47,7 @@ SUFFIXES = {
 _PACKAGES = ("kaldiio", "pyarrow")
 
 
-def open_sources(pattern: str, form: str | None = None, ids: Path | None = None) -> Source:
+def open_sources(pattern: str, form: str | None = None, ids: Path | None = None) -> VectorReader:
     """Open a file of embeddings, or all files that a pattern such as `xvector.*.ark` matches, in the order of names.
 
     Args:
@@ -66,7 +66,7 @@ def open_sources(pattern: str, form: str | None = None, ids: Path | None = None)
     return joined([open_file(path, form, ids) for path in paths], pattern)
 
 
-def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> Source:
+def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> VectorReader:
     """Open one file of embeddings; see `open_sources`."""
     if not path.is_file():
         raise ExchangeError(f"{path}: is no file. Give a file of embeddings.")
@@ -76,11 +76,11 @@ def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> S
         raise ExchangeError(f"{path}: is empty, of no bytes. Copy or make it again.")
     if ids is not None and form not in _WITHOUT_IDS:
         raise own_ids(path, f"as all {form} files")
-    source: Source = module.open_source(path, form, ids)
+    source: VectorReader = module.open_source(path, form, ids)
     return source
 
 
-def write_file(path: Path, form: str, vectors: Vectors) -> None:
+def write_file(path: Path, form: str, vectors: VectorTable) -> None:
     """Write a file of embeddings, whole or not at all.
 
     Raises:

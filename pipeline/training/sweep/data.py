@@ -8,20 +8,20 @@ import numpy as np
 
 from pipeline.config.params import Params
 from pipeline.data.manifest import Utterance
-from pipeline.data.utterances import utterances_of
+from pipeline.data.utterances import select_utterances
 from pipeline.errors import StoreError
-from pipeline.scoring.condition_stores import open_spaces
+from pipeline.scoring.condition_stores import open_condition_stores
 from pipeline.scoring.evaluation import every_pair, usable
 from pipeline.store import checksums
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import SPACE
 from pipeline.store.writer import write_store
-from pipeline.training.sweep.grid import Part, speakers_of
+from pipeline.training.sweep.grid import Part, read_speakers
 from pipeline.utils.paths import Place
 
 
 @dataclass(frozen=True)
-class Data:
+class SweepData:
     """What all runs are trained and measured on."""
 
     store: EmbeddingStore
@@ -34,9 +34,9 @@ class Data:
     manifest_path: Path
 
 
-def check_data(params: Params, data: Data) -> None:
+def check_data(params: Params, data: SweepData) -> None:
     """Raise StoreError or TrialError if nothing could be measured, whatever is trained."""
-    raw = open_spaces({"raw": data.conditions}, params.conditions)
+    raw = open_condition_stores({"raw": data.conditions}, params.conditions)
     for store in (data.store, *raw["raw"].stores.values()):
         store.check_raw()
         for key in SPACE:
@@ -46,11 +46,11 @@ def check_data(params: Params, data: Data) -> None:
                     f"{store.path}: encoder {key} is {theirs!r}, but {ours!r} in {data.store.path}. Extract both with"
                     " one encoder."
                 )
-    utterances = utterances_of(raw["raw"].ids, data.manifest, data.manifest_path)
+    utterances = select_utterances(raw["raw"].ids, data.manifest, data.manifest_path)
     every_pair(utterances, usable(raw), params.score.max_trials, params.seed, data.manifest_path)
 
 
-def contents_of(data: Data, conditions: Iterable[str]) -> dict[str, str]:
+def contents_of(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:
     """Return checksums of what all runs are trained and measured on: vectors, speakers, and both by condition.
 
     Raises:
@@ -58,14 +58,14 @@ def contents_of(data: Data, conditions: Iterable[str]) -> dict[str, str]:
     """
     stores = {f"{name}.zarr": EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in sorted(conditions)}
     return {
-        "store": checksums.of_store(data.store),
-        "speakers": checksums.of_texts(f"{name}\t{speaker}" for name, speaker in sorted(data.speakers.items())),
-        "manifest": checksums.of_texts(map(repr, data.manifest)),
-        **{name: checksums.of_store(store) for name, store in stores.items()},
+        "store": checksums.hash_store(data.store),
+        "speakers": checksums.hash_texts(f"{name}\t{speaker}" for name, speaker in sorted(data.speakers.items())),
+        "manifest": checksums.hash_texts(map(repr, data.manifest)),
+        **{name: checksums.hash_store(store) for name, store in stores.items()},
     }
 
 
-def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:
+def part_of(data: SweepData, part: Part, seed: int, folder: Path) -> EmbeddingStore:
     """Return the training store with some of its speakers and draws only, as a store in a folder.
 
     The speakers are a seeded choice, those of a smaller number being among those of a larger one.
@@ -76,7 +76,7 @@ def part_of(data: Data, part: Part, seed: int, folder: Path) -> EmbeddingStore:
     path = folder / f"speakers{part.speakers}-draws{part.draws}-seed{seed}.zarr"
     rows = list(range(len(store.utterances)))
     if part.speakers is not None:
-        names = speakers_of(store, data.speakers)
+        names = read_speakers(store, data.speakers)
         chosen = set(np.random.default_rng(seed).permutation(names)[: part.speakers].tolist())
         rows = [row for row, name in enumerate(store.utterances) if data.speakers.get(name) in chosen]
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}

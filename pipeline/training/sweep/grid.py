@@ -74,7 +74,7 @@ def _text(changes: Changes, path: Path) -> str:
         raise ConfigError(f"{path}: {told(changes)}: no value of a parameter ({error}).") from None
 
 
-def plan(
+def plan_runs(
     grid: Sequence[Changes],
     seeds: Sequence[int],
     params: Params,
@@ -134,7 +134,7 @@ def told(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in changes.items()) or "no changes"
 
 
-def speakers_of(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> list[str]:
+def read_speakers(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> list[str]:
     """Return the known speakers of a store's utterances, in order of their names."""
     return sorted({name for name in map(speakers.get, store.utterances) if name is not None})
 
@@ -142,7 +142,7 @@ def speakers_of(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> li
 def _check_part(part: Part, changes: Changes, store: EmbeddingStore, speakers: Mapping[str, str | None]) -> None:
     """Raise ConfigError if a store has fewer speakers or draws than are asked for."""
     for what, wanted, most in (
-        ("speakers", part.speakers, len(speakers_of(store, speakers)) if part.speakers else 0),
+        ("speakers", part.speakers, len(read_speakers(store, speakers)) if part.speakers else 0),
         ("draws", part.draws, store.shape[1]),
     ):
         if wanted is not None and wanted > most:

@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from pipeline import revisions
 from pipeline.config.params import Params
 from pipeline.config.train import WATCHING
-from pipeline.data.utterances import utterances_of
+from pipeline.data.utterances import select_utterances
 from pipeline.errors import ConfigError, StoreError, TrainingError, TrialError
-from pipeline.model.apply import enhanced
+from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
-from pipeline.scoring.condition_stores import open_spaces
+from pipeline.scoring.condition_stores import open_condition_stores
 from pipeline.scoring.evaluation import evaluate, every_pair, usable
 from pipeline.store import checksums
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.loop import Trained
-from pipeline.training.strength import Judge, crop_eers
-from pipeline.training.sweep.data import Data, check_data, contents_of, part_of
-from pipeline.training.sweep.grid import Changes, Part, plan
+from pipeline.training.strength import FoldModel, crop_eers
+from pipeline.training.sweep.data import SweepData, check_data, contents_of, part_of
+from pipeline.training.sweep.grid import Changes, Part, plan_runs
 from pipeline.training.train import train
 from pipeline.utils.atomic import write_json
 from pipeline.utils.device import choose_device
@@ -54,7 +54,7 @@ def run_all(
     grid: Sequence[Changes],
     seeds: Sequence[int],
     params: Params,
-    data: Data,
+    data: SweepData,
     folder: Path,
     progress: Callable[[int], None] | None = None,
 ) -> list[Row]:
@@ -75,7 +75,7 @@ def run_all(
         StoreError: a store is missing or damaged, or does not go with the others.
         TrialError: the manifest lacks an utterance or a speaker, or there are no trials of one class.
     """
-    planned = plan(grid, seeds, params, data.store, data.speakers)
+    planned = plan_runs(grid, seeds, params, data.store, data.speakers)
     for each in {tuple(each.params.conditions): each for each in planned}.values():
         check_data(each.params, data)
     contents = contents_of(data, {name for each in planned for name in each.params.conditions})
@@ -106,7 +106,7 @@ def _kept(path: Path) -> Row | None:
     return row if isinstance(row, dict) and {"validation_loss", "test", "train_seconds"} <= row.keys() else None
 
 
-def run(params: Params, data: Data, trained: Models | None = None) -> Row:
+def run(params: Params, data: SweepData, trained: Models | None = None) -> Row:
     """Train with some parameters, enhance all conditions and measure them against the raw ones.
 
     `trained` keeps the last models, so that what differs in enhancement only is trained once.
@@ -151,10 +151,10 @@ def run(params: Params, data: Data, trained: Models | None = None) -> Row:
         for condition in params.conditions:
             opened = EmbeddingStore.open(data.conditions / f"{condition}.zarr")
             made = folder / "seed" / f"{condition}.zarr"
-            enhance(opened, folder / "m.safetensors", made, how, params.seed, domain=domain)
+            enhance_store(opened, folder / "m.safetensors", made, how, params.seed, domain=domain)
         row["enhance_us"] = microseconds(found.model, domain.read()[domain.ok].reshape(-1, domain.dim), own)
-        spaces = open_spaces({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
-        utterances = utterances_of(next(iter(spaces.values())).ids, data.manifest, data.manifest_path)
+        spaces = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
+        utterances = select_utterances(next(iter(spaces.values())).ids, data.manifest, data.manifest_path)
         pairs = every_pair(utterances, usable(spaces), params.score.max_trials, params.seed, data.manifest_path)
         score = params.score.model_copy(update={"systems": {}, "groups": {}, "both_sides": False})
         outcome = evaluate(spaces, {"": pairs}, params.conditions, CLEAN, utterances, score, params.seed)
@@ -167,12 +167,12 @@ def microseconds(model: SeedModel, raw: NDArray[np.float32], how: Sampling) -> f
     vectors, taken = np.resize(raw, (TIMED, model.dim)), []
     for _ in range(1 + REPEATS):
         started = perf_counter()
-        enhanced(model, vectors, how)
+        enhance_vectors(model, vectors, how)
         taken.append(perf_counter() - started)
     return 1e6 * float(np.median(taken[1:])) / TIMED  # the first was to warm up
 
 
-def _held_out(judges: Sequence[Judge], params: Params, data: Data, how: Sampling) -> Row:
+def _held_out(judges: Sequence[FoldModel], params: Params, data: SweepData, how: Sampling) -> Row:
     """Return EERs in percent among training speakers that a model has not seen, see `crop_eers`; means over models.
 
     `held_out_speakers` are so many, and `held_out_of` is the same for the same utterances and draws in the same parts.
@@ -183,18 +183,18 @@ def _held_out(judges: Sequence[Judge], params: Params, data: Data, how: Sampling
         rows = np.flatnonzero(judge.held)
         known = [data.speakers.get(ids[row]) for row in rows]
         values = encoded[rows]
-        flat = enhanced(judge.model, values.reshape(-1, values.shape[3]), how, params.seed)
+        flat = enhance_vectors(judge.model, values.reshape(-1, values.shape[3]), how, params.seed)
         eers, raw = (crop_eers(crops, known, params.seed) for crops in (flat.reshape(values.shape), values))
         if eers is None or raw is None:
             return {}
         found.append((*eers, raw[0]))
     names = ("held_out_clean_eer", "held_out_noisy_eer", "held_out_raw_clean_eer")
-    parts = sorted(checksums.of_texts([ids[row] for row in np.flatnonzero(judge.held)]) for judge in judges)
+    parts = sorted(checksums.hash_texts([ids[row] for row in np.flatnonzero(judge.held)]) for judge in judges)
     of_whom = {data.speakers[ids[row]] for judge in judges for row in np.flatnonzero(judge.held)}
     return {
         **dict(zip(names, np.mean(found, axis=0).tolist(), strict=True)),
         "held_out_speakers": len(of_whom),
-        "held_out_of": checksums.of_texts([str(encoded.shape[1:]), *parts])[:16],
+        "held_out_of": checksums.hash_texts([str(encoded.shape[1:]), *parts])[:16],
     }
 
 

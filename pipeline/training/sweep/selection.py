@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What to take, and what was not looked at."""
 
     parameters: dict[str, Any] | None
@@ -27,7 +27,7 @@ class Choice:
     """Parameters that have figures, and why."""
 
 
-def choose(rows: Rows) -> Choice:
+def select_parameters(rows: Rows) -> Selection:
     """Choose the parameters with the lowest noisy EER of held-out training speakers, clean speech being no worse.
 
     Both are means over the seeds, which hold out other speakers each, and over the models that find the strength. Only
@@ -48,7 +48,7 @@ def choose(rows: Rows) -> Choice:
         elif all(NOISY in row for row in same):
             known[name] = same
     if not known:
-        return Choice(None, left_out)
+        return Selection(None, left_out)
     held = {name: _of_whom(same) for name, same in known.items()}
     reference = held.get("{}") or Counter(held.values()).most_common(1)[0][0]
     alike = {name: same for name, same in known.items() if held[name] == reference}
@@ -57,7 +57,7 @@ def choose(rows: Rows) -> Choice:
         why = f"held-out EERs of other speakers ({_count(known[name])}, not the same {_count(usual)})"
         left_out.append((json.loads(name), why))
     kept = {name: _mean(same, NOISY) for name, same in alike.items() if _mean(same, CLEAN) <= _mean(same, RAW_CLEAN)}
-    return Choice(json.loads(min(kept, key=lambda name: kept[name])) if kept else None, left_out)
+    return Selection(json.loads(min(kept, key=lambda name: kept[name])) if kept else None, left_out)
 
 
 def by_parameters(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.data.trials import streaming as trial_spool
 from pipeline.data.trials.lists import read_list
-from pipeline.data.trials.streaming import spooled
+from pipeline.data.trials.streaming import spool_trials
 from pipeline.errors import TrialError, UnknownUtteranceError
 
 IDS = tuple(f"u{row}" for row in range(40))
@@ -28,7 +28,7 @@ def test_a_spool_holds_what_is_read_into_memory(
     whole = read_list(path, IDS, IDS[::-1])
     monkeypatch.setattr(trial_spool, "_RANGE", span)
     read: list[int] = []
-    with spooled(path, IDS, IDS[::-1], progress=read.append) as spool:
+    with spool_trials(path, IDS, IDS[::-1], progress=read.append) as spool:
         for _ in range(2):  # it can be gone through again
             parts = list(spool.blocks(300))
             assert [len(part) for part in parts] == [300] * 6 + [200]
@@ -45,7 +45,7 @@ def test_a_spool_holds_what_is_read_into_memory(
 
 
 def test_a_spool_goes_with_its_block(tmp_path: Path) -> None:
-    with spooled(write(tmp_path / "t.txt", "u0 u1\n"), IDS, IDS) as spool:
+    with spool_trials(write(tmp_path / "t.txt", "u0 u1\n"), IDS, IDS) as spool:
         pass
     assert spool.file.closed
 
@@ -60,7 +60,7 @@ def test_a_spool_goes_with_its_block(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_list_is_no_spool(tmp_path: Path, text: str, kind: type[Exception], says: str) -> None:
-    with pytest.raises(kind, match=says), spooled(write(tmp_path / "t.txt", text), IDS, IDS):
+    with pytest.raises(kind, match=says), spool_trials(write(tmp_path / "t.txt", text), IDS, IDS):
         pass
 
 
@@ -70,7 +70,7 @@ def test_memory_does_not_go_by_the_trial(tmp_path: Path, monkeypatch: pytest.Mon
     draws = np.random.default_rng(0).integers(40, size=(2, 200_000)).tolist()
     path = write(tmp_path / "t.txt", "".join(f"{IDS[a]} {IDS[b]}\n" for a, b in zip(*draws, strict=True)))
     tracemalloc.start()
-    with spooled(path, IDS, IDS) as spool:
+    with spool_trials(path, IDS, IDS) as spool:
         count = sum(len(part) for part in spool.blocks(1000))
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pipeline.model.diffusion.inference import infer
-from pipeline.model.diffusion.network import BridgeDenoiser, Denoiser, GapDenoiser, timestep_embedding
+from pipeline.model.diffusion.network import BridgeNetwork, DiffusionNetwork, GapNetwork, timestep_embedding
 from pipeline.model.diffusion.objective import DISTANCES, LOSSES, seed_loss
 from pipeline.model.diffusion.sampler import Sampling, along_bridge, ddim, ddim_step, step_times
 from pipeline.model.diffusion.schedule import cumulative_alphas, forward_diffuse, scaled_linear_betas
@@ -60,7 +60,7 @@ def test_a_noisy_step_without_noise_is_refused() -> None:
 
 
 def test_one_step_returns_the_predicted_sample(scheduler: DDIMScheduler) -> None:
-    x, network = randn(5, 16), Denoiser(16).eval()
+    x, network = randn(5, 16), DiffusionNetwork(16).eval()
     torch.nn.init.normal_(network.out[2].weight, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(ABAR[50].sqrt() * x, torch.full((5,), 50))
@@ -72,13 +72,13 @@ def test_one_step_returns_the_predicted_sample(scheduler: DDIMScheduler) -> None
 
 @pytest.mark.parametrize(("dim", "parameters"), [(192, 1_373_760), (256, 2_437_888), (512, 9_725_440)])
 def test_the_network_has_as_many_parameters_as_published(dim: int, parameters: int) -> None:
-    assert sum(parameter.numel() for parameter in Denoiser(dim).parameters()) == parameters
+    assert sum(parameter.numel() for parameter in DiffusionNetwork(dim).parameters()) == parameters
 
 
 def test_an_untrained_correction_leaves_vectors_alone_and_an_untrained_sample_is_zero() -> None:
     x, t = randn(3, 8), torch.tensor([0, 5, 900])
-    torch.testing.assert_close(Denoiser(8, predict="correction").eval()(x, t), x)
-    torch.testing.assert_close(Denoiser(8, predict="sample").eval()(x, t), torch.zeros(3, 8))
+    torch.testing.assert_close(DiffusionNetwork(8, predict="correction").eval()(x, t), x)
+    torch.testing.assert_close(DiffusionNetwork(8, predict="sample").eval()(x, t), torch.zeros(3, 8))
 
 
 def test_time_is_cosines_then_sines() -> None:
@@ -89,7 +89,7 @@ def test_time_is_cosines_then_sines() -> None:
     np.testing.assert_array_equal(embedding[0], [1] * 4 + [0] * 4)
     odd = timestep_embedding(t, 9).numpy()
     np.testing.assert_array_equal(odd, np.pad(embedding, ((0, 0), (0, 1))))
-    assert Denoiser(9, predict="sample")(torch.ones(2, 9), t).shape == (2, 9)
+    assert DiffusionNetwork(9, predict="sample")(torch.ones(2, 9), t).shape == (2, 9)
 
 
 @pytest.mark.parametrize(("dtype", "least", "most"), [(torch.float64, 0, 1e-7), (torch.float32, 1e-6, 1e-4)])
@@ -133,7 +133,7 @@ def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float, ti
         assert times == scheduler.timesteps.tolist()
     else:
         assert times == [timestep]
-    network = Denoiser(16).eval()
+    network = DiffusionNetwork(16).eval()
     torch.nn.init.normal_(network.out[2].weight, std=0.1, generator=torch.Generator().manual_seed(0))
     x, noises = randn(5, 16), [randn(5, 16, seed=2 + number) for number in range(steps + 1)]
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_there_are_as_many_steps_as_asked_for_and_all_lead_down(spacing: str) ->
 def test_a_network_that_predicts_noise_or_velocity_says_what_is_clean(predict: str) -> None:
     x0, noise, t = randn(6, 16), randn(6, 16, seed=1), torch.tensor([0, 1, 50, 500, 900, 999])
     x_t = forward_diffuse(x0, t, noise, ABAR)
-    network = Denoiser(16, predict=predict, abar=ABAR).eval()
+    network = DiffusionNetwork(16, predict=predict, abar=ABAR).eval()
     velocity = ABAR[t].sqrt()[:, None] * noise - (1 - ABAR[t]).sqrt()[:, None] * x0
     network.out = torch.nn.Identity()
     network.input_proj = torch.nn.Identity()
@@ -225,7 +225,7 @@ def test_vmf_pl_is_its_formula() -> None:
 @pytest.mark.parametrize("predict", ["sample", "correction"])
 def test_the_first_gradient_is_of_an_ordinary_size(objective: str, predict: str) -> None:
     torch.manual_seed(0)
-    network = (GapDenoiser if objective == "gap" else Denoiser)(32, predict=predict, abar=ABAR)
+    network = (GapNetwork if objective == "gap" else DiffusionNetwork)(32, predict=predict, abar=ABAR)
     x0, views, t = randn(64, 32), randn(64, 3, 32, seed=1), torch.arange(0, 960, 15)
     LOSSES[objective](network, x0, views, t, randn(64, 32, seed=2), ABAR, DISTANCES["l1"]).backward()
     gradients = [parameter.grad.norm() for parameter in network.parameters() if parameter.grad is not None]
@@ -248,9 +248,9 @@ def test_a_bridge_of_a_perfect_network_ends_where_it_says_however_many_steps() -
 
 def test_a_bridge_by_its_velocity_takes_eulers_steps() -> None:
     x, steps = randn(4, 8), 5
-    network = BridgeDenoiser(8, predict="v", abar=ABAR).eval()
+    network = BridgeNetwork(8, predict="v", abar=ABAR).eval()
     torch.nn.init.normal_(network.out[2].weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    raw = BridgeDenoiser(8, predict="sample", abar=ABAR).eval()  # the same weights' output as it is
+    raw = BridgeNetwork(8, predict="sample", abar=ABAR).eval()  # the same weights' output as it is
     raw.load_state_dict(network.state_dict())
     z = x.double().numpy()
     with torch.no_grad():
@@ -264,7 +264,7 @@ def test_a_bridge_by_its_velocity_takes_eulers_steps() -> None:
 
 def test_the_loss_of_a_velocity_is_the_distance_to_the_true_one_weighted() -> None:
     x0, views, t = randn(4, 8), randn(4, 3, 8, seed=1), torch.tensor([0, 10, 500, 999])
-    network = BridgeDenoiser(8, predict="v", abar=ABAR).eval()  # untrained, u = 0
+    network = BridgeNetwork(8, predict="v", abar=ABAR).eval()  # untrained, u = 0
     true = (x0[:, None] - torch.cat([x0[:, None], views], dim=1)).double().numpy()
     expected = ((1 - t.numpy() / 1000)[:, None, None] * np.abs(true)).mean()
     found = LOSSES["bridge"](network, x0, views, t, x0, ABAR, DISTANCES["l1"])
@@ -272,7 +272,7 @@ def test_the_loss_of_a_velocity_is_the_distance_to_the_true_one_weighted() -> No
 
 
 def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
-    network = GapDenoiser(8, predict="correction", abar=ABAR)
+    network = GapNetwork(8, predict="correction", abar=ABAR)
     x0, views, noise, t = randn(64, 8), randn(64, 3, 8, seed=1), randn(64, 8, seed=2), torch.arange(64)
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     torch.manual_seed(0)
@@ -295,21 +295,21 @@ def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
 
 @pytest.mark.parametrize("predict", ["sample", "correction", "v"])
 def test_what_is_told_of_a_time_may_be_computed_before(predict: str) -> None:
-    network, x = Denoiser(8, predict=predict, abar=ABAR).eval(), randn(5, 8)
+    network, x = DiffusionNetwork(8, predict=predict, abar=ABAR).eval(), randn(5, 8)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
-        told = network.told([50, 0])
+        told = network.conditioning([50, 0])
         for time in (50, 0, 7):  # also one of which nothing is known
             t = torch.tensor([time])
             assert torch.equal(network(x, t, told=told), network(x, t))
         assert not torch.equal(network(x, torch.tensor([50]), told={50: told[0]}), network(x, torch.tensor([50])))
         assert torch.equal(network(x, torch.tensor([50] * 5), told={50: []}), network(x, torch.tensor([50] * 5)))
-    assert GapDenoiser(8, abar=ABAR).told([50]) == {}
+    assert GapNetwork(8, abar=ABAR).conditioning([50]) == {}
 
 
 def test_several_draws_are_averaged() -> None:
-    network = Denoiser(8).eval()
+    network = DiffusionNetwork(8).eval()
     x, draws = randn(3, 8), [[randn(3, 8, seed=1)], [randn(3, 8, seed=2)]]
     how = Sampling(50, noise=2)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from pipeline.data.trials.table import all_pairs
 from pipeline.errors import TrainingError
 from pipeline.metrics import compare
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import enhance
+from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.report.limits import stability
 from pipeline.report.limits.stability import error_rate, held_out, lengthened, levels
@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_model(model, trained.model, train_store.encoder(), {})
     for name in ("clean", "noise0", "reverb"):
         store = EmbeddingStore.open(Path(f"data/embeddings/toy/{name}.zarr"))
-        enhance(store, model, Path(f"data/enhanced/toy/{name}.zarr"), Sampling(50))
+        enhance_store(store, model, Path(f"data/enhanced/toy/{name}.zarr"), Sampling(50))
     return tmp_path
 
 

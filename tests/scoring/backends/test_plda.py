@@ -46,7 +46,7 @@ def prior(matrix: np.ndarray, ideal: np.ndarray, pseudo: float) -> float:
 def test_scores_are_ratios_of_normal_densities(rank: int | None) -> None:
     model = some_model(5, 0, rank)
     vectors, _ = draw(model, np.full(6, 2), 1)
-    marks = Plda.of(model).stand_ins(vectors)
+    marks = Plda.of(model).represent(vectors)
     assert marks.shape == (12, 6)
     ratios = matrix(marks, marks)
     total = model.between + model.within
@@ -73,7 +73,7 @@ def test_scores_are_speechbrains() -> None:
     listed = SimpleNamespace(modelset=names, segset=names, trialmask=np.ones((9, 9), dtype=bool))
     factor = np.linalg.cholesky(model.between)
     given = theirs.fast_PLDA_scoring(pack(), pack(), listed, model.mean, factor, model.within, check_missing=False)
-    marks = Plda.of(model).stand_ins(vectors)
+    marks = Plda.of(model).represent(vectors)
     np.testing.assert_allclose(matrix(marks, marks), given.scoremat, atol=1e-8)
 
 
@@ -124,7 +124,7 @@ def test_more_dimensions_than_utterances_still_give_a_useful_model() -> None:
     with pytest.raises(TrialError, match="larger prior"):
         fit(train, known, length_norm=False, pseudo=0)
     for length_norm in (False, True):
-        marks = fit(train, known, length_norm=length_norm).stand_ins(vectors)
+        marks = fit(train, known, length_norm=length_norm).represent(vectors)
         pairs = np.triu_indices(len(vectors), 1)
         scores, target = matrix(marks, marks)[pairs], (speakers[:, None] == speakers)[pairs]
         assert np.isfinite(scores).all()
@@ -136,7 +136,7 @@ def test_its_ratios_are_calibrated() -> None:
     model = some_model(5, 14)
     plda = fit(*draw(model, np.full(500, 8), 15), length_norm=False)
     vectors, speakers = draw(model, np.full(200, 3), 16)
-    marks, pairs = plda.stand_ins(vectors), np.triu_indices(600, 1)
+    marks, pairs = plda.represent(vectors), np.triu_indices(600, 1)
     scores, target = matrix(marks, marks)[pairs], (speakers[:, None] == speakers)[pairs]
     assert cllr(scores, target) < min_cllr(rocch(roc_of(scores, target))) + 0.03
 
@@ -153,27 +153,27 @@ def test_scoring_goes_through_the_length_norm_of_training() -> None:
     vectors, speakers = draw(some_model(4, 19), np.full(30, 4), 20)
     plda = fit(vectors, speakers)
     assert plda.length_norm is not None
-    marks = Plda.of(plda.model).stand_ins(plda.length_norm(vectors))
-    np.testing.assert_allclose(plda.stand_ins(vectors), marks, atol=1e-12)
+    marks = Plda.of(plda.model).represent(plda.length_norm(vectors))
+    np.testing.assert_allclose(plda.represent(vectors), marks, atol=1e-12)
     again = fit(vectors, 7 * speakers - 3)  # numbers are but names
-    np.testing.assert_array_equal(again.stand_ins(vectors), plda.stand_ins(vectors))
+    np.testing.assert_array_equal(again.represent(vectors), plda.represent(vectors))
 
 
 def test_what_failed_stays_nan_and_is_not_learnt_from() -> None:
     vectors, speakers = draw(some_model(4, 21), np.full(10, 4), 22)
     plda = fit(vectors[1:], speakers[1:])
     vectors[0] = np.nan
-    marks = fit(vectors, speakers).stand_ins(vectors)
+    marks = fit(vectors, speakers).represent(vectors)
     assert np.isnan(marks[0]).all()
-    np.testing.assert_array_equal(marks[1:], plda.stand_ins(vectors[1:]))
+    np.testing.assert_array_equal(marks[1:], plda.represent(vectors[1:]))
 
 
 def test_single_precision_scores_in_single_precision() -> None:
     vectors, speakers = draw(some_model(8, 23), np.full(10, 4), 24)
     plda = fit(vectors.astype(np.float32), speakers)
-    marks = plda.stand_ins(vectors.astype(np.float32))
+    marks = plda.represent(vectors.astype(np.float32))
     assert matrix(marks, marks).dtype == marks.dtype == np.float32
-    exact = plda.stand_ins(vectors)
+    exact = plda.represent(vectors)
     np.testing.assert_allclose(matrix(marks, marks), matrix(exact, exact), atol=1e-3)
 
 

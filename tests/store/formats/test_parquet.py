@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ExchangeError
-from pipeline.model.export import format_of as form_of_model
+from pipeline.model.export import export_format as form_of_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats.export_store import export_store
 from pipeline.store.formats.import_store import Summary, import_store

@@ -18,7 +18,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 from pipeline.training.sweep import run as sweep
-from pipeline.training.sweep.data import Data
+from pipeline.training.sweep.data import SweepData
 from pipeline.training.sweep.grid import changed, read_grid
 from tests.stages.test_cli import run
 
@@ -116,10 +116,10 @@ def other_speakers(path: Path) -> None:
     write_manifest(path, [replace(first, speaker=last.speaker), *middle, replace(last, speaker=first.speaker)])
 
 
-def data_of_sweep() -> Data:
+def data_of_sweep() -> SweepData:
     speakers = {row.utterance: row.speaker for row in read_manifest(Path("train.csv"))}
     store, manifest = EmbeddingStore.open(Path("train.zarr")), Path("clean.csv")
-    return Data(store, speakers, Path("raw"), read_manifest(manifest), manifest)
+    return SweepData(store, speakers, Path("raw"), read_manifest(manifest), manifest)
 
 
 def test_runs_of_other_data_are_not_taken_for_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_the_time_of_enhancement_is_that_of_vectors_in_memory(place: Path, monke
     slow(EmbeddingStore, "read_rows")
     slow(enhance, "load_model")
     slow(journal, "write_store")
-    real = sweep.enhanced
+    real = sweep.enhance_vectors
 
     def timed(model: SeedModel, vectors: np.ndarray, *given: Any) -> np.ndarray:
         calls.append(len(vectors))
