@@ -12,7 +12,7 @@ EXAMPLE = ROOT / "examples" / "own_encoder"
 
 USE = """
 import json, torch
-from pipeline.encoders.definition import EncoderDefinition
+from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.registry import families, load_encoder
 
 def encoder(weights=None):
