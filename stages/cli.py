@@ -166,10 +166,6 @@ def _leave() -> NoReturn:
     os._exit(130)
 
 
-if __name__ == "__main__":
-    main()
-
-
 def is_amd() -> bool:
     """Return whether this is a processor of AMD."""
     try:
@@ -186,3 +182,7 @@ def ask_for_same_bits() -> None:
     """
     if is_amd():
         os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+if __name__ == "__main__":
+    main()

@@ -63,7 +63,7 @@ def test_every_name_is_there_and_no_other() -> None:
     for name in pipeline.__all__:
         assert getattr(pipeline, name) is not None
     assert callable(pipeline.train)
-    assert (pipeline.scoring.scorer, pipeline.metrics) == (scoring, metrics)
+    assert (pipeline.scoring, pipeline.metrics) == (scoring, metrics)
     with pytest.raises(AttributeError, match="no attribute 'enhancers'"):
         pipeline.enhancers  # noqa: B018
     with pytest.raises(ImportError):

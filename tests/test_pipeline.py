@@ -30,7 +30,7 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
     first = (project.folder / "results/metrics.json").read_bytes()
     assert project.repro() == []
 
-    # What a change of `train` reruns, tests/test_documented.py looks at.
+    # What a change of `train` reruns, tests/docs/test_documented.py looks at.
     project.change("score", bootstrap=10)
     assert project.repro() == ["score@ge2e", "report"]
     project.change("quality", max_failed=0.5)
@@ -57,7 +57,7 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
 
 @pytest.mark.slow
 def test_experiments_are_queued(tmp_path: Path) -> None:
-    """As docs/training.md has it; that an experiment runs, tests/test_documented.py looks at."""
+    """As docs/training.md has it; that an experiment runs, tests/docs/test_documented.py looks at."""
     project = Project(tmp_path / "project")
     project.call("git", "add", "-A")
     project.call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "project")

@@ -53,10 +53,10 @@ NOT_RUN = {
     "cp params/paper.yaml params.yaml": "would leave the demo; tests/stages/test_paper.py runs with these parameters",
     "pip install -e '.[cluster]'": "installs packages",
     "pip install -e '.[remote]'": "installs packages",
-    "dask scheduler --port 8786": "runs until it is stopped; tests/test_cluster.py has such a cluster",
+    "dask scheduler --port 8786": "runs until it is stopped; tests/extraction/test_cluster.py has such a cluster",
     "dask worker tcp://localhost:8786 --nworkers 8 --nthreads 1": "runs until it is stopped, as above",
     "seed extract --encoder ge2e --manifest data/manifests/clean.csv --scheduler tcp://localhost:8786"
-    " --out my/clean3.zarr": "needs the scheduler above; tests/test_cluster.py extracts on one",
+    " --out my/clean3.zarr": "needs the scheduler above; tests/extraction/test_cluster.py extracts on one",
 }
 """Lines that are not run, and why; what they name is looked at all the same."""
 
