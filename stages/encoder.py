@@ -21,7 +21,7 @@ def encoder() -> None:
 def list_encoders(params: Path | None) -> None:
     """List the encoders that the parameter file defines, and the families to define others with."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pipeline.encoders.registry import describe_families
 
@@ -29,9 +29,9 @@ def list_encoders(params: Path | None) -> None:
     named = Table("encoder", "family", "weights", title="Defined in the parameter file")
     for name, definition in settings.encoder.items():
         named.add_row(name, definition.family, definition.weights or "published")
-    known = Table("family", "what it is", "published weights", "needs", title="Families")
+    known = Table("family", "network", "checkpoints of", Column("weights", overflow="fold"), "extras", title="Families")
     for family in describe_families():
-        known.add_row(family.name, family.title, family.weights or "give your own", family.needs)
+        known.add_row(*family)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

@@ -8,7 +8,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.config.encoder import EncoderDefinition, WaveformInput
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Extra
 from pipeline.encoders.features import SAMPLE_RATE
 from pipeline.encoders.front_end import build_front_end, shortest
 from pipeline.errors import ConfigError, SeedError, WeightsError
@@ -32,6 +33,9 @@ class GenericNetwork(Network):
     The embedding is the file's first output: [B, D], [B, 1, D] or [B, D, 1]. Loading probes it with noise: that finds
     `dim`, and that it takes waves of `min_samples`. A file that takes one row only gets the rows one by one.
     """
+
+    extra: ClassVar[Extra | None] = None
+    """The optional dependency that runs the file."""
 
     def __init__(self, path: Path, definition: EncoderDefinition, name: str) -> None:
         """Open a file and probe it.
@@ -154,6 +158,8 @@ class TorchScriptNetwork(GenericNetwork):
 
 class OnnxNetwork(GenericNetwork):
     """An ONNX file in ONNX Runtime, with as many threads as torch had at loading; its precision is the file's."""
+
+    extra = Extra("onnx", "onnxruntime")
 
     def _open(self) -> None:
         self._lock = threading.Lock()

@@ -13,24 +13,11 @@ from pipeline.data.inventory import published_files, split_patterns
 from pipeline.data.manifest import read_manifest
 from pipeline.data.published_lists import find_list, list_path
 from pipeline.data.trials.lists import count_trials
+from pipeline.encoders.families import FAMILIES
 from pipeline.errors import CorpusError
 
 CROP = 2.015
 """Seconds of the crops that rates are of: 200 frames."""
-
-RATES: Mapping[str, tuple[int, float]] = {
-    "ge2e": (256, 145.0),
-    "campplus": (192, 35.0),
-    "campplus_wespeaker": (512, 11.5),
-    "resnetse34v2": (512, 16.0),
-    "resnet34_wespeaker": (256, 13.5),
-    "ecapa_seed": (256, 9.7),
-    "ecapa_speechbrain": (192, 6.8),
-    "ecapa_3dspeaker": (192, 8.0),
-    "wavlm_ecapa": (256, 1.9),
-    "wavlm_xvector": (512, 1.8),
-}
-"""By family: length of an embedding, and crops that one core encodes a second (benchmarks/encoders.py, one thread)."""
 
 DENOISED = {"none": None, "rnnoise": 9.0}
 """Crops that one core denoises a second (benchmarks/denoise.py)."""
@@ -70,7 +57,8 @@ def plan(
         corpora: all corpus definitions.
         manifests: folder of `<set>.csv`; sets without one, or with one of another corpus (its paths lead through a
             folder of that name), are counted by their files, else by published numbers.
-        rates: crops a second by encoder (None: of all), in place of `RATES` times `extract.workers`.
+        rates: crops a second by encoder (None: of all), in place of those of the families times
+            `extract.workers`.
 
     Raises:
         CorpusError: the corpus is not defined, or has no train and test.
@@ -131,8 +119,9 @@ def _counted(params: Params, corpora: Mapping[str, Corpus], split: str) -> Count
 def _extraction(params: Params, encoder: str, name: str, count: Count, rates: Mapping[str | None, float]) -> Step:
     recipe = recipe_for(params, name)
     definition = params.definition(encoder)
-    dim, rate = RATES.get(definition.family, (None, None))
-    dim = definition.dim or dim
+    family = FAMILIES.get(definition.family)
+    dim = definition.dim or (family.dim if family else None)
+    rate = family.crops_per_second if family else None
     if rate and (front := DENOISED[definition.denoise]):
         rate = 1 / (1 / rate + 1 / front)
     speed = rates.get(encoder, rates.get(None, rate * max(1, params.extract.workers) if rate else None))

@@ -151,7 +151,8 @@ def encoder_of(name: str, params: Params, dim: int) -> dict[str, Any]:
     if definition.dim not in (None, dim):
         raise ConfigError(f"encoder {name}: its dim is set to {definition.dim}, but the network takes {dim} numbers.")
     if definition.family in FAMILIES:
-        published = FAMILIES[definition.family].dim if definition.weights is None else None
+        family = FAMILIES[definition.family]
+        published = family.dim if family.weights and definition.weights is None else None
         if published not in (None, dim):
             raise ConfigError(f"encoder {name}: gives {published}-d embeddings, but the network takes {dim} numbers.")
         sha256 = _weights_of(definition)

@@ -1,69 +1,71 @@
-import json
-import os
+"""The example of a package that registers an encoder family."""
+
 import shutil
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import setuptools.build_meta
+import soundfile
+import torch
+
+from pipeline.config.encoder import EncoderDefinition
+from pipeline.encoders.encoder import Encoder
+from pipeline.encoders.registry import families, load_encoder
+from pipeline.errors import WeightsError
+from stages.cli import main
+from tests.conftest import voice
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_encoder"
 
-USE = """
-import json, torch
-from pipeline.config.encoder import EncoderDefinition
-from pipeline.encoders.registry import families, load_encoder
 
-def encoder(weights=None):
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder on the path, with the example's module and the metadata that its build backend writes for it."""
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    info = tmp_path / setuptools.build_meta.prepare_metadata_for_build_wheel(str(tmp_path))
+    assert (info / "top_level.txt").read_text() == "own_encoder\n"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def own(weights: str | None = None) -> Encoder:
     return load_encoder("own", EncoderDefinition(family="own_encoder", weights=weights))
 
-own = encoder()
-waves = [torch.randn(length, generator=torch.Generator().manual_seed(length)) for length in (16000, 20000, 16000, 30)]
-embeddings = own(waves)
-torch.save(own.network.state_dict(), "own.pt")
-alone = torch.cat([own([wave]) for wave in waves])
-print(json.dumps({
-    "families": families(), "dim": own.dim, "shape": embeddings.shape, "alone": (embeddings - alone).abs().max().item(),
-    "finite": embeddings.isfinite().all().item(), "spread": embeddings.std(dim=0).mean().item(),
-    "sha256": own.weights_sha256, "loaded": torch.equal(encoder("own.pt")(waves), embeddings),
-    "loaded_sha256": encoder("own.pt").weights_sha256,
-}))
-try:
+
+def test_the_example_encodes_once_it_is_installed(place: Path) -> None:
+    assert "own_encoder" in families()
+    lengths = (16000, 20000, 16000, 30)
+    waves = [torch.randn(length, generator=torch.Generator().manual_seed(length)) for length in lengths]
+    encoder = own()
+    embeddings = encoder(waves)
+    assert (encoder.dim, embeddings.shape, encoder.weights_sha256) == (64, (4, 64), None)
+    assert embeddings.isfinite().all()
+    assert embeddings.std(dim=0).mean() > 0.05
+    torch.testing.assert_close(embeddings, torch.cat([encoder([wave]) for wave in waves]), atol=1e-5, rtol=0)
+
+    torch.save(encoder.network.state_dict(), "own.pt")
+    loaded = own("own.pt")
+    assert torch.equal(loaded(waves), embeddings)
+    assert len(loaded.weights_sha256 or "") == 64
     torch.save({}, "wrong.pt")
-    encoder("wrong.pt")
-except Exception as error:
-    print(json.dumps(f"{type(error).__name__}: {error}"))
-"""
+    with pytest.raises(WeightsError, match=r"encoder own: family own_encoder failed: RuntimeError: "):
+        own("wrong.pt")
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the example is installed in."""
-    # A copy: building leaves folders beside the source.
-    source, target = tmp_path_factory.mktemp("source") / "own_encoder", tmp_path_factory.mktemp("target")
-    shutil.copytree(EXAMPLE, source)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    command += ["--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-def test_the_example_encodes_once_it_is_installed(installed: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", USE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found, refused = map(json.loads, done.stdout.splitlines())
-    assert "own_encoder" in found["families"]
-    assert (found["dim"], found["shape"], found["finite"], found["sha256"]) == (64, [4, 64], True, None)
-    assert found["alone"] < 1e-5
-    assert found["spread"] > 0.05
-    assert found["loaded"]
-    assert len(found["loaded_sha256"]) == 64
-    assert refused.startswith("WeightsError: encoder own: own_encoder:build failed: ")
+def test_the_commands_know_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, pitch, seed in (("a", 110, 0), ("b", 113, 1), ("c", 240, 2)):
+        soundfile.write(f"{name}.wav", voice(pitch, 1.0, seed), 16_000)
+    Path("params.yaml").write_text("encoder:\n  own: {family: own_encoder}\n")
+    main(["encoder", "list"])
+    assert "own_encoder:build" in capsys.readouterr().out
+    with suppress(SystemExit):  # random weights may not tell speakers apart
+        main(["encoder", "check", "own", "--audio", "a.wav", "b.wav", "c.wav"])
+    out = capsys.readouterr().out
+    assert "own (own_encoder)\n" in out
+    assert f"{'dimension:':28}64\n" in out
 
 
 def test_the_document_shows_the_example() -> None:

@@ -113,11 +113,11 @@ def test_a_hostile_or_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     ("definition", "says"),
     [
         ({"family": "nope"}, "unknown family 'nope'; there are ge2e, campplus"),
-        ({"family": "resnetse34v2"}, "has no weights to fetch; give `weights` in params.yaml under encoder.mine"),
+        ({"family": "resnetse34v2"}, "no published weights to fetch; give `weights` in params.yaml under encoder.mine"),
         ({"family": "onnx"}, "needs a file"),
         ({"family": "ge2e", "dim": 512}, "gives 256-d embeddings, but its dim is set to 512"),
-        ({"family": "ge2e", "min_samples": 16_000}, "has a front-end of its own"),
-        ({"family": "ge2e", "front_end": KaldiFbankInput(kind="kaldi_fbank")}, "has a front-end of its own"),
+        ({"family": "ge2e", "min_samples": 16_000}, "has its own front-end"),
+        ({"family": "ge2e", "front_end": KaldiFbankInput(kind="kaldi_fbank")}, "has its own front-end"),
     ],
 )
 def test_a_definition_that_makes_no_sense_is_one_clear_line(definition: dict[str, object], says: str) -> None:

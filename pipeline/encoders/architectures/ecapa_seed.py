@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from pipeline.encoders.architectures.pooling import VARIANCE_FLOOR, attention, weighted_statistics
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import MelSpectrogram, PreEmphasis
 
 COEFFICIENTS = 80
@@ -136,3 +137,16 @@ def _cosines(size: int) -> Tensor:
     matrix = (place * order * math.pi / size).cos() * math.sqrt(2 / size)
     matrix[:, 0] /= math.sqrt(2)
     return matrix.float()
+
+
+FAMILIES = (
+    Family(
+        name="ecapa_seed",
+        title='ECAPA-TDNN on MFCC, 256-d ("ECAPA-TDNN" of the SEED paper)',
+        checkpoints="SEED",
+        build=lambda state: SeedEcapa(first_size(state, "fc6.weight", 256), first_size(state, "conv1.weight", 1024)),
+        signature=("torchmfcc.1.dct_mat", "layer1.se.se.4.weight", "fc6.weight"),
+        dim=256,
+        crops_per_second=9.7,
+    ),
+)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import SAMPLE_RATE, KaldiFbank
+from pipeline.utils.checkpoint import State
 
 MELS = 80
 DILATIONS = (2, 3, 4)
@@ -204,3 +206,34 @@ def _statistics(x: Tensor, weights: Tensor) -> Tensor:
         mean = torch.einsum("bct,bct->bc", weights, x).unsqueeze(2)
         variance = torch.einsum("bct,bct->bc", weights, (x - mean).square()).unsqueeze(2)
         return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+def _build(state: State, front_end: KaldiFbank | None = None) -> SpeechBrainEcapa:
+    dim, channels = first_size(state, "fc.conv.weight", 192), first_size(state, "blocks.0.conv.conv.weight", 1024)
+    return SpeechBrainEcapa(dim, channels, front_end)
+
+
+_SIGNATURE = ("blocks.1.res2net_block.blocks.0.conv.conv.weight", "asp_bn.norm.weight", "fc.conv.weight")
+
+FAMILIES = (
+    Family(
+        name="ecapa_speechbrain",
+        title="ECAPA-TDNN, 192-d",
+        checkpoints="SpeechBrain (embedding_model.ckpt)",
+        build=_build,
+        signature=_SIGNATURE,
+        dim=192,
+        crops_per_second=6.8,
+        weights="hf://speechbrain/spkrec-ecapa-voxceleb@5c0be3875fda05e81f3c004ed8c7c06be308de1e/embedding_model.ckpt",
+        licence="Apache-2.0",
+    ),
+    Family(
+        name="ecapa_3dspeaker",
+        title="ECAPA-TDNN on Kaldi filter banks, 192-d",
+        checkpoints="3D-Speaker",
+        build=lambda state: _build(state, KaldiFbank()),
+        signature=_SIGNATURE,
+        dim=192,
+        crops_per_second=8.0,
+    ),
+)

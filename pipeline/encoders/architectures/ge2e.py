@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.encoders.encoder import Network, stacks
+from pipeline.encoders.family import Family
 from pipeline.encoders.features import MelSpectrogram
 
 FFT, HOP, MELS = 400, 160, 40
@@ -84,3 +85,19 @@ def raise_volume(waves: Tensor) -> Tensor:
     rms = waves.square().mean(dim=1, keepdim=True).sqrt()
     gain = torch.where(rms > 0, TARGET_RMS / rms, 1.0)
     return waves * gain.clamp(min=1.0)
+
+
+FAMILIES = (
+    Family(
+        name="ge2e",
+        title="GE2E, LSTM, 256-d",
+        checkpoints="resemblyzer",
+        build=lambda state: GE2E(),
+        signature=("lstm.weight_ih_l0", "lstm.weight_ih_l2", "linear.weight"),
+        dim=256,
+        crops_per_second=145.0,
+        weights="pypi://resemblyzer==0.1.4/resemblyzer/pretrained.pt",
+        sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        licence="Apache-2.0",
+    ),
+)

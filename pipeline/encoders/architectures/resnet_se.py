@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from pipeline.encoders.architectures.pooling import attention, weighted_statistics
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import MelSpectrogram, PreEmphasis
 
 MELS, HOP = 64, 160
@@ -86,3 +87,16 @@ class _Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.mean(dim=(2, 3)))[..., None, None]
+
+
+FAMILIES = (
+    Family(
+        name="resnetse34v2",
+        title='ResNetSE34V2, 512-d ("ResNet34" of the SEED paper)',
+        checkpoints="clovaai's voxceleb_trainer, SEED",
+        build=lambda state: ResNetSE34V2(first_size(state, "fc.weight", 512)),
+        signature=("layer4.2.se.fc.2.weight", "attention.3.weight", "fc.weight"),
+        dim=512,
+        crops_per_second=16.0,
+    ),
+)

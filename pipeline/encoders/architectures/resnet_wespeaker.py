@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import KaldiFbank
 
 MELS = 80
@@ -69,3 +70,17 @@ class _Residual(nn.Module):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         y += self.shortcut(x)
         return F.relu(y, inplace=True)
+
+
+FAMILIES = (
+    Family(
+        name="resnet34_wespeaker",
+        title="ResNet34, 256-d",
+        checkpoints="WeSpeaker, pyannote",
+        build=lambda state: WeSpeakerResNet34(first_size(state, "seg_1.weight", 256)),
+        signature=("layer3.5.conv2.weight", "seg_1.weight"),
+        dim=256,
+        crops_per_second=13.5,
+        example="hf://Wespeaker/wespeaker-voxceleb-resnet34-LM/avg_model.pt",
+    ),
+)

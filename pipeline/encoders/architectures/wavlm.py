@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.encoder import Network
+from pipeline.encoders.family import Extra
 from pipeline.errors import ConfigError
 from pipeline.utils.checkpoint import State
+
+EXTRA = Extra("wavlm", "transformers")
 
 BASE_PLUS: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -120,11 +123,6 @@ def published_config(states: int, **changes: Any) -> Any:
     """
     preset = LARGE if states == LARGE["num_hidden_layers"] + 1 else BASE_PLUS
     return _from_transformers("WavLMConfig")(**{**preset, **changes})
-
-
-def rows(state: State, key: str, default: int) -> int:
-    """Return the first size of a tensor, or the default if there is no such tensor."""
-    return state[key].shape[0] if key in state and state[key].ndim else default
 
 
 def samples_for(frames: int, config: Any) -> int:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import WavLMNetwork, published_config, rows, weighted_mean
+from pipeline.encoders.architectures.wavlm import EXTRA, WavLMNetwork, adapt_unispeech, published_config, weighted_mean
+from pipeline.encoders.family import Family, first_size
 from pipeline.utils.checkpoint import State
 
 CHANNELS, POOLED, BOTTLENECK, SCALE = 512, 1536, 128, 8
@@ -50,7 +51,9 @@ class WavLMEcapa(WavLMNetwork):
 
 def build_wavlm_ecapa(state: State) -> WavLMEcapa:
     """Return the network for a checkpoint: 25 layer weights are WavLM large's, 13 are base+'s."""
-    return WavLMEcapa(published_config(rows(state, "feature_weight", 13)), rows(state, "linear.weight", 256))
+    return WavLMEcapa(
+        published_config(first_size(state, "feature_weight", 13)), first_size(state, "linear.weight", 256)
+    )
 
 
 class _ConvReluBn(nn.Module):
@@ -126,3 +129,18 @@ class _AttentiveStatistics(nn.Module):
         mean = (attention * x).sum(dim=2)
         variance = (attention * x.square()).sum(dim=2) - mean.square()
         return torch.cat([mean, variance.clamp(min=1e-9).sqrt()], dim=1)
+
+
+FAMILIES = (
+    Family(
+        name="wavlm_ecapa",
+        title='WavLM base+ or large, ECAPA-TDNN, 256-d ("WavLM-ECAPA" of the SEED paper)',
+        checkpoints="UniSpeech",
+        build=build_wavlm_ecapa,
+        signature=("feature_weight", "layer2.SE_Connect.linear1.weight"),
+        dim=256,
+        crops_per_second=1.9,
+        extra=EXTRA,
+        adapt=adapt_unispeech,
+    ),
+)

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import WavLMNetwork, published_config, rows, weighted_mean
+from pipeline.encoders.architectures.wavlm import (
+    EXTRA,
+    WavLMNetwork,
+    adapt_weight_norm,
+    published_config,
+    weighted_mean,
+)
+from pipeline.encoders.family import Family, first_size
 from pipeline.utils.checkpoint import State
 
 
@@ -53,7 +60,7 @@ def build_wavlm_xvector(state: State) -> WavLMXVector:
     config = published_config(
         13,
         use_weighted_layer_sum="layer_weights" in state,
-        xvector_output_dim=rows(state, "feature_extractor.weight", 512),
+        xvector_output_dim=first_size(state, "feature_extractor.weight", 512),
     )
     return WavLMXVector(config)
 
@@ -69,3 +76,19 @@ class _Tdnn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.kernel.weight.view(self.shape).transpose(1, 2)
         return F.relu(F.conv1d(x, weight, self.kernel.bias, dilation=self.dilation))
+
+
+FAMILIES = (
+    Family(
+        name="wavlm_xvector",
+        title="WavLM x-vector, 512-d",
+        checkpoints="Hugging Face WavLMForXVector",
+        build=build_wavlm_xvector,
+        signature=("wavlm.feature_projection.projection.weight", "tdnn.0.kernel.weight"),
+        dim=512,
+        crops_per_second=1.8,
+        example="hf://microsoft/wavlm-base-plus-sv/pytorch_model.bin",
+        extra=EXTRA,
+        adapt=adapt_weight_norm,
+    ),
+)
