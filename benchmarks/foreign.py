@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.params import Params, read_params
 from pipeline.data.manifest import Utterance, read_manifest
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import eer, roc_of
 from pipeline.metrics.bootstrap import Ranking, p_value, replicates
 from pipeline.model.apply import enhance_vectors
@@ -131,7 +131,7 @@ def on_test_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
         systems.append({name: mean_units(unit_crops(side)) for name, side in values.items()})
     speakers = [str(row.speaker) for row in kind.tested]
     number = np.unique(speakers, return_inverse=True)[1].astype(np.int64)
-    trials = all_pairs(speakers, TRIALS, params.seed)
+    trials = make_all_pairs(speakers, TRIALS, params.seed)
     assert trials.target is not None
     found: dict[tuple[bool, str], NDArray[np.float64]] = {}
     for both in (False, True):

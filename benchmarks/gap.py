@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.config.params import Params, read_params
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
-from pipeline.data.sets import Cut, cut_down
+from pipeline.data.sets import SetLimits, limit_utterances
 from pipeline.training.train import hold_out
 from pipeline.utils.atomic import write_text
 
@@ -51,7 +51,7 @@ def main(
     few = {name: int(number) for name, number in (limit.split("=") for limit in limits)}
     write_manifest(MORE / "train.csv", some_speakers(train, params, others))
     for encoder in encoders or params.encoders:
-        rows = cut_down(train, Cut(None, few.get(encoder)))
+        rows = limit_utterances(train, SetLimits(None, few.get(encoder)))
         write_manifest(MORE / f"{encoder}.snr.csv", rows)
         extract(encoder, "train", MORE / f"{encoder}.snr.csv", MORE / encoder / "snr.zarr", workers, "params/snr.yaml")
         for condition in ("clean", *conditions):

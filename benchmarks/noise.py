@@ -15,7 +15,7 @@ import torch
 
 from pipeline.config.params import read_params
 from pipeline.data.manifest import read_manifest
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.metrics import eer, roc_of
 from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
@@ -45,7 +45,7 @@ def main(encoders: tuple[str, ...], seeds: int, strength: float | None) -> None:
         whole = np.all([store.status == 1 for store in stores.values()], axis=0)
         raw = {name: store.read()[whole][:, :, 0] for name, store in stores.items()}
         names = [name for name, ok in zip(stores["clean"].utterances, whole, strict=True) if ok]
-        trials = all_pairs([str(speakers[name]) for name in names], TRIALS, params.seed)
+        trials = make_all_pairs([str(speakers[name]) for name in names], TRIALS, params.seed)
         trust, _ = domain_confidence(model, raw["clean"].reshape(-1, model.dim))
         how = Sampling(**params.enhance.model_dump())
         if how.strength is None:

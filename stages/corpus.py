@@ -47,16 +47,16 @@ def check(name: str, sample: int, corpora: Path, data_root: str | None, params: 
     """
     from pipeline.data.corpora import data_root as find_root
     from pipeline.data.corpora import read_corpora
-    from pipeline.data.inventory import holdings
-    from pipeline.data.published_lists import parts_of
+    from pipeline.data.inventory import take_inventory
+    from pipeline.data.published_lists import resolve_parts
     from pipeline.errors import CorpusError
 
     settings = load_params(params, {"data_root": data_root})
     known = read_corpora(corpora)
-    parts = parts_of(known, name)
+    parts = resolve_parts(known, name)
     missing: dict[str, int] = {}
     click.echo(f"{name}, below {find_root(known[name], settings.data_root)}")
-    for found in holdings(known, name, settings.data_root, sample):
+    for found in take_inventory(known, name, settings.data_root, sample):
         expected = f" of {found.expected:,}" if found.expected is not None else ""
         says = found.missing or found.remark or "ok"
         click.echo(f"  {found.corpus:16} {found.what:44} {found.found:>9,}{expected:13} {says}")

@@ -67,7 +67,7 @@ def check(
     import torch
 
     from pipeline.audio.reading import read_audio
-    from pipeline.encoders.check import check as run
+    from pipeline.encoders.check import check_encoder as run
     from pipeline.encoders.registry import load_encoder
     from pipeline.errors import WeightsError
     from pipeline.utils.device import choose_device
@@ -122,9 +122,9 @@ def _synthetic_voices() -> "list[Waveform]":
     import tempfile
 
     from pipeline.audio.reading import read_audio
-    from pipeline.data.demo.corpus import speak
+    from pipeline.data.demo.corpus import synthesise_speakers
     from pipeline.data.demo.voices import TEST
 
     with tempfile.TemporaryDirectory() as folder:
-        one, other = speak(Path(folder), TEST[:2], 2)
+        one, other = synthesise_speakers(Path(folder), TEST[:2], 2)
         return [read_audio(path) for path in (*one, other[0])]

@@ -22,13 +22,13 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
 
     from pipeline.data.corpora import data_root as find_root
     from pipeline.data.corpora import read_corpora, read_corpus
-    from pipeline.data.fetch import fetch as run
-    from pipeline.data.published_lists import list_path
+    from pipeline.data.fetch import fetch_corpus as run
+    from pipeline.data.published_lists import find_list_path
 
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     definition = read_corpus(corpora, settings.corpus)
     known = read_corpora(corpora) if definition.trials else {}
-    lists = {name: list_path(known, name, settings.data_root) for name in definition.trials}
+    lists = {name: find_list_path(known, name, settings.data_root) for name in definition.trials}
     target = out or Path("data/audio") / settings.corpus
     console = Console(stderr=True)
     with console.status("fetching") as status:

@@ -41,21 +41,21 @@ def manifest(
     from pipeline.config.params import TRAIN
     from pipeline.data.corpora import list_utterances, read_corpus
     from pipeline.data.manifest import write_manifest
-    from pipeline.data.sets import Cut, Describer, check_disjoint, write_set
+    from pipeline.data.sets import FileInspector, SetLimits, check_disjoint, write_set
 
     if pattern is not None and audio is not None:
         rows = list_utterances(audio, pattern, speaker)
         with progress_bar("reading", len(rows)) as advance:
-            described = Describer(lambda: advance(1))
+            described = FileInspector(lambda: advance(1))
             write_manifest(out, [described(row) for row in rows])
         click.echo(f"{out}: {len(rows):,} utterances of {len({row.speaker for row in rows} - {None}):,} speakers")
         return
     settings = load_params(params, {"corpus": corpus})
     definition = read_corpus(corpora, settings.corpus)
     source = audio or Path("data/audio") / settings.corpus
-    cut = Cut(settings.manifest.max_speakers, settings.manifest.max_utterances)
+    cut = SetLimits(settings.manifest.max_speakers, settings.manifest.max_utterances)
     with progress_bar("reading", None) as advance:
-        described = Describer(lambda: advance(1))
+        described = FileInspector(lambda: advance(1))
         for name in settings.sets:
             split = "train" if name == TRAIN else "test"
             count = write_set(definition, source, split, name, recipe_for(settings, name), cut, out, described)

@@ -41,7 +41,7 @@ def plan(
     from rich.table import Table
 
     from pipeline.data.corpora import read_corpora
-    from pipeline.extraction.plan import plan as make
+    from pipeline.extraction.plan import make_plan as make
 
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     given = _rates(rates, settings.encoders)

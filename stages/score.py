@@ -149,7 +149,7 @@ def _score_systems(
     out: "Place",
 ) -> None:
     from pipeline.data.manifest import read_manifest
-    from pipeline.data.trials.lists import lists_in, read_lists, usable_trials
+    from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
     from pipeline.data.utterances import select_utterances
     from pipeline.scoring.cohort import read_cohort
     from pipeline.scoring.condition_stores import open_condition_stores
@@ -166,11 +166,11 @@ def _score_systems(
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
     others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
-    files = lists_in(folder_of_lists) if folder_of_lists else {}
+    files = find_lists(folder_of_lists) if folder_of_lists else {}
     found, whole = read_lists(files, utterances.ids), usable(spaces)
     for name, listed in found.items():
         tell(listed, NamedList(name, files[name]))
-    trials = {name: usable_trials(name, listed.trials, whole) for name, listed in found.items()}
+    trials = {name: keep_usable(name, listed.trials, whole) for name, listed in found.items()}
     if not trials:
         trials = {"": every_pair(utterances, whole, score.max_trials, settings.seed, manifest)}
     with progress_bar("scoring", len(trials) * len(conditions)) as advance:
@@ -182,7 +182,7 @@ def _score_systems(
     used = {f"{name}/{which}": store for (which, name), store in stores.items()}
     protocol = describe_protocol(
         used | ({"cohort": background} if background else {}),
-        lists=[describe_list(files[name], listed.form, listed.counts) for name, listed in found.items()] or None,
+        lists=[describe_list(files[name], listed.format, listed.counts) for name, listed in found.items()] or None,
         conditions=conditions,
         enrolment=CLEAN,
         score=score.model_dump(mode="json"),
@@ -252,7 +252,7 @@ def _score_list(
         tell(spool, trials)
         protocol = describe_protocol(
             {"enrol": left, "test": right},
-            trials=describe_list(trials.path, spool.form, spool.counts),
+            trials=describe_list(trials.path, spool.format, spool.counts),
             enrolment=describe_file(enrolment) if enrolment else None,
             comparison=settings.comparison,
             operating_points=[point.model_dump() for point in settings.operating_points],

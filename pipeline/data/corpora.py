@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.corruption import is_condition
-from pipeline.data.manifest import Utterance, legible
+from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import CorpusError
 from pipeline.utils.validation import Frozen, load_yaml, validated
 
@@ -43,7 +43,7 @@ class Origin(Frozen):
     synthesis: Synthesis | None = None
 
 
-Patterns = str | list[str]
+OneOrMore = str | list[str]
 
 _OWN_FOLDERS = {role: role for role in ROLES if role != "babble"}
 
@@ -54,11 +54,11 @@ class Split(Frozen):
     Where a role has several folders, a pattern begins with the name of one of them.
     """
 
-    speech: Patterns
-    noise: Patterns | None = None
-    music: Patterns | None = None
-    rooms: Patterns | None = None
-    babble: Patterns | None = None
+    speech: OneOrMore
+    noise: OneOrMore | None = None
+    music: OneOrMore | None = None
+    rooms: OneOrMore | None = None
+    babble: OneOrMore | None = None
 
 
 class PublishedList(Frozen):
@@ -79,7 +79,7 @@ class Corpus(Frozen):
     origin: Origin = Origin()
     root: str | None = None
     """The folder that holds the role folders; None: the data root."""
-    folders: dict[str, Patterns] = Field(default_factory=lambda: dict[str, Patterns](_OWN_FOLDERS))
+    folders: dict[str, OneOrMore] = Field(default_factory=lambda: dict[str, OneOrMore](_OWN_FOLDERS))
     speaker: str | None = None
     """Regular expression on a file's path below the speech folder; its first group is the speaker. None, or a group
     that takes no part in the match: unknown."""
@@ -102,12 +102,12 @@ class Corpus(Frozen):
 
     @field_validator("folders")
     @classmethod
-    def _roles_are_known(cls, folders: dict[str, Patterns]) -> dict[str, Patterns]:
+    def _roles_are_known(cls, folders: dict[str, OneOrMore]) -> dict[str, OneOrMore]:
         unknown = sorted(set(folders) - set(ROLES))
         if unknown or "speech" not in folders:
             raise ValueError(f"folders are named {', '.join(ROLES)}, speech at least; got {sorted(folders)}")
         for role, several in folders.items():
-            names = [Path(folder).name for folder in listed(several)]
+            names = [Path(folder).name for folder in as_list(several)]
             if len(set(names)) < len(names):
                 raise ValueError(f"folders of {role} must end in different names; got {names}")
         return folders
@@ -123,7 +123,7 @@ class Corpus(Frozen):
     @classmethod
     def _speaker_is_a_pattern(cls, pattern: str | None) -> str | None:
         if pattern is not None:
-            _speaker_pattern(pattern)
+            compile_speaker_pattern(pattern)
         return pattern
 
     @model_validator(mode="after")
@@ -161,34 +161,34 @@ def data_root(corpus: Corpus, given: str | None) -> Path:
     return base / corpus.root if corpus.root else base
 
 
-def listed(patterns: Patterns) -> list[str]:
+def as_list(patterns: OneOrMore) -> list[str]:
     """Return one or several of something as a list."""
     return [patterns] if isinstance(patterns, str) else patterns
 
 
-def list_files(folder: Path, patterns: Patterns) -> list[Path]:
+def list_files(folder: Path, patterns: OneOrMore) -> list[Path]:
     """Return the files below a folder that match any glob pattern, in the order of their names.
 
     Raises:
         CorpusError: the folder does not exist, or nothing matches one of them.
     """
-    return sorted(set().union(*(_matches(folder, pattern) for pattern in listed(patterns))))
+    return sorted(set().union(*(_matches(folder, pattern) for pattern in as_list(patterns))))
 
 
-def list_utterances(folder: Path, patterns: Patterns, speaker: str | None) -> list[Utterance]:
+def list_utterances(folder: Path, patterns: OneOrMore, speaker: str | None) -> list[Utterance]:
     """List the speech files below `folder` that match any of `patterns`.
 
-    An id is the path below the pattern's fixed part (see `legible`); `speaker` is a regular expression on the path
-    below `folder` (see `Corpus`). Paths are given as found, so relative to the working folder if `folder` is.
+    An id is the path below the pattern's leading folders without wildcards (see `escape_undecodable`). `speaker` is a
+    regular expression on the path below `folder` (see `Corpus`). Paths are relative if `folder` is.
 
     Raises:
         CorpusError: nothing matches, two files have one id, or the speaker cannot be read from a path.
     """
-    speaks = _speaker_pattern(speaker) if speaker else None
+    speaks = compile_speaker_pattern(speaker) if speaker else None
     names: dict[Path, str] = {}
-    for pattern in listed(patterns):
-        fixed = folder.joinpath(*fixed_part(pattern))
-        names |= {path: legible(path.relative_to(fixed).as_posix()) for path in _matches(folder, pattern)}
+    for pattern in as_list(patterns):
+        fixed = folder.joinpath(*find_fixed_folders(pattern))
+        names |= {path: escape_undecodable(path.relative_to(fixed).as_posix()) for path in _matches(folder, pattern)}
     owners: dict[str, Path] = {}
     utterances = []
     for path, name in sorted(names.items()):
@@ -202,7 +202,9 @@ def list_utterances(folder: Path, patterns: Patterns, speaker: str | None) -> li
             raise CorpusError(
                 f"{path} and {owners[name]} are both utterance {name!r}. Let the patterns' wildcards begin further up."
             )
-        utterances.append(Utterance(name, path.as_posix(), legible(match[1]) if match and match[1] else None))
+        utterances.append(
+            Utterance(name, path.as_posix(), escape_undecodable(match[1]) if match and match[1] else None)
+        )
     return utterances
 
 
@@ -230,7 +232,12 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
-def _speaker_pattern(text: str) -> re.Pattern[str]:
+def compile_speaker_pattern(text: str) -> re.Pattern[str]:
+    """Compile a regular expression whose first group is the speaker.
+
+    Raises:
+        CorpusError: it is malformed or has no group.
+    """
     try:
         pattern = re.compile(text)
     except re.error as error:
@@ -240,7 +247,7 @@ def _speaker_pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def fixed_part(pattern: str) -> list[str]:
+def find_fixed_folders(pattern: str) -> list[str]:
     """Return the leading components of a glob pattern that hold no wildcard, the file name left out."""
     parts = Path(pattern).parts[:-1]
     fixed = []

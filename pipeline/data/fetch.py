@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipeline.data.corpora import LISTS, ROLES, SIMULATED, Corpus, Synthesis, listed
+from pipeline.data.corpora import LISTS, ROLES, SIMULATED, Corpus, Synthesis, as_list
 from pipeline.data.demo.corpus import make_demo
 from pipeline.data.demo.rooms import write_rooms
 from pipeline.errors import CorpusError, FetchError
@@ -16,16 +16,16 @@ from pipeline.utils.download import download
 RECEIPT = "corpus.json"
 _MARK = ".seed-fetch"  # the folder is ours: what stands in it may be replaced
 
-Progress = Callable[[str, int, int | None], None]
+FetchProgress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and of how much (if known)."""
 
 
-def fetch(
+def fetch_corpus(
     name: str,
     corpus: Corpus,
     root: Path,
     out: Path,
-    progress: Progress | None = None,
+    progress: FetchProgress | None = None,
     lists: Mapping[str, Path] | None = None,
 ) -> Path:
     """Make `out` hold the corpus's folders (speech, noise, music, rooms, babble, simulated, trials) and a receipt.
@@ -57,16 +57,18 @@ def fetch(
         raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
     (out / _MARK).mkdir(exist_ok=True)
     with locked(out / _MARK):
-        return _bring(name, corpus, root, out, report, lists or {})
+        return _fill_folder(name, corpus, root, out, report, lists or {})
 
 
-def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress, lists: Mapping[str, Path]) -> Path:
+def _fill_folder(
+    name: str, corpus: Corpus, root: Path, out: Path, report: FetchProgress, lists: Mapping[str, Path]
+) -> Path:
     receipt = out / RECEIPT
     receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
     if corpus.origin.synthesis:
         _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))
     else:
-        for folder in listed(corpus.folders["speech"]):
+        for folder in as_list(corpus.folders["speech"]):
             if not (root / folder).is_dir():
                 _download(name, corpus, root, folder, report)
         for role, folders in corpus.folders.items():
@@ -85,16 +87,16 @@ def _bring(name: str, corpus: Corpus, root: Path, out: Path, report: Progress, l
 
 def _synthesise(size: Synthesis, out: Path, progress: Callable[[int, int], None]) -> None:
     new = out / ".new"
-    _clear(new)
+    _remove(new)
     new.mkdir()
     make_demo(new, progress, **size.model_dump())
     for part in sorted(new.iterdir()):
-        _clear(out / part.name)
+        _remove(out / part.name)
         part.replace(out / part.name)
     new.rmdir()
 
 
-def _download(name: str, corpus: Corpus, root: Path, folder: str, report: Progress) -> None:
+def _download(name: str, corpus: Corpus, root: Path, folder: str, report: FetchProgress) -> None:
     origin, speech = corpus.origin, root / folder
     if origin.url is None:
         page = f" It can be had from {origin.page}." if origin.page else ""
@@ -120,7 +122,7 @@ def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> No
     out.mkdir(exist_ok=True)
     links = {Path(folder).name: (root / folder).resolve() for folder in folders}
     for old in set(out.iterdir()) - {out / name for name in links}:
-        _clear(old)
+        _remove(old)
     for name, source in links.items():
         _link(role, source, out / name)
 
@@ -133,12 +135,12 @@ def _link(role: str, source: Path, link: Path) -> None:
         )
     if link.is_symlink() and link.resolve() == source:
         return
-    _clear(link)
+    _remove(link)
     link.symlink_to(source, target_is_directory=True)
 
 
 def _link_lists(lists: Mapping[str, Path], out: Path) -> None:
-    _clear(out)
+    _remove(out)
     out.mkdir()
     for name, path in lists.items():
         (out / name).symlink_to(path.resolve())
@@ -151,7 +153,7 @@ def _simulate(folder: Path, count: int) -> None:
         write_rooms(new, count, seed=0)
 
 
-def _clear(path: Path) -> None:
+def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.is_dir():

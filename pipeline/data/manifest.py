@@ -34,7 +34,7 @@ _WHERE_KNOWN = ("gender", "age")
 """Columns that are left out of a list in which nobody has them."""
 
 
-def legible(name: str) -> str:
+def escape_undecodable(name: str) -> str:
     """Return a file's name as text that UTF-8 can hold; bytes that are no part of it become hexadecimal escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -120,7 +120,7 @@ def fingerprint(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_columns(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a list of ours that has all of `columns`, as text.
 
     Raises:
@@ -152,7 +152,7 @@ def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iter
                         f"{path}:{reader.line_num}: {len(cells)} fields where the header has {len(header)}."
                     )
                 row = dict(zip(header, cells, strict=True))
-                foreign = [name for name, cell in row.items() if name != "path" and cell != legible(cell)]
+                foreign = [name for name, cell in row.items() if name != "path" and cell != escape_undecodable(cell)]
                 if foreign:
                     raise ManifestError(
                         f"{path}:{reader.line_num}: not a CSV text in UTF-8 (see {foreign[0]}). Save it as UTF-8."

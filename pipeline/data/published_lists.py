@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.data.corpora import Corpus, PublishedList, data_root
-from pipeline.data.trials.lists import Counts
+from pipeline.data.trials.lists import TrialCounts
 from pipeline.errors import CorpusError
 
 
-def parts_of(corpora: Mapping[str, Corpus], name: str) -> dict[str, Corpus]:
+def resolve_parts(corpora: Mapping[str, Corpus], name: str) -> dict[str, Corpus]:
     """Return a corpus and the ones it is put together from, by name.
 
     Raises:
@@ -34,7 +34,7 @@ def find_list(corpora: Mapping[str, Corpus], name: str) -> tuple[Corpus, Publish
     raise CorpusError(f"no trial list {name!r}: neither a file nor one of {known or 'data/corpora.yaml'}.")
 
 
-def list_path(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Path:
+def find_list_path(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Path:
     """Return where a list of a name lies, given the data root of the parameter file.
 
     Raises:
@@ -47,7 +47,7 @@ def list_path(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Pat
     return path
 
 
-def difference(name: str, published: PublishedList, found: Counts) -> str | None:
+def compare_counts(name: str, published: PublishedList, found: TrialCounts) -> str | None:
     """Say how a list's counts differ from those that are published, if they do."""
     pairs = ((found.trials, published.trials, "trials"), (found.targets, published.targets, "targets"))
     wrong = [

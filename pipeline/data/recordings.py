@@ -9,10 +9,10 @@ import soxr
 from numpy.typing import NDArray
 
 from pipeline.audio.reading import SAMPLE_RATE, read_blocks
-from pipeline.data.manifest import Utterance, legible
+from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import AudioError
 
-LOOK = 60
+CHECKED_SECONDS = 60
 """Seconds of a recording that are looked at, from its start."""
 
 FULL_SCALE, FLAT, RUN = 0.99, 2.0**-14, 3
@@ -35,7 +35,7 @@ _FRAME = 0.032  # seconds
 
 
 @dataclass(frozen=True)
-class Recordings:
+class RecordingCheck:
     """What a look at some recordings of a manifest found; `names` are the paths of the bad ones."""
 
     files: int
@@ -47,7 +47,7 @@ class Recordings:
     upsampled_names: tuple[str, ...]
 
 
-def clipped_share(samples: NDArray[np.float32]) -> float:
+def measure_clipping(samples: NDArray[np.float32]) -> float:
     """Return the share of samples [S, channel] (full scale 1) that stand in flat runs at full scale."""
     if len(samples) < RUN:
         return 0.0
@@ -61,7 +61,7 @@ def clipped_share(samples: NDArray[np.float32]) -> float:
     return float(clipped.mean())
 
 
-def bandwidth(wave: NDArray[np.float32], rate: int) -> float:
+def measure_bandwidth(wave: NDArray[np.float32], rate: int) -> float:
     """Return up to which frequency in Hz a wave [S] holds sound, looked for up to 8 kHz; 0 for silence.
 
     It is the upper edge of the highest band of 250 Hz whose power in its loud frames (95th percentile) is within 60 dB
@@ -88,7 +88,7 @@ def check_recordings(
     files: int,
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Recordings:
+) -> RecordingCheck:
     """Look at a random sample of at most `files` recordings of a manifest, at the rates they are stored at.
 
     Args:
@@ -105,25 +105,25 @@ def check_recordings(
         path = root / manifest[row].path
         progress(1)
         try:
-            samples, rate = _start(path)
+            samples, rate = _read_start(path)
         except AudioError:
             unreadable += 1  # the extraction has said why
             continue
-        if clipped_share(samples) > CLIPPED:
-            clipped.append(legible(manifest[row].path))
-        if bandwidth(samples.mean(axis=1), rate) < NARROW:
-            upsampled.append(legible(manifest[row].path))
-    return Recordings(
+        if measure_clipping(samples) > CLIPPED:
+            clipped.append(escape_undecodable(manifest[row].path))
+        if measure_bandwidth(samples.mean(axis=1), rate) < NARROW:
+            upsampled.append(escape_undecodable(manifest[row].path))
+    return RecordingCheck(
         len(chosen) - unreadable, unreadable, len(clipped), len(upsampled), tuple(clipped), tuple(upsampled)
     )
 
 
-def _start(path: Path) -> tuple[NDArray[np.float32], int]:
+def _read_start(path: Path) -> tuple[NDArray[np.float32], int]:
     """Return the first minute of a recording [S, channel] and its rate in Hz."""
     parts: list[NDArray[np.float32]] = []
     rate = 1
     for samples, rate in read_blocks(path):
         parts.append(samples)
-        if sum(map(len, parts)) >= LOOK * rate:
+        if sum(map(len, parts)) >= CHECKED_SECONDS * rate:
             break
-    return np.concatenate(parts)[: LOOK * rate], rate
+    return np.concatenate(parts)[: CHECKED_SECONDS * rate], rate

@@ -10,20 +10,27 @@ from pipeline.audio.augment.sofa import SUFFIX, count_responses
 from pipeline.audio.augment.sources import Source
 from pipeline.audio.reading import duration
 from pipeline.data.corpora import SIMULATED, Corpus, Split, list_files, list_utterances
-from pipeline.data.manifest import AUGMENT_COLUMNS, Utterance, read_manifest, read_table, write_augment, write_manifest
+from pipeline.data.manifest import (
+    AUGMENT_COLUMNS,
+    Utterance,
+    read_columns,
+    read_manifest,
+    write_augment,
+    write_manifest,
+)
 from pipeline.errors import CorpusError
 from pipeline.utils.atomic import sha256_of
 
 
 @dataclass(frozen=True)
-class Cut:
+class SetLimits:
     """How much of a corpus to use: at most so many speakers, and utterances of each; None is all."""
 
     speakers: int | None = None
     utterances: int | None = None
 
 
-def cut_down(utterances: Sequence[Utterance], cut: Cut) -> list[Utterance]:
+def limit_utterances(utterances: Sequence[Utterance], cut: SetLimits) -> list[Utterance]:
     """Keep the first speakers and the first utterances of each, by name."""
     kept: dict[str | None, int] = {}
     result = []
@@ -37,7 +44,14 @@ def cut_down(utterances: Sequence[Utterance], cut: Cut) -> list[Utterance]:
 
 
 def write_set(
-    corpus: Corpus, audio: Path, split: str, name: str, recipe: Recipe, cut: Cut, out: Path, described: "Describer"
+    corpus: Corpus,
+    audio: Path,
+    split: str,
+    name: str,
+    recipe: Recipe,
+    cut: SetLimits,
+    out: Path,
+    described: "FileInspector",
 ) -> int:
     """Write `<name>.csv` and `<name>.augment.csv` to `out`, and return the number of utterances.
 
@@ -56,7 +70,7 @@ def write_set(
     if split == "test":
         paths, speakers = {row.path for row in talkers}, {row.speaker for row in talkers} - {None}
         utterances = [row for row in utterances if row.path not in paths and row.speaker not in speakers]
-    utterances = cut_down(utterances, cut)
+    utterances = limit_utterances(utterances, cut)
     labels = read_labels(corpus.labels, speech)
     if not utterances:
         raise CorpusError(f"{speech}: no utterances are left for the set {name}. Correct data/corpora.yaml.")
@@ -69,9 +83,9 @@ def write_set(
         if pattern == SIMULATED:
             sources[kind] = [Source(path) for path in list_files(audio / SIMULATED, "*.wav")]
         elif pattern:
-            sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _sources(path)]
+            sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _list_sources(path)]
     check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
-    write_manifest(out / f"{name}.csv", [_labelled(described(row), labels) for row in utterances])
+    write_manifest(out / f"{name}.csv", [_add_labels(described(row), labels) for row in utterances])
     write_augment(out / f"{name}.augment.csv", described.sources(sources))
     return len(utterances)
 
@@ -102,9 +116,9 @@ def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
         train: name of the training set.
         tests: names of the test sets.
     """
-    ours = _contents(folder, train)
+    ours = _read_contents(folder, train)
     for name in tests:
-        for what, theirs in _contents(folder, name).items():
+        for what, theirs in _read_contents(folder, name).items():
             shared = sorted(ours.get(what, set()) & theirs)
             if shared:
                 raise CorpusError(
@@ -114,18 +128,18 @@ def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
                 )
 
 
-def _contents(folder: Path, name: str) -> dict[str, set[str]]:
+def _read_contents(folder: Path, name: str) -> dict[str, set[str]]:
     """Return what a set is made of: its speakers, utterances, and its sources by kind, told apart by content."""
     rows = read_manifest(folder / f"{name}.csv")
     found = {"speakers": {row.speaker for row in rows if row.speaker}}
     found["utterances"] = {row.sha256 or row.path for row in rows}
-    for row in read_table(folder / f"{name}.augment.csv", AUGMENT_COLUMNS):
+    for row in read_columns(folder / f"{name}.augment.csv", AUGMENT_COLUMNS):
         kind = "talkers' recordings" if row["kind"] == "babble" else f"{row['kind']} files"
         found.setdefault(kind, set()).add(row["sha256"] or row["path"])
     return found
 
 
-class Describer:
+class FileInspector:
     """Looks files up once each: duration and checksum, by path."""
 
     def __init__(self, progress: Callable[[], Any] | None = None) -> None:
@@ -159,12 +173,12 @@ class Describer:
         return self._known[path]
 
 
-def _labelled(row: Utterance, labels: Mapping[str, Mapping[str, str]]) -> Utterance:
+def _add_labels(row: Utterance, labels: Mapping[str, Mapping[str, str]]) -> Utterance:
     gender, age = (labels.get(column, {}).get(row.speaker or "") for column in ("gender", "age"))
     return replace(row, gender=gender, age=None if age is None else float(age))
 
 
-def _sources(path: Path) -> list[Source]:
+def _list_sources(path: Path) -> list[Source]:
     """Return a file as a source, or as one for every response that a SOFA file holds."""
     if path.suffix != SUFFIX:
         return [Source(path)]

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from pipeline.encoders.encoder import Encoder
 
-CLEAR = 0.1
+MIN_DIFFERENCE = 0.1
 """Least difference of cosines between a same-speaker and a different-speaker pair that is more than luck."""
 _TIMED = 0.5  # seconds to measure speed for, at least
 
 
 @dataclass(frozen=True)
-class Check:
+class EncoderCheck:
     """What was found out about an encoder."""
 
     same: float
@@ -27,10 +27,10 @@ class Check:
     @property
     def plausible(self) -> bool:
         """Whether one speaker's utterances are closer than two speakers', as a wrong front-end would not have it."""
-        return self.same - self.different > CLEAR
+        return self.same - self.different > MIN_DIFFERENCE
 
 
-def check(encoder: Encoder, first: Tensor, again: Tensor, other: Tensor) -> Check:
+def check_encoder(encoder: Encoder, first: Tensor, again: Tensor, other: Tensor) -> EncoderCheck:
     """Encode three utterances [S_i] at the encoder's rate: two of one speaker and one of another."""
     vectors = torch.nn.functional.normalize(torch.stack([encoder([wave])[0] for wave in (first, again, other)]), dim=1)
     cosines = vectors @ vectors.T
@@ -39,4 +39,4 @@ def check(encoder: Encoder, first: Tensor, again: Tensor, other: Tensor) -> Chec
         encoder([first])
         runs += 1
     factor = (perf_counter() - started) / runs / (len(first) / encoder.sample_rate)
-    return Check(float(cosines[0, 1]), float((cosines[0, 2] + cosines[1, 2]) / 2), factor)
+    return EncoderCheck(float(cosines[0, 1]), float((cosines[0, 2] + cosines[1, 2]) / 2), factor)

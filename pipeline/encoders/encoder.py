@@ -11,7 +11,7 @@ from pipeline.encoders.features import SAMPLE_RATE
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
-PASS_SECONDS = 120
+MAX_PASS_SECONDS = 120
 """Most audio in one pass of a network; bounds memory."""
 
 
@@ -50,18 +50,20 @@ class Network(nn.Module, ABC):
         Waves of one length go through together; none is padded to the length of another.
         """
         result = torch.empty(len(waves), self.dim, device=device)
-        for indices, stack in stacks(waves, device, self.sample_rate):
+        for indices, stack in stack_equal_lengths(waves, device, self.sample_rate):
             result[indices] = self(stack).float()
         return result
 
 
-def stacks(waves: Sequence[Tensor], device: torch.device, sample_rate: int) -> Iterator[tuple[list[int], Tensor]]:
+def stack_equal_lengths(
+    waves: Sequence[Tensor], device: torch.device, sample_rate: int
+) -> Iterator[tuple[list[int], Tensor]]:
     """Yield waves [S_i] of one length as [B, S] on `device`, with their places in the list, one pass at a time."""
     lengths: dict[int, list[int]] = {}
     for index, wave in enumerate(waves):
         lengths.setdefault(len(wave), []).append(index)
     for length, indices in lengths.items():
-        size = max(1, PASS_SECONDS * sample_rate // length)
+        size = max(1, MAX_PASS_SECONDS * sample_rate // length)
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
             stack = torch.stack([waves[index] for index in part])
@@ -106,7 +108,7 @@ class Encoder:
 
         A wave shorter than `min_samples` is repeated up to that.
         """
-        long_enough = [wrap(wave, self.min_samples) for wave in waves]
+        long_enough = [repeat_to_length(wave, self.min_samples) for wave in waves]
         autocast = torch.autocast(
             self.device.type, dtype=getattr(torch, self.precision), enabled=self.precision != "float32"
         )
@@ -114,6 +116,6 @@ class Encoder:
             return self.network.encode(long_enough, self.device).float().cpu()
 
 
-def wrap(wave: Tensor, length: int) -> Tensor:
+def repeat_to_length(wave: Tensor, length: int) -> Tensor:
     """Repeat a wave [S] end to start until it has `length` samples; a longer one is left alone."""
     return wave if len(wave) >= length else wave.repeat(-(-length // len(wave)))[:length]

@@ -33,8 +33,8 @@ def export_onnx(network: Network, path: Path) -> None:
     check_onnx()
     try:
         copied = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-        content = _exported(copied)
-        faults = [fault for waves, seconds in CHECKED if (fault := _difference(copied, content, waves, seconds))]
+        content = _export(copied)
+        faults = [fault for waves, seconds in CHECKED if (fault := _find_fault(copied, content, waves, seconds))]
     except Exception as error:  # the exporter raises what the network's code raises, and more
         raise ExportError(
             f"{type(network).__name__} cannot be exported to {path}: {root_cause(error)}; its `embed` must be written"
@@ -60,7 +60,7 @@ class _Embed(nn.Module):
         return self.network.embed(features)
 
 
-def _exported(network: Network) -> bytes:
+def _export(network: Network) -> bytes:
     example, other = (_features(network, waves, seconds) for waves, seconds in TRACED)
     names = ("batch", *("frames" if axis == 1 else f"axis{axis}" for axis in range(1, example.ndim)))
     dynamic = {axis: name for axis, name in enumerate(names) if example.shape[axis] != other.shape[axis]}
@@ -75,7 +75,7 @@ def _features(network: Network, waves: int, seconds: float) -> Tensor:
         return network.exact_features(0.1 * noise)
 
 
-def _difference(network: Network, content: bytes, waves: int, seconds: float) -> str | None:
+def _find_fault(network: Network, content: bytes, waves: int, seconds: float) -> str | None:
     """Return what is wrong with a file's embeddings, if anything is."""
     features = _features(network, waves, seconds)
     with torch.no_grad():

@@ -36,7 +36,7 @@ def build_front_end(declared: Input, name: str) -> nn.Module:
     return _LogMel(declared)
 
 
-def shortest(declared: Input) -> int:
+def min_front_end_samples(declared: Input) -> int:
     """Return the least number of samples that a front-end can work on."""
     if isinstance(declared, KaldiFbankInput):
         return KaldiFbank.LENGTH

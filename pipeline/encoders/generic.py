@@ -18,7 +18,7 @@ from pipeline.config.encoder import EncoderDefinition, WaveformInput
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Extra
 from pipeline.encoders.features import SAMPLE_RATE
-from pipeline.encoders.front_end import build_front_end, shortest
+from pipeline.encoders.front_end import build_front_end, min_front_end_samples
 from pipeline.errors import ConfigError, SeedError, WeightsError
 
 MIN_SAMPLES = 8000
@@ -55,11 +55,11 @@ class GenericNetwork(Network):
         self.path, self.name = path, name
         self.front_end = build_front_end(declared, name)
         self.rank = 2 if isinstance(declared, WaveformInput) else 3
-        self.min_samples = definition.min_samples or max(MIN_SAMPLES, shortest(declared))
-        if self.min_samples < shortest(declared):
+        least = min_front_end_samples(declared)
+        self.min_samples = definition.min_samples or max(MIN_SAMPLES, least)
+        if self.min_samples < least:
             raise ConfigError(
-                f"encoder {name}: min_samples is {self.min_samples}, but its front_end needs {shortest(declared)}"
-                " samples; raise it."
+                f"encoder {name}: min_samples is {self.min_samples}, but its front_end needs {least} samples; raise it."
             )
         self.one_by_one = False
         self._open()
@@ -92,7 +92,7 @@ class GenericNetwork(Network):
             raise
         except Exception as error:  # whatever the file's own code raises
             raise self._fault(
-                f"fails {given}: {_brief(error)}", "correct front_end and min_samples, or export it anew"
+                f"fails {given}: {_summarise_error(error)}", "correct front_end and min_samples, or export it anew"
             ) from error
         if isinstance(output, (tuple, list)) and output:
             output = output[0]
@@ -123,14 +123,14 @@ class GenericNetwork(Network):
             )
         if not all(torch.isfinite(row).all() for row in (*rows, short)):
             raise self._fault("gives NaN or infinite values for noise", "correct front_end, or raise min_samples")
-        if not _near(self._embed(features[:1]), rows[0]):
+        if not _all_close(self._embed(features[:1]), rows[0]):
             raise self._fault("gives another embedding every time", "export it in evaluation mode, without dropout")
         self.one_by_one = self.one_by_one or not self._takes_both(features, torch.cat(rows))
 
     def _takes_both(self, features: Tensor, alone: Tensor) -> bool:
         """Return whether two rows together give what each gives alone."""
         try:
-            return _near(self._embed(features), alone)
+            return _all_close(self._embed(features), alone)
         except WeightsError:
             return False
 
@@ -146,7 +146,7 @@ class TorchScriptNetwork(GenericNetwork):
             self.module = torch.jit.load(str(self.path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except Exception as error:  # a damaged archive raises nearly anything
             raise self._fault(
-                f"cannot be read as TorchScript ({_brief(error)})",
+                f"cannot be read as TorchScript ({_summarise_error(error)})",
                 "get it again, or save the scripted or traced module with torch.jit.save",
             ) from error
 
@@ -219,7 +219,8 @@ class OnnxNetwork(GenericNetwork):
             session = onnxruntime.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # its exceptions have no common base
             raise self._fault(
-                f"cannot be read as ONNX ({_brief(error)})", "get it again, or export it with its weights inside"
+                f"cannot be read as ONNX ({_summarise_error(error)})",
+                "get it again, or export it with its weights inside",
             ) from error
         if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
             raise self._no_cuda()
@@ -252,11 +253,11 @@ def load_generic(family: str, path: Path, definition: EncoderDefinition, name: s
     return GENERIC[family](path, definition, name)
 
 
-def _near(a: Tensor, b: Tensor) -> bool:
+def _all_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a - b).abs() <= TOLERANCE * b.abs().max()).all())
 
 
-def _brief(error: Exception) -> str:
+def _summarise_error(error: Exception) -> str:
     """Return the one line of an error that says most; TorchScript puts it last, after the program's own lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     told = next((line for line in reversed(lines) if "Error: " in line), lines[0])

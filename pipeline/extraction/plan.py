@@ -9,9 +9,9 @@ from pipeline.audio.augment.recipe import recipe_for
 from pipeline.audio.reading import SAMPLE_RATE
 from pipeline.config.params import TRAIN, Params
 from pipeline.data.corpora import Corpus, data_root, find_files
-from pipeline.data.inventory import published_files, split_patterns
+from pipeline.data.inventory import count_published_files, list_split_patterns
 from pipeline.data.manifest import read_manifest
-from pipeline.data.published_lists import find_list, list_path
+from pipeline.data.published_lists import find_list, find_list_path
 from pipeline.data.trials.lists import count_trials
 from pipeline.encoders.families import FAMILIES
 from pipeline.errors import CorpusError
@@ -19,14 +19,14 @@ from pipeline.errors import CorpusError
 CROP = 2.015
 """Seconds of the crops that rates are of: 200 frames."""
 
-DENOISED = {"none": None, "rnnoise": 9.0}
+DENOISER_CROPS_PER_SECOND = {"none": None, "rnnoise": 9.0}
 """Crops that one core denoises a second (benchmarks/denoise.py)."""
 
 MANIFEST, FILES, PUBLISHED, DEFINED = "manifest", "files", "published", "definition"
 
 
 @dataclass(frozen=True)
-class Count:
+class Estimate:
     """A number and what it rests on; None: nobody knows."""
 
     number: int | None
@@ -36,20 +36,20 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStep:
     """One stage: how many of what it goes through, what it stores, and how long its encoder takes."""
 
     stage: str
     what: str
-    count: Count
+    count: Estimate
     crops: int | None = None
     bytes: int | None = None
     hours: float | None = None
 
 
-def plan(
+def make_plan(
     params: Params, corpora: Mapping[str, Corpus], manifests: Path, rates: Mapping[str | None, float] | None = None
-) -> list[Step]:
+) -> list[PlannedStep]:
     """Return all stages in the order in which they are run.
 
     Args:
@@ -67,26 +67,29 @@ def plan(
     if corpus is None or corpus.train is None:
         why = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
         raise CorpusError(f"corpus {params.corpus!r} {why}. Name another as corpus in the parameter file.")
-    split_count = cache(partial(_counted, params, corpora))  # conditions share their files, which take time to find
+    split_count = cache(partial(_count_split, params, corpora))  # conditions share their files, which take time to find
     counts = {
-        name: _listed_in(manifests / f"{name}.csv", params.corpus, corpora)
+        name: _count_manifest(manifests / f"{name}.csv", params.corpus, corpora)
         or split_count("train" if name == TRAIN else "test")
         for name in params.sets
     }
-    steps = [Step("manifest", name, count) for name, count in counts.items()]
+    steps = [PlannedStep("manifest", name, count) for name, count in counts.items()]
     for encoder in params.encoders:
-        steps += [_extraction(params, encoder, name, count, rates or {}) for name, count in counts.items()]
+        steps += [_plan_extraction(params, encoder, name, count, rates or {}) for name, count in counts.items()]
         draws = params.extract.draws
         crops = None if counts[TRAIN].number is None else (counts[TRAIN].number or 0) * draws
-        steps.append(Step("train", encoder, Count(crops, counts[TRAIN].basis)))
+        steps.append(PlannedStep("train", encoder, Estimate(crops, counts[TRAIN].basis)))
         for name in params.conditions:
-            done = _extraction(params, encoder, name, counts[name], {})
-            steps.append(Step("enhance", done.what, done.count, bytes=done.bytes))
-        steps += [Step("score", f"{encoder} {name}", count) for name, count in _trials(params, corpora, counts).items()]
+            done = _plan_extraction(params, encoder, name, counts[name], {})
+            steps.append(PlannedStep("enhance", done.what, done.count, bytes=done.bytes))
+        steps += [
+            PlannedStep("score", f"{encoder} {name}", count)
+            for name, count in _count_trials(params, corpora, counts).items()
+        ]
     return steps
 
 
-def _listed_in(manifest: Path, corpus: str, corpora: Iterable[str]) -> Count | None:
+def _count_manifest(manifest: Path, corpus: str, corpora: Iterable[str]) -> Estimate | None:
     if not manifest.is_file():
         return None
     rows = read_manifest(manifest)
@@ -94,17 +97,17 @@ def _listed_in(manifest: Path, corpus: str, corpora: Iterable[str]) -> Count | N
     if corpus not in folders and any(other in folders for other in corpora):
         return None
     known = [row.seconds for row in rows if row.seconds is not None]
-    return Count(len(rows), MANIFEST, sum(known) / len(known) if known else None)
+    return Estimate(len(rows), MANIFEST, sum(known) / len(known) if known else None)
 
 
-def _counted(params: Params, corpora: Mapping[str, Corpus], split: str) -> Count:
+def _count_split(params: Params, corpora: Mapping[str, Corpus], split: str) -> Estimate:
     corpus = corpora[params.corpus]
     if size := corpus.origin.synthesis:
-        return Count((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
-    root, published = data_root(corpus, params.data_root), published_files(corpora, params.corpus)
+        return Estimate((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
+    root, published = data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
     found: list[int] = []
     bases, unknown = set(), []
-    for pattern in split_patterns(corpus, split, "speech"):
+    for pattern in list_split_patterns(corpus, split, "speech"):
         there = len(find_files(root, pattern)) if root.is_dir() else 0
         number = there or published.get(pattern)
         if number is None:
@@ -113,37 +116,39 @@ def _counted(params: Params, corpora: Mapping[str, Corpus], split: str) -> Count
             found.append(number)
             bases.add(FILES if there else PUBLISHED)
     without = [f"without {pattern}" for pattern in unknown] if found else []
-    return Count(sum(found) if found else None, ", ".join([*sorted(bases), *without]))
+    return Estimate(sum(found) if found else None, ", ".join([*sorted(bases), *without]))
 
 
-def _extraction(params: Params, encoder: str, name: str, count: Count, rates: Mapping[str | None, float]) -> Step:
+def _plan_extraction(
+    params: Params, encoder: str, name: str, count: Estimate, rates: Mapping[str | None, float]
+) -> PlannedStep:
     recipe = recipe_for(params, name)
     definition = params.definition(encoder)
     family = FAMILIES.get(definition.family)
     dim = definition.dim or (family.dim if family else None)
     rate = family.crops_per_second if family else None
-    if rate and (front := DENOISED[definition.denoise]):
+    if rate and (front := DENOISER_CROPS_PER_SECOND[definition.denoise]):
         rate = 1 / (1 / rate + 1 / front)
     speed = rates.get(encoder, rates.get(None, rate * max(1, params.extract.workers) if rate else None))
     seconds = count.seconds if recipe.crop is None else recipe.crop / SAMPLE_RATE
     crops = None if count.number is None else count.number * recipe.draws * len(recipe.views)
     size = crops * dim * 4 if crops is not None and dim else None
     hours = crops * seconds / CROP / speed / 3600 if crops is not None and seconds and speed else None
-    return Step("extract", f"{encoder} {name}", count, crops, size, hours)
+    return PlannedStep("extract", f"{encoder} {name}", count, crops, size, hours)
 
 
-def _trials(params: Params, corpora: Mapping[str, Corpus], counts: Mapping[str, Count]) -> dict[str, Count]:
+def _count_trials(params: Params, corpora: Mapping[str, Corpus], counts: Mapping[str, Estimate]) -> dict[str, Estimate]:
     names: Sequence[str] = corpora[params.corpus].trials
     if names:
-        return {name: _listed(corpora, name, params.data_root) for name in names}
+        return {name: _count_list(corpora, name, params.data_root) for name in names}
     utterances = counts[params.conditions[0]]
     pairs = None if utterances.number is None else utterances.number * (utterances.number - 1)
     number = None if pairs is None else min(pairs, params.score.max_trials)
-    return {f"each of {len(params.conditions)} conditions": Count(number, utterances.basis)}
+    return {f"each of {len(params.conditions)} conditions": Estimate(number, utterances.basis)}
 
 
-def _listed(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Count:
+def _count_list(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Estimate:
     try:
-        return Count(count_trials(list_path(corpora, name, root)).trials, FILES)
+        return Estimate(count_trials(find_list_path(corpora, name, root)).trials, FILES)
     except CorpusError:
-        return Count(find_list(corpora, name)[1].trials, PUBLISHED)
+        return Estimate(find_list(corpora, name)[1].trials, PUBLISHED)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.quality import Quality
-from pipeline.data.recordings import Recordings
+from pipeline.data.recordings import RecordingCheck
 from pipeline.errors import StoreError
 from pipeline.metrics.quantiles import PERCENTS
 from pipeline.store.embedding_store import EmbeddingStore
@@ -54,7 +54,7 @@ class StoreQuality:
     norm: Quantiles
     views: dict[str, dict[str, Quantiles]]
     """`distance` and `cosine` between the first view, which is clean in training stores, and each other one."""
-    recordings: Recordings | None = None
+    recordings: RecordingCheck | None = None
 
 
 def measure(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, Spread]:
@@ -203,7 +203,7 @@ def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQualit
             content = json.loads(path.read_text(encoding="utf-8"))
             heard = content["recordings"]
             known = {field.name: content[field.name] for field in fields(StoreQuality)}
-            known["recordings"] = Recordings(**heard) if heard else None
+            known["recordings"] = RecordingCheck(**heard) if heard else None
             found[encoder] = StoreQuality(**known)
             markdown(found[encoder])
         except FileNotFoundError:

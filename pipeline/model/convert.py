@@ -19,7 +19,7 @@ from pipeline.config.params import Params
 from pipeline.config.train import NetworkSettings, Train
 from pipeline.encoders.families import FAMILIES
 from pipeline.encoders.registry import families, load_encoder
-from pipeline.encoders.weights import locate
+from pipeline.encoders.weights import find_weights
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.model.diffusion.network import DiffusionNetwork
 from pipeline.model.seed_model import SeedModel
@@ -186,7 +186,7 @@ def _weights_of(definition: EncoderDefinition) -> str | None:
     if definition.sha256:
         return definition.sha256.lower()
     if definition.weights:
-        return locate(definition.weights).sha256
+        return find_weights(definition.weights).sha256
     return family.sha256
 
 

@@ -236,9 +236,9 @@ class Enhancer:
 def _read(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, sha256: str | None) -> ModelFile:
     text = str(path_or_uri)
     if is_url(text) and text.partition("://")[0].lower() in _FETCHED:
-        from pipeline.encoders.weights import locate  # and with it what talks to servers
+        from pipeline.encoders.weights import find_weights  # and with it what talks to servers
 
-        found = locate(text, sha256)
+        found = find_weights(text, sha256)
         if sha256 is None:
             _warn(f"{text}: taken as it came. To be sure that it stays the same, give sha256={found.sha256!r}.")
         return load_model(found.path, device)

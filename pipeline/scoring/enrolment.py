@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.lists import blocks
+from pipeline.data.trials.lists import read_line_blocks
 from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.table import Index, Trials
 from pipeline.errors import TrialError
@@ -79,7 +79,7 @@ def read_models(path: Path, utterances: Sequence[str]) -> EnrolmentModels:
     seen: dict[str, int] = {}
     rows: list[int] = []
     starts: list[int] = []
-    lines = (line for block in blocks(path) for line in block.splitlines())
+    lines = (line for block in read_line_blocks(path) for line in block.splitlines())
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.score import COHORT, Score, System
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.data.utterances import Utterances
 from pipeline.errors import ConfigError, TrialError
 from pipeline.metrics import Histogram, Roc, by_group, compare, histogram, mean_compared, thin
@@ -56,7 +56,7 @@ def usable(spaces: Mapping[str, ConditionStores]) -> NDArray[np.bool_]:
 
 
 def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, seed: int, manifest: Path) -> Trials:
-    """Return trials of all pairs of usable utterances [N]; see `trials.all_pairs`.
+    """Return trials of all pairs of usable utterances [N]; see `make_all_pairs`.
 
     Raises:
         TrialError: a speaker is unknown, or there are no trials of one class.
@@ -71,7 +71,7 @@ def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, se
                 " list."
             )
         speakers.append(speaker)
-    pairs = all_pairs(speakers, limit, seed)
+    pairs = make_all_pairs(speakers, limit, seed)
     return Trials(rows[pairs.enrol], rows[pairs.test], pairs.target)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from pipeline.data.trials.lists import Counts
+from pipeline.data.trials.lists import TrialCounts
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.utils.atomic import sha256_of
@@ -50,7 +50,7 @@ def describe_file(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": sha256_of(path)}
 
 
-def describe_list(path: Path, form: str, counts: Counts) -> dict[str, Any]:
+def describe_list(path: Path, form: str, counts: TrialCounts) -> dict[str, Any]:
     """Return what identifies a trial list: its file, its form, and how many trials and targets it has."""
     return {**describe_file(path), "form": form, "trials": counts.trials, "targets": counts.targets}
 

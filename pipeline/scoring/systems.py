@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.score import COHORT, QualityMeasure, Score, System
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.data.utterances import Utterances
 from pipeline.errors import ConfigError, TrialError
 from pipeline.scoring.backends.calibration import Calibration, fit, qmf
@@ -112,7 +112,7 @@ class ScoringSystems:
             held = self._halves[1]
             seconds: Sequence[float | None] = [1.0] * len(held.utterances)  # crops, all of one length
             views = [in_spaces(held.values[:, :, view], self._spaces) for view in range(held.values.shape[2])]
-            trials = all_pairs(list(map(str, held.speakers)), max(2, self._limit // len(views)), self._seed)
+            trials = make_all_pairs(list(map(str, held.speakers)), max(2, self._limit // len(views)), self._seed)
             tests = [self.prepare(view, seconds, keys) for view in views]
             enrolled = tests[CLEAN_VIEW]
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.errors import TrialError
 from pipeline.metrics import Ranking, eer, replicates, roc_of
 from pipeline.model.apply import enhance_vectors
@@ -169,7 +169,7 @@ def _tried(
     if None in part.speakers:
         raise TrialError("speakers are not known")
     speakers, crops = list(map(str, part.speakers)), part.crops
-    trials = all_pairs(speakers, TRIALS, seed)
+    trials = make_all_pairs(speakers, TRIALS, seed)
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
     whole = torch.from_numpy(enhance_vectors(part.model, raw.numpy(), Sampling(timestep)))
     noisy, clean = list[float](), list[NDArray[np.float32]]()
@@ -200,7 +200,7 @@ def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[
     if None in speakers:
         return None
     try:
-        scores, target = crop_scores(crops, all_pairs(list(map(str, speakers)), TRIALS, seed))
+        scores, target = crop_scores(crops, make_all_pairs(list(map(str, speakers)), TRIALS, seed))
         clean, *noisy = (100 * eer(roc_of(view, target)) for view in scores)
     except TrialError:
         return None

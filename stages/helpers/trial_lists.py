@@ -24,7 +24,7 @@ class NamedList:
 def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
     """Find a list that is given as a file, else by its name in the corpus definitions."""
     from pipeline.data.corpora import read_corpora
-    from pipeline.data.published_lists import find_list, list_path
+    from pipeline.data.published_lists import find_list, find_list_path
     from pipeline.errors import TrialError
 
     if Path(given).exists():
@@ -32,14 +32,14 @@ def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
     if not corpora.is_file():
         raise TrialError(f"{given}: no such trial list, and no corpus definitions {corpora} to look the name up in.")
     known = read_corpora(corpora)
-    return NamedList(given, list_path(known, given, root), find_list(known, given)[1])
+    return NamedList(given, find_list_path(known, given, root), find_list(known, given)[1])
 
 
 def tell(read: "TrialList | SpooledTrials", given: NamedList) -> None:
     """Say on stderr what is odd about a list that can be scored all the same."""
-    from pipeline.data.published_lists import difference
+    from pipeline.data.published_lists import compare_counts
 
-    odd = difference(given.name, given.published, read.counts) if given.published else None
+    odd = compare_counts(given.name, given.published, read.counts) if given.published else None
     if odd:
         click.echo(f"  {odd}; they are scored as they are", err=True)
     if read.duplicates:

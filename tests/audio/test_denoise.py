@@ -21,7 +21,7 @@ from pipeline.audio.reading import Waveform, read_audio
 from pipeline.config.params import Params
 from pipeline.config.train import Train
 from pipeline.data.corpora import read_corpora
-from pipeline.data.demo.espeak import Job as Utter
+from pipeline.data.demo.espeak import SpeechJob as Utter
 from pipeline.data.demo.espeak import synthesise
 from pipeline.data.demo.voices import SENTENCES
 from pipeline.data.manifest import Utterance, write_augment, write_manifest
@@ -29,7 +29,7 @@ from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ConfigError, SeedError, StoreError
 from pipeline.extraction.cluster import Spec
 from pipeline.extraction.extract import extract, store_attributes, threads
-from pipeline.extraction.plan import plan
+from pipeline.extraction.plan import make_plan
 from pipeline.model.model_file import describe_denoiser_mismatch, load_model, save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.scoring.condition_stores import check_comparable, open_condition_stores
@@ -379,6 +379,6 @@ def test_a_plan_counts_the_denoiser_in(tmp_path: Path) -> None:
     for denoise in ("none", "rnnoise"):
         entry = {"ge2e": {"family": "ge2e", "denoise": denoise}}
         params = Params.model_validate({"encoder": entry, "sets": ["train", "clean"], "conditions": ["clean"]})
-        steps = plan(params, read_corpora(PROJECT / "data/corpora.yaml"), tmp_path)
+        steps = make_plan(params, read_corpora(PROJECT / "data/corpora.yaml"), tmp_path)
         hours.append(next(step.hours for step in steps if step.what == "ge2e train") or 0)
     assert hours[1] > 10 * hours[0] > 0

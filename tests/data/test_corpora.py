@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.corpora import Corpus, Split, data_root, list_utterances, read_corpora, read_corpus
-from pipeline.data.inventory import published_files, split_patterns
+from pipeline.data.inventory import count_published_files, list_split_patterns
 from pipeline.errors import ConfigError, CorpusError
 from tests.conftest import WriteVoice
 
@@ -44,10 +44,10 @@ def test_the_shipped_definitions_are_valid() -> None:
 
 def test_the_parts_of_the_paper_say_how_many_of_its_files_there_are() -> None:
     corpora = read_corpora(CORPORA)
-    published = published_files(corpora, "paper")
+    published = count_published_files(corpora, "paper")
     for split, roles in (("train", ("speech", "noise", "music", "rooms", "babble")), ("test", ("speech",))):
         for role in roles:
-            patterns = split_patterns(corpora["paper"], split, role)
+            patterns = list_split_patterns(corpora["paper"], split, role)
             assert set(patterns) <= set(published), patterns
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.corpora import Corpus, Origin, Split, Synthesis
-from pipeline.data.fetch import fetch
+from pipeline.data.fetch import fetch_corpus
 from pipeline.errors import CorpusError, FetchError
 from pipeline.utils.atomic import sha256_of
 from tests.conftest import WriteVoice, tree_bytes
@@ -24,13 +24,13 @@ def corpus(**changes: object) -> Corpus:
 
 def test_recordings_are_linked_and_other_roles_are_empty_folders(tmp_path: Path, write_voice: WriteVoice) -> None:
     write_voice(tmp_path / "root/voices/a/1.wav", seconds=0.1)
-    receipt = fetch("c", corpus(), tmp_path / "root", tmp_path / "out")
+    receipt = fetch_corpus("c", corpus(), tmp_path / "root", tmp_path / "out")
     assert json.loads(receipt.read_text()) == {"corpus": "c", "title": "t", "licence": "free", "origin": None}
     assert (tmp_path / "out/speech").is_symlink()
     assert (tmp_path / "out/speech/a/1.wav").is_file()
     assert not list((tmp_path / "out/noise").iterdir())
     (tmp_path / "root").rename(tmp_path / "moved")
-    fetch("c", corpus(), tmp_path / "moved", tmp_path / "out")
+    fetch_corpus("c", corpus(), tmp_path / "moved", tmp_path / "out")
     assert (tmp_path / "out/speech/a/1.wav").is_file()
 
 
@@ -39,35 +39,35 @@ def test_a_role_of_several_folders_and_trial_lists_are_links(tmp_path: Path, wri
         write_voice(tmp_path / "root" / name / "1.wav", seconds=0.1)
     (tmp_path / "list.txt").write_text("1 a b\n")
     several = corpus(folders={"speech": ["one", "deep/two"]})
-    fetch("c", several, tmp_path / "root", tmp_path / "out", lists={"known": tmp_path / "list.txt"})
+    fetch_corpus("c", several, tmp_path / "root", tmp_path / "out", lists={"known": tmp_path / "list.txt"})
     assert sorted(path.name for path in (tmp_path / "out/speech").iterdir()) == ["one", "two"]
     assert (tmp_path / "out/speech/two/1.wav").is_file()
     assert (tmp_path / "out/trials/known").read_text() == "1 a b\n"
-    fetch("c", corpus(folders={"speech": ["three", "one"]}), tmp_path / "root", tmp_path / "out")
+    fetch_corpus("c", corpus(folders={"speech": ["three", "one"]}), tmp_path / "root", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out/speech").iterdir()) == ["one", "three"]
     assert list((tmp_path / "out/trials").iterdir()) == []
-    fetch("c", corpus(folders={"speech": "one"}), tmp_path / "root", tmp_path / "out")
+    fetch_corpus("c", corpus(folders={"speech": "one"}), tmp_path / "root", tmp_path / "out")
     assert (tmp_path / "out/speech/1.wav").is_file()
-    fetch("c", several, tmp_path / "root", tmp_path / "out")
+    fetch_corpus("c", several, tmp_path / "root", tmp_path / "out")
     assert (tmp_path / "root/one/1.wav").is_file()
     with pytest.raises(CorpusError, match=r"no folder .*root/gone"):
-        fetch("c", corpus(folders={"speech": ["one", "gone"]}), tmp_path / "root", tmp_path / "out")
+        fetch_corpus("c", corpus(folders={"speech": ["one", "gone"]}), tmp_path / "root", tmp_path / "out")
 
 
 def test_a_root_that_is_not_there_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no folder .*nowhere/voices\. Point SEED_DATA or data_root"):
-        fetch("c", corpus(), tmp_path / "nowhere", tmp_path / "out")
+        fetch_corpus("c", corpus(), tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out/corpus.json").exists()
     (tmp_path / "root/voices").mkdir(parents=True)
     with pytest.raises(CorpusError, match=r"where the corpus's music should be"):
-        fetch("c", corpus(folders={"speech": "voices", "music": "tunes"}), tmp_path / "root", tmp_path / "out")
+        fetch_corpus("c", corpus(folders={"speech": "voices", "music": "tunes"}), tmp_path / "root", tmp_path / "out")
 
 
 def test_a_folder_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "out/speech").mkdir(parents=True)
     (tmp_path / "out/speech/mine.txt").write_text("mine")
     with pytest.raises(CorpusError, match="did not make"):
-        fetch("c", corpus(), tmp_path / "root", tmp_path / "out")
+        fetch_corpus("c", corpus(), tmp_path / "root", tmp_path / "out")
     assert (tmp_path / "out/speech/mine.txt").read_text() == "mine"
 
 
@@ -95,16 +95,18 @@ def test_a_corpus_with_an_origin_is_downloaded_verified_and_unpacked(tmp_path: P
     url, archive = served
     origin = Origin(url=url, sha256=sha256_of(archive))
     seen: list[str] = []
-    fetch("c", corpus(origin=origin), tmp_path / "root", tmp_path / "out", lambda what, done, total: seen.append(what))
+    fetch_corpus(
+        "c", corpus(origin=origin), tmp_path / "root", tmp_path / "out", lambda what, done, total: seen.append(what)
+    )
     assert (tmp_path / "out/speech/a/1.wav").read_bytes() == (tmp_path / "made/a/1.wav").read_bytes()
     assert {"downloading", "unpacking"} <= set(seen)
 
 
 def test_an_archive_of_another_checksum_is_refused(tmp_path: Path, served: tuple[str, Path]) -> None:
     with pytest.raises(FetchError, match="sha256"):
-        fetch("c", corpus(origin=Origin(url=served[0], sha256="0" * 64)), tmp_path / "root", tmp_path / "out")
+        fetch_corpus("c", corpus(origin=Origin(url=served[0], sha256="0" * 64)), tmp_path / "root", tmp_path / "out")
     with pytest.raises(FetchError, match=r"needs origin\.sha256"):
-        fetch("c", corpus(origin=Origin(url=served[0])), tmp_path / "root", tmp_path / "out")
+        fetch_corpus("c", corpus(origin=Origin(url=served[0])), tmp_path / "root", tmp_path / "out")
     assert not (tmp_path / "root/voices").exists()
     assert not (tmp_path / "out/corpus.json").exists()
 
@@ -112,20 +114,20 @@ def test_an_archive_of_another_checksum_is_refused(tmp_path: Path, served: tuple
 def test_the_demo_is_synthesised_again_to_the_same_bytes(tmp_path: Path) -> None:
     size = Synthesis(train_voices=2, test_voices=2, babble_voices=1, utterances=2, background=0.0)
     demo = corpus(origin=Origin(synthesis=size))
-    fetch("demo", demo, tmp_path, tmp_path / "out")
+    fetch_corpus("demo", demo, tmp_path, tmp_path / "out")
     first = tree_bytes(tmp_path / "out")
     assert {"speech", "noise", "music", "rooms", "README.txt", "corpus.json"} <= {name.split("/")[0] for name in first}
     (tmp_path / "out/speech/train").rename(tmp_path / "out/speech/lost")
-    fetch("demo", demo, tmp_path, tmp_path / "out")
+    fetch_corpus("demo", demo, tmp_path, tmp_path / "out")
     assert tree_bytes(tmp_path / "out") == first
 
 
 def test_simulated_rooms_are_made_once(tmp_path: Path, write_voice: WriteVoice) -> None:
     write_voice(tmp_path / "root/voices/a/1.wav", seconds=0.1)
     simulated = corpus(simulated_rooms=2, train=Split(speech="*/*.wav", rooms="simulated"))
-    fetch("c", simulated, tmp_path / "root", tmp_path / "out")
+    fetch_corpus("c", simulated, tmp_path / "root", tmp_path / "out")
     rooms = tree_bytes(tmp_path / "out/simulated")
     assert list(rooms) == ["room000.wav", "room001.wav"]
     before = (tmp_path / "out/simulated/room000.wav").stat().st_mtime_ns
-    fetch("c", simulated, tmp_path / "root", tmp_path / "out")
+    fetch_corpus("c", simulated, tmp_path / "root", tmp_path / "out")
     assert (tmp_path / "out/simulated/room000.wav").stat().st_mtime_ns == before

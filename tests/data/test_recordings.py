@@ -7,7 +7,7 @@ import soundfile
 import soxr
 
 from pipeline.data.manifest import Utterance
-from pipeline.data.recordings import CLIPPED, NARROW, bandwidth, check_recordings, clipped_share
+from pipeline.data.recordings import CLIPPED, NARROW, check_recordings, measure_bandwidth, measure_clipping
 from tests.conftest import voice
 
 
@@ -31,37 +31,37 @@ def sixteen_bits(wave: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 def test_upsampled_speech_is_told_from_wide_band_speech(seed: int, level: float) -> None:
     wave = hissing(seed=seed)
-    assert bandwidth(sixteen_bits(level * wave), 16_000) > 7_500
+    assert measure_bandwidth(sixteen_bits(level * wave), 16_000) > 7_500
     for low in (8_000, 11_025, 12_000):
-        found = bandwidth(sixteen_bits(level * upsampled(wave, low)), 16_000)
+        found = measure_bandwidth(sixteen_bits(level * upsampled(wave, low)), 16_000)
         assert low / 2 - 500 <= found < NARROW if low < 12_000 else found <= NARROW
 
 
 def test_rates_other_than_16_khz_are_judged_up_to_8_khz() -> None:
-    assert bandwidth(hissing(rate=8_000), 8_000) == 4_000
-    assert bandwidth(hissing(rate=48_000), 48_000) == 8_000
-    assert bandwidth(hissing(rate=192_000), 192_000) == 8_000
-    assert bandwidth(upsampled(hissing(rate=48_000), 8_000, 48_000), 48_000) < NARROW
+    assert measure_bandwidth(hissing(rate=8_000), 8_000) == 4_000
+    assert measure_bandwidth(hissing(rate=48_000), 48_000) == 8_000
+    assert measure_bandwidth(hissing(rate=192_000), 192_000) == 8_000
+    assert measure_bandwidth(upsampled(hissing(rate=48_000), 8_000, 48_000), 48_000) < NARROW
 
 
 @pytest.mark.parametrize("length", [1, 100, 511, 16_000])
 def test_short_and_silent_waves_have_a_bandwidth(length: int) -> None:
-    assert bandwidth(np.zeros(length, dtype=np.float32), 16_000) == 0
-    assert 0 < bandwidth(np.random.default_rng(0).standard_normal(length).astype(np.float32), 16_000) <= 8_000
+    assert measure_bandwidth(np.zeros(length, dtype=np.float32), 16_000) == 0
+    assert 0 < measure_bandwidth(np.random.default_rng(0).standard_normal(length).astype(np.float32), 16_000) <= 8_000
 
 
 def test_clipping_is_flat_runs_at_full_scale_and_not_loudness() -> None:
     time = np.arange(16_000) / 16_000
     for hertz in (100, 440, 1_000):
         sine = np.sin(2 * np.pi * hertz * time)
-        assert clipped_share(sixteen_bits(sine)[:, None]) == 0
-        assert clipped_share(sixteen_bits(np.clip(1.5 * sine, -1, 1))[:, None]) > CLIPPED
+        assert measure_clipping(sixteen_bits(sine)[:, None]) == 0
+        assert measure_clipping(sixteen_bits(np.clip(1.5 * sine, -1, 1))[:, None]) > CLIPPED
     # Two thirds of full scale are exceeded for 2 acos(2/3) / pi of the time.
     clipped = np.clip(1.5 * np.sin(2 * np.pi * 100 * time), -1, 1).astype(np.float32)
-    assert clipped_share(clipped[:, None]) == pytest.approx(2 * np.arccos(1 / 1.5) / np.pi, abs=0.02)
+    assert measure_clipping(clipped[:, None]) == pytest.approx(2 * np.arccos(1 / 1.5) / np.pi, abs=0.02)
     one_side = np.stack([clipped, 0 * clipped], axis=1)
-    assert clipped_share(one_side) == pytest.approx(clipped_share(clipped[:, None]) / 2)
-    assert clipped_share(clipped[:2, None]) == 0
+    assert measure_clipping(one_side) == pytest.approx(measure_clipping(clipped[:, None]) / 2)
+    assert measure_clipping(clipped[:2, None]) == 0
 
 
 def test_a_sample_of_a_manifest_is_heard(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_real_speech_is_wide_band_and_the_same_speech_upsampled_is_not(real_corp
     wide = 0
     for path in (files[index] for index in chosen):
         wave, rate = soundfile.read(path, dtype="float32")
-        wide += bandwidth(wave, rate) >= NARROW
-        assert bandwidth(sixteen_bits(upsampled(wave, 8_000, rate)), rate) <= 4_250, os.fspath(path)
-        assert clipped_share(wave[:, None]) <= CLIPPED, os.fspath(path)
+        wide += measure_bandwidth(wave, rate) >= NARROW
+        assert measure_bandwidth(sixteen_bits(upsampled(wave, 8_000, rate)), rate) <= 4_250, os.fspath(path)
+        assert measure_clipping(wave[:, None]) <= CLIPPED, os.fspath(path)
     assert wide >= 58  # some telephones do cut off the top

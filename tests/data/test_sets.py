@@ -6,7 +6,7 @@ from pipeline.audio.augment.recipe import condition_recipe, training_recipe
 from pipeline.config.extract import Extract
 from pipeline.data.corpora import Split
 from pipeline.data.manifest import Utterance, read_augment, read_manifest, write_augment, write_manifest
-from pipeline.data.sets import Cut, Describer, check_disjoint, cut_down, write_set
+from pipeline.data.sets import FileInspector, SetLimits, check_disjoint, limit_utterances, write_set
 from pipeline.errors import CorpusError
 from pipeline.utils.atomic import sha256_of
 from tests.conftest import WriteVoice
@@ -17,14 +17,14 @@ __all__ = ["audio"]  # a fixture
 
 def test_cutting_down_keeps_the_first_speakers_and_utterances() -> None:
     rows = [Utterance(f"{s}{n}", "p", s) for s in "abc" for n in range(3)]
-    assert [row.utterance for row in cut_down(rows, Cut(2, 1))] == ["a0", "b0"]
-    assert [row.utterance for row in cut_down(rows, Cut(None, 2))] == ["a0", "a1", "b0", "b1", "c0", "c1"]
-    assert cut_down(rows, Cut()) == rows
+    assert [row.utterance for row in limit_utterances(rows, SetLimits(2, 1))] == ["a0", "b0"]
+    assert [row.utterance for row in limit_utterances(rows, SetLimits(None, 2))] == ["a0", "a1", "b0", "b1", "c0", "c1"]
+    assert limit_utterances(rows, SetLimits()) == rows
 
 
 def test_a_training_set_lists_all_it_may_be_mixed_with(audio: Path, tmp_path: Path) -> None:
     recipe = training_recipe(1, 1_000, Extract().views)
-    assert write_set(CORPUS, audio, "train", "train", recipe, Cut(), tmp_path / "m", Describer()) == 6
+    assert write_set(CORPUS, audio, "train", "train", recipe, SetLimits(), tmp_path / "m", FileInspector()) == 6
     rows = read_manifest(tmp_path / "m" / "train.csv")
     assert rows[0].seconds == pytest.approx(0.2)
     assert rows[0].sha256 == sha256_of(audio / "speech/train/a/0.wav")
@@ -35,7 +35,9 @@ def test_a_training_set_lists_all_it_may_be_mixed_with(audio: Path, tmp_path: Pa
 
 def test_talkers_of_the_test_babble_are_in_no_test_set(audio: Path, tmp_path: Path) -> None:
     for name in ("clean", "babble5"):
-        write_set(CORPUS, audio, "test", name, condition_recipe(name, 1, None), Cut(), tmp_path / "m", Describer())
+        write_set(
+            CORPUS, audio, "test", name, condition_recipe(name, 1, None), SetLimits(), tmp_path / "m", FileInspector()
+        )
     rows = read_manifest(tmp_path / "m" / "clean.csv")
     assert {row.speaker for row in rows} == {"a", "b"}
     assert read_manifest(tmp_path / "m" / "babble5.csv") == rows
@@ -51,7 +53,16 @@ def test_talkers_may_have_a_folder_of_their_own(audio: Path, tmp_path: Path, wri
     musan = CORPUS.model_copy(
         update={"folders": {"speech": "s", "babble": "b"}, "test": Split(speech="test/*/*.wav", babble="*.wav")}
     )
-    write_set(musan, audio, "test", "babble5", condition_recipe("babble5", 1, None), Cut(), tmp_path / "m", Describer())
+    write_set(
+        musan,
+        audio,
+        "test",
+        "babble5",
+        condition_recipe("babble5", 1, None),
+        SetLimits(),
+        tmp_path / "m",
+        FileInspector(),
+    )
     assert len(read_manifest(tmp_path / "m" / "babble5.csv")) == 6
     (talkers,) = read_augment(tmp_path / "m" / "babble5.augment.csv", Path()).values()
     assert [(source.path.name, source.speaker) for source in talkers] == [(f"{name}.wav", None) for name in "xyz"]
@@ -60,13 +71,22 @@ def test_talkers_may_have_a_folder_of_their_own(audio: Path, tmp_path: Path, wri
 def test_a_condition_the_corpus_has_no_files_for_is_an_error(audio: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no music files"):
         write_set(
-            CORPUS, audio, "test", "music5", condition_recipe("music5", 1, None), Cut(), tmp_path / "m", Describer()
+            CORPUS,
+            audio,
+            "test",
+            "music5",
+            condition_recipe("music5", 1, None),
+            SetLimits(),
+            tmp_path / "m",
+            FileInspector(),
         )
 
 
 def test_a_file_that_cannot_be_read_stays_listed(audio: Path, tmp_path: Path) -> None:
     (audio / "speech/test/a/0.wav").write_text("not audio")
-    write_set(CORPUS, audio, "test", "clean", condition_recipe("clean", 1, None), Cut(), tmp_path / "m", Describer())
+    write_set(
+        CORPUS, audio, "test", "clean", condition_recipe("clean", 1, None), SetLimits(), tmp_path / "m", FileInspector()
+    )
     first = read_manifest(tmp_path / "m" / "clean.csv")[0]
     assert first.utterance == "a/0.wav"
     assert first.seconds is None

@@ -1,7 +1,7 @@
 import torch
 
 from pipeline.encoders.architectures.ge2e import GE2E
-from pipeline.encoders.check import check
+from pipeline.encoders.check import check_encoder
 from pipeline.encoders.encoder import Encoder
 from tests.conftest import voice
 
@@ -12,7 +12,7 @@ def three() -> list[torch.Tensor]:
 
 
 def test_real_weights_tell_speakers_apart(ge2e: Encoder) -> None:
-    result = check(ge2e, *three())
+    result = check_encoder(ge2e, *three())
     first, again, other = (ge2e([wave])[0] for wave in three())
     cosine = torch.nn.functional.cosine_similarity
     assert abs(result.same - float(cosine(first, again, dim=0))) < 1e-5
@@ -23,4 +23,4 @@ def test_real_weights_tell_speakers_apart(ge2e: Encoder) -> None:
 
 def test_random_weights_do_not() -> None:
     torch.manual_seed(0)
-    assert not check(Encoder(GE2E(), "random", "ge2e", None), *three()).plausible
+    assert not check_encoder(Encoder(GE2E(), "random", "ge2e", None), *three()).plausible

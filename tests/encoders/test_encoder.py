@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.encoders.encoder import Encoder, Network, wrap
+from pipeline.encoders.encoder import Encoder, Network, repeat_to_length
 from pipeline.encoders.registry import load_encoder
 from tests.conftest import voice
 
@@ -33,7 +33,7 @@ def test_the_shortest_waves_give_finite_embeddings(encoder: Encoder, share: floa
     short = wave[: max(1, int(encoder.min_samples * share))]
     (embedding,) = encoder([short])
     assert torch.isfinite(embedding).all()
-    (repeated,) = encoder([wrap(short, encoder.min_samples)])
+    (repeated,) = encoder([repeat_to_length(short, encoder.min_samples)])
     assert torch.equal(embedding, repeated)
 
 
@@ -68,9 +68,9 @@ def test_long_waves_pass_in_parts_of_bounded_length(monkeypatch: pytest.MonkeyPa
 
 
 def test_wrap_repeats_from_the_start() -> None:
-    assert wrap(torch.arange(3), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert wrap(torch.arange(3), 3).tolist() == [0, 1, 2]
-    assert wrap(torch.arange(3), 2).tolist() == [0, 1, 2]
+    assert repeat_to_length(torch.arange(3), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert repeat_to_length(torch.arange(3), 3).tolist() == [0, 1, 2]
+    assert repeat_to_length(torch.arange(3), 2).tolist() == [0, 1, 2]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 
 from pipeline.config.encoder import Input
-from pipeline.encoders.front_end import build_front_end, shortest
+from pipeline.encoders.front_end import build_front_end, min_front_end_samples
 from pipeline.errors import ConfigError
 from tests.conftest import voice
 from tests.encoders.test_features import kaldi
@@ -81,7 +81,7 @@ def test_log_mel_is_librosas(
 )
 def test_the_shortest_wave_has_finite_features(keys: dict[str, Any]) -> None:
     front_end = build_front_end(declared(**keys), "x")
-    assert front_end(WAVES[:, : shortest(declared(**keys))]).isfinite().all()
+    assert front_end(WAVES[:, : min_front_end_samples(declared(**keys))]).isfinite().all()
 
 
 @pytest.mark.parametrize(

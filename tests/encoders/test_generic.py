@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 from torch import Tensor, nn
 
 from pipeline.config.encoder import EncoderDefinition
-from pipeline.encoders.encoder import Encoder, wrap
+from pipeline.encoders.encoder import Encoder, repeat_to_length
 from pipeline.encoders.front_end import build_front_end
 from pipeline.encoders.generic import MIN_SAMPLES, load_generic
 from pipeline.encoders.registry import families, load_encoder
@@ -232,7 +232,7 @@ def test_short_waves_are_repeated_to_the_declared_length(tiny: Path) -> None:
     (wave,) = waves(0.1)
     for own, length in ((encoder(tiny), MIN_SAMPLES), (encoder(tiny, min_samples=1200), 1200)):
         assert own.min_samples == length
-        assert torch.equal(own([wave]), own([wrap(wave, length)]))
+        assert torch.equal(own([wave]), own([repeat_to_length(wave, length)]))
 
 
 def test_runs_repeat_bit_by_bit_and_in_two_threads_at_once(tiny: Path) -> None:

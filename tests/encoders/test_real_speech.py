@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.audio.reading import even_crops, read_audio
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.encoders.encoder import Encoder
 from pipeline.metrics import eer, roc_of
 
@@ -25,7 +25,7 @@ def test_error_rate_on_clean_crops_of_test_speakers(
     files = [(speaker.name, path) for speaker in speakers for path in sorted(speaker.iterdir())[:4]]
     crops = [torch.from_numpy(even_crops(read_audio(path), 1, 48_240)[0]) for _, path in files]
     vectors = torch.nn.functional.normalize(encoder(crops), dim=1).numpy()
-    trials = all_pairs([speaker for speaker, _ in files], 10**6, 0)
+    trials = make_all_pairs([speaker for speaker, _ in files], 10**6, 0)
     scores = np.einsum("md,md->m", vectors[trials.enrol], vectors[trials.test])
     error = 100 * eer(roc_of(scores, trials.target))
     with capsys.disabled():

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline.encoders.weights import default_cache, locate
+from pipeline.encoders.weights import default_cache, find_weights
 from pipeline.errors import WeightsError
 from pipeline.utils.checkpoint import read_checkpoint
 
@@ -75,54 +75,54 @@ class TestLocalPath:
     def test_used_in_place(self, tmp_path: Path) -> None:
         path = tmp_path / "net.pt"
         path.write_bytes(CONTENT)
-        assert locate(str(path)) == (path, DIGEST)
-        assert locate(str(path), DIGEST.upper()) == (path, DIGEST)
+        assert find_weights(str(path)) == (path, DIGEST)
+        assert find_weights(str(path), DIGEST.upper()) == (path, DIGEST)
 
     def test_wrong_digest(self, tmp_path: Path) -> None:
         path = tmp_path / "net.pt"
         path.write_bytes(CONTENT)
         with pytest.raises(WeightsError) as error:
-            locate(str(path), WRONG)
+            find_weights(str(path), WRONG)
         assert all(text in one_line(error) for text in (str(path), DIGEST, WRONG))
 
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="no weights at") as error:
-            locate(str(tmp_path / "net.pt"), None)
+            find_weights(str(tmp_path / "net.pt"), None)
         one_line(error)
 
 
 class TestRemote:
     def test_fetched_once_and_healed(self, site: str, tmp_path: Path) -> None:
         cache = tmp_path / "cache"
-        path, _ = locate(f"{site}/net.pt?v=1", DIGEST, cache)
+        path, _ = find_weights(f"{site}/net.pt?v=1", DIGEST, cache)
         assert path == cache / "weights" / DIGEST / "net.pt"
         assert path.read_bytes() == CONTENT
         (tmp_path / "site" / "net.pt").rename(tmp_path / "site" / "away.pt")
-        assert locate(f"{site}/net.pt", DIGEST, cache) == (path, DIGEST)
+        assert find_weights(f"{site}/net.pt", DIGEST, cache) == (path, DIGEST)
         (tmp_path / "site" / "away.pt").rename(tmp_path / "site" / "net.pt")
         path.write_bytes(b"damaged")
-        assert locate(f"{site}/net.pt", DIGEST, cache).path.read_bytes() == CONTENT
+        assert find_weights(f"{site}/net.pt", DIGEST, cache).path.read_bytes() == CONTENT
         assert cached_files(cache) == [f"weights/{DIGEST}/net.pt"]
 
     def test_two_at_once(self, site: str, tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
-            paths = set(pool.map(lambda _: locate(f"{site}/net.pt", DIGEST, tmp_path / "cache"), range(8)))
+            paths = set(pool.map(lambda _: find_weights(f"{site}/net.pt", DIGEST, tmp_path / "cache"), range(8)))
         assert [path.read_bytes() for path, _ in paths] == [CONTENT]
         assert cached_files(tmp_path / "cache") == [f"weights/{DIGEST}/net.pt"]
 
     def test_wrong_digest_and_missing_file(self, site: str, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="expected") as error:
-            locate(f"{site}/net.pt", WRONG, tmp_path / "cache")
+            find_weights(f"{site}/net.pt", WRONG, tmp_path / "cache")
         assert all(text in one_line(error) for text in ("net.pt", DIGEST, WRONG))
         with pytest.raises(WeightsError, match="404") as error:
-            locate(f"{site}/none.pt", WRONG, tmp_path / "cache")
+            find_weights(f"{site}/none.pt", WRONG, tmp_path / "cache")
         one_line(error)
         assert cached_files(tmp_path / "cache") == []
 
     def test_cache_folder_that_cannot_be(self, site: str, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file")
         with pytest.raises(WeightsError, match="SEED_CACHE") as error:
-            locate(f"{site}/net.pt", DIGEST, tmp_path / "cache")
+            find_weights(f"{site}/net.pt", DIGEST, tmp_path / "cache")
         one_line(error)
 
     def test_default_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -134,16 +134,16 @@ class TestRemote:
 
     def test_unpinned_is_what_it_was_at_first(self, site: str, tmp_path: Path) -> None:
         cache, served = tmp_path / "cache", tmp_path / "site" / "net.pt"
-        path, digest = locate(f"{site}/net.pt", None, cache)
+        path, digest = find_weights(f"{site}/net.pt", None, cache)
         assert digest == DIGEST
         served.write_bytes(b"another version")
-        assert locate(f"{site}/net.pt", None, cache) == (path, DIGEST)
+        assert find_weights(f"{site}/net.pt", None, cache) == (path, DIGEST)
         path.write_bytes(b"damaged")
         with pytest.raises(WeightsError, match=f"expected {DIGEST}") as error:
-            locate(f"{site}/net.pt", None, cache)
+            find_weights(f"{site}/net.pt", None, cache)
         one_line(error)
         served.write_bytes(CONTENT)
-        assert locate(f"{site}/net.pt", None, cache).path.read_bytes() == CONTENT
+        assert find_weights(f"{site}/net.pt", None, cache).path.read_bytes() == CONTENT
 
     @pytest.mark.parametrize(
         ("uri", "digest"),
@@ -161,17 +161,17 @@ class TestRemote:
     )
     def test_address_that_cannot_be(self, uri: str, digest: str, tmp_path: Path) -> None:
         with pytest.raises(WeightsError) as error:
-            locate(uri, digest, tmp_path)
+            find_weights(uri, digest, tmp_path)
         assert uri in one_line(error)
         assert list(tmp_path.iterdir()) == []
 
 
 class TestWheel:
     def test_member(self, shelf: Path, tmp_path: Path) -> None:
-        path, _ = locate("pypi://toynet==1.0/toynet/net.pt", DIGEST, tmp_path / "cache")
+        path, _ = find_weights("pypi://toynet==1.0/toynet/net.pt", DIGEST, tmp_path / "cache")
         assert path.read_bytes() == CONTENT
         (shelf / "toynet-1.0-py3-none-any.whl").unlink()
-        assert locate("pypi://toynet==1.0/toynet/net.pt", DIGEST, tmp_path / "cache") == (path, DIGEST)
+        assert find_weights("pypi://toynet==1.0/toynet/net.pt", DIGEST, tmp_path / "cache") == (path, DIGEST)
         assert cached_files(tmp_path / "cache") == [f"weights/{DIGEST}/net.pt"]
 
     @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ class TestWheel:
     )
     def test_refused(self, shelf: Path, tmp_path: Path, uri: str, match: str) -> None:
         with pytest.raises(WeightsError, match=match) as error:
-            locate(uri, WRONG, tmp_path / "cache")
+            find_weights(uri, WRONG, tmp_path / "cache")
         one_line(error)
         assert cached_files(tmp_path / "cache") == []
 
     def test_published_weights(self, tmp_path: Path) -> None:
         try:
-            path, _ = locate(GE2E, GE2E_SHA256, tmp_path)
+            path, _ = find_weights(GE2E, GE2E_SHA256, tmp_path)
         except WeightsError as error:
             if str(error).startswith("pip could not download"):
                 pytest.skip(f"the package registry cannot be reached: {error}")
@@ -203,19 +203,19 @@ class TestHub:
     def test_says_which_extra_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(WeightsError, match=r"speaker-seed\[hub\]") as error:
-            locate("hf://owner/repository/net.pt", None, tmp_path)
+            find_weights("hf://owner/repository/net.pt", None, tmp_path)
         one_line(error)
 
     def test_fetched_through_the_hubs_client(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: type["HubHandler"]
     ) -> None:
         uri, cache = "hf://owner/repository@v1/folder/net.pt", tmp_path / "cache"
-        path, digest = locate(uri, None, cache)
+        path, digest = find_weights(uri, None, cache)
         assert (path.read_bytes(), digest) == (CONTENT, DIGEST)
         assert hub.seen == {"/owner/repository/resolve/v1/folder/net.pt"}
-        assert locate(uri, DIGEST, cache).path.read_bytes() == CONTENT
+        assert find_weights(uri, DIGEST, cache).path.read_bytes() == CONTENT
         with pytest.raises(WeightsError, match=r"cannot fetch weights hf://owner/repository/none\.pt") as error:
-            locate("hf://owner/repository/none.pt", None, cache)
+            find_weights("hf://owner/repository/none.pt", None, cache)
         one_line(error)
         assert [name for name in cached_files(cache) if "none" in name or "fetch" in name] == []
 

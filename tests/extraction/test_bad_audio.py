@@ -22,7 +22,7 @@ from pipeline.audio.augment.recipe import condition_recipe
 from pipeline.audio.augment.sources import SourcePool
 from pipeline.data.corpora import list_utterances
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
-from pipeline.data.sets import Describer
+from pipeline.data.sets import FileInspector
 from pipeline.encoders.encoder import Encoder
 from pipeline.extraction.extract import Progress, extract, failures_path, store_attributes, threads
 from pipeline.extraction.shard import Job
@@ -316,7 +316,7 @@ def test_names_that_are_not_utf8_are_listed_read_and_reported(tmp_path: Path, ge
     ):
         path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
         path.write_bytes(content or written(tmp_path / "w.wav", voice(200, 1.0, 1)))
-    described = Describer()
+    described = FileInspector()
     rows = [described(row) for row in list_utterances(folder, "*.wav", r"^(\w+|caf.|th.)\.wav$")]
     assert [row.utterance for row in rows] == ["caf\\xe9.wav", "tea.wav", "th\\xe9.wav"]
     assert [row.speaker for row in rows] == ["caf\\xe9", "tea", "th\\xe9"]

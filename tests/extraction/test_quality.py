@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.params import Params
 from pipeline.config.quality import Quality
-from pipeline.data.recordings import Recordings
+from pipeline.data.recordings import RecordingCheck
 from pipeline.errors import ConfigError, StoreError
 from pipeline.extraction import quality
 from pipeline.extraction.quality import as_json, exceeded, markdown, measure, nearest, read_quality
@@ -143,7 +143,7 @@ def test_without_the_library_a_picture_is_refused_by_name(tmp_path: Path, monkey
 
 def test_the_report_holds_the_same_figures(tmp_path: Path) -> None:
     figures, _ = measure(stored(tmp_path, vectors()), LIMITS, 0)
-    heard = Recordings(50, 1, 2, 3, ("a.wav", "b.wav"), ("c.wav", "d.wav", "e.wav"))
+    heard = RecordingCheck(50, 1, 2, 3, ("a.wav", "b.wav"), ("c.wav", "d.wav", "e.wav"))
     figures = quality.StoreQuality(**{**figures.__dict__, "recordings": heard})
     write_json(tmp_path / "q" / "ge2e" / "quality.json", as_json(figures, LIMITS))
     found = read_quality(tmp_path / "q", ["ge2e", "campplus"])

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_curve
 
 from pipeline.config.score import Score, System
 from pipeline.data.manifest import Utterance
-from pipeline.data.trials.lists import lists_in, read_lists, usable_trials
+from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
 from pipeline.data.trials.table import Trials
 from pipeline.data.utterances import Utterances, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError, UnknownUtteranceError
@@ -131,10 +131,10 @@ def test_operating_points_are_those_asked_for(folders: dict[str, Path]) -> None:
 def test_lists_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path, folders: dict[str, Path]) -> None:
     (tmp_path / "lists/all.txt").write_text(TEXT)
     (tmp_path / "lists/few").write_text(f"1 {IDS[0]} {IDS[1]}\n0 {IDS[0]} {IDS[4]}\n0 {IDS[0]} {IDS[5]}\n")
-    found = read_lists(lists_in(tmp_path / "lists"), IDS)
+    found = read_lists(find_lists(tmp_path / "lists"), IDS)
     assert {name: len(listed.trials) for name, listed in found.items()} == {"all": 24 * 23, "few": 3}
     spaces = open_condition_stores(folders, CONDITIONS)
-    lists = {name: usable_trials(name, listed.trials, usable(spaces)) for name, listed in found.items()}
+    lists = {name: keep_usable(name, listed.trials, usable(spaces)) for name, listed in found.items()}
     unknown = Utterances(KNOWN.ids, (*KNOWN.speakers[:23], None), KNOWN.seconds)
     outcome = run(spaces, lists, utterances=unknown, bootstrap=20)
     table = outcome.table
@@ -204,7 +204,7 @@ def test_s_norm_is_that_of_a_plain_loop(folders: dict[str, Path], cohort: Cohort
 def test_a_list_that_calibrates_is_not_measured(tmp_path: Path, folders: dict[str, Path]) -> None:
     (tmp_path / "lists/dev").write_text(TEXT)
     (tmp_path / "lists/eval").write_text(TEXT)
-    lists = {name: found.trials for name, found in read_lists(lists_in(tmp_path / "lists"), IDS).items()}
+    lists = {name: found.trials for name, found in read_lists(find_lists(tmp_path / "lists"), IDS).items()}
     spaces = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
     outcome = run(spaces, lists, systems={"llr": {"of": "seed", "calibrate": "dev"}})
     assert list(outcome.table) == ["eval", "eval/noise5"]
@@ -310,15 +310,15 @@ def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[st
 def test_lists_that_cannot_be_measured_are_errors(
     tmp_path: Path, folders: dict[str, Path], text: str, says: str
 ) -> None:
-    assert lists_in(tmp_path / "lists") == {}
+    assert find_lists(tmp_path / "lists") == {}
     (tmp_path / "lists/t").write_text(text)
     with pytest.raises((TrialError, UnknownUtteranceError), match=says):
-        read_lists(lists_in(tmp_path / "lists"), IDS)
+        read_lists(find_lists(tmp_path / "lists"), IDS)
 
 
 def test_a_list_whose_targets_all_failed_is_an_error(tmp_path: Path, folders: dict[str, Path]) -> None:
     (tmp_path / "lists/t").write_text(f"1 {IDS[5]} {IDS[4]}\n0 {IDS[0]} {IDS[4]}\n")
-    trials = read_lists(lists_in(tmp_path / "lists"), IDS)["t"].trials
+    trials = read_lists(find_lists(tmp_path / "lists"), IDS)["t"].trials
     with pytest.raises(TrialError, match="trial list t: no targets or no non-targets are left"):
-        usable_trials("t", trials, usable(open_condition_stores(folders, CONDITIONS)))
-    assert len(usable_trials("t", trials, usable(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2
+        keep_usable("t", trials, usable(open_condition_stores(folders, CONDITIONS)))
+    assert len(keep_usable("t", trials, usable(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2

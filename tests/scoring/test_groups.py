@@ -6,7 +6,7 @@ import pytest
 from pipeline.config.score import Score
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
 from pipeline.data.sets import read_labels
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.data.utterances import Utterances
 from pipeline.errors import CorpusError, ManifestError
 from pipeline.metrics import figures
@@ -42,7 +42,7 @@ def test_every_group_is_measured_by_itself(tmp_path: Path) -> None:
     genders = tuple("fm"[n // 12] for n in range(24))
     utterances = Utterances(tuple(IDS), tuple(SPEAKERS.values()), (1.0,) * 24, genders)
     spaces = open_condition_stores({"raw": tmp_path / "raw"}, ["clean"])
-    lists = {"": all_pairs(list(SPEAKERS.values()), 10_000, 0)}
+    lists = {"": make_all_pairs(list(SPEAKERS.values()), 10_000, 0)}
     score = Score(bootstrap=0)
     found = evaluate(spaces, lists, ["clean"], "clean", utterances, score, 0).groups
     assert list(found) == [("clean", "raw", "gender"), ("clean", "raw", "duration")]

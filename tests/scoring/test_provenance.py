@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.trials.lists import Counts
+from pipeline.data.trials.lists import TrialCounts
 from pipeline.scoring.provenance import describe_file, describe_list, describe_protocol, describe_store, read_versions
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
@@ -50,7 +50,7 @@ def test_a_list_is_told_by_its_bytes(tmp_path: Path) -> None:
     path.write_bytes(b"1 a b\n")
     told = {"file": "t.txt", "sha256": hashlib.sha256(b"1 a b\n").hexdigest()}
     assert describe_file(path) == told
-    assert describe_list(path, "VoxCeleb", Counts(1, 1)) == told | {"form": "VoxCeleb", "trials": 1, "targets": 1}
+    assert describe_list(path, "VoxCeleb", TrialCounts(1, 1)) == told | {"form": "VoxCeleb", "trials": 1, "targets": 1}
 
 
 def test_a_protocol_is_the_same_in_every_folder(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_protocol_is_the_same_in_every_folder(tmp_path: Path) -> None:
     for folder in ("here", "there"):
         store = make(tmp_path / folder / "s.zarr")
         (tmp_path / folder / "t.txt").write_text("1 a b\n")
-        listed = describe_list(tmp_path / folder / "t.txt", "VoxCeleb", Counts(1, 1))
+        listed = describe_list(tmp_path / folder / "t.txt", "VoxCeleb", TrialCounts(1, 1))
         protocols.append(describe_protocol({"enrol": store}, trials=listed, seed=0, enrolment=None))
     assert protocols[0] == protocols[1]
     assert list(protocols[0]) == ["versions", "stores", "trials", "seed"]

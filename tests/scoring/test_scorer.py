@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_similarity
 
-from pipeline.data.trials.table import Trials, all_pairs
+from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.errors import StoreError, TrialError
 from pipeline.scoring.comparison import cosine_scores, mean_units, pairwise_scores, unit_crops
 from pipeline.scoring.enrolment import EnrolmentModels
@@ -31,7 +31,7 @@ def make(path: Path, spread: float, seed: int = 1, failed: int | None = None, **
 
 def test_scores_are_cosines_of_mean_unit_crops(tmp_path: Path) -> None:
     enrol, test = (EmbeddingStore.open(make(tmp_path / f"{n}.zarr", 0.5, n)) for n in (1, 2))
-    trials = all_pairs(list(SPEAKERS.values()), 10_000, 0)
+    trials = make_all_pairs(list(SPEAKERS.values()), 10_000, 0)
     means = []
     for store in (enrol, test):
         crops = store.read()[:, :, 0].astype(np.float64)
@@ -43,7 +43,7 @@ def test_scores_are_cosines_of_mean_unit_crops(tmp_path: Path) -> None:
 
 def test_pairwise_scores_are_the_mean_distances_of_all_crops(tmp_path: Path) -> None:
     enrol, test = (EmbeddingStore.open(make(tmp_path / f"{n}.zarr", 0.5, n)) for n in (1, 2))
-    trials = all_pairs(list(SPEAKERS.values()), 10_000, 0)
+    trials = make_all_pairs(list(SPEAKERS.values()), 10_000, 0)
     units = []
     for store in (enrol, test):
         crops = store.read()[:, :, 0].astype(np.float64)
@@ -138,7 +138,7 @@ def test_a_list_leaves_failed_utterances_out(tmp_path: Path) -> None:
 
 def test_stores_of_other_encoders_or_one_enhanced_are_not_compared(tmp_path: Path) -> None:
     raw = EmbeddingStore.open(make(tmp_path / "a.zarr", 0.1))
-    trials = all_pairs(list(SPEAKERS.values()), 100, 0)
+    trials = make_all_pairs(list(SPEAKERS.values()), 100, 0)
     for name, attributes in (("b", {"weights_sha256": "other"}), ("c", {"enhanced_by_sha256": "ef", "timestep": 50})):
         other = EmbeddingStore.open(make(tmp_path / f"{name}.zarr", 0.1, **attributes))
         with pytest.raises(StoreError, match="cannot be compared"):

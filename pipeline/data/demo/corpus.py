@@ -125,7 +125,7 @@ def make_demo(
     wrote()
 
 
-def speak(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[list[Path]]:
+def synthesise_speakers(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[list[Path]]:
     """Let each speaker say so many sentences; return their files by speaker.
 
     Raises:
@@ -141,10 +141,10 @@ def speak(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> 
     return [files[start : start + utterances] for start in range(0, len(files), utterances)]
 
 
-def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.Job]:
+def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.SpeechJob]:
     """One job for each utterance: `folder/<voice>/<NN>.flac`."""
     return [
-        espeak.Job(
+        espeak.SpeechJob(
             voice=voice.espeak,
             rate=voice.rate,
             pitch=voice.pitch,
@@ -172,7 +172,7 @@ def _write_music(folder: Path, split: str, count: int, wrote: Callable[[], None]
     """Write `count` pieces of music."""
     folder.mkdir(parents=True)
     for index in range(count):
-        wave = noise.music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
+        wave = noise.make_music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
         _write_flac(folder / f"music{index:02d}.flac", wave)
         wrote()
 

@@ -48,7 +48,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 @dataclass(frozen=True)
-class Job:
+class SpeechJob:
     """One utterance to speak.
 
     Args:
@@ -68,7 +68,7 @@ class Job:
     out: str
 
 
-def synthesise(jobs: Sequence[Job], processes: int = 2, progress: Callable[[int], None] | None = None) -> None:
+def synthesise(jobs: Sequence[SpeechJob], processes: int = 2, progress: Callable[[int], None] | None = None) -> None:
     """Speak every job into its file, 16 kHz mono 16-bit FLAC; the bytes do not depend on `processes`.
 
     Args:
@@ -98,7 +98,7 @@ def synthesise(jobs: Sequence[Job], processes: int = 2, progress: Callable[[int]
             outcome.result()
 
 
-def _run_worker(jobs: Sequence[Job], finished_one: Callable[[], None]) -> None:
+def _run_worker(jobs: Sequence[SpeechJob], finished_one: Callable[[], None]) -> None:
     """Start one worker process, feed it all jobs, and call `finished_one` for every file it reports."""
     root = str(Path(__file__).resolve().parents[3])
     # The worker forks, and must have no threads at that moment; it has no use for a threaded BLAS either.
@@ -161,7 +161,7 @@ class _Espeak:
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._library.espeak_SetSynthCallback(self._receive)
 
-    def speak(self, job: Job) -> bytes:
+    def speak(self, job: SpeechJob) -> bytes:
         """Samples [n] of one utterance, 16-bit at `self.rate` Hz, as bytes."""
         # The library takes an unknown variant silently for the plain accent, so its name is checked here.
         _, plus, variant = job.voice.partition("+")
@@ -180,7 +180,7 @@ class _Espeak:
         return b"".join(self._chunks)
 
 
-def _write(pcm: bytes, rate: int, out: str) -> None:
+def _write_flac(pcm: bytes, rate: int, out: str) -> None:
     """Trim the silence around speech, resample to 16 kHz, set the level, and write FLAC."""
     speech: NDArray[np.float64] = np.frombuffer(pcm, dtype="<i2").astype(np.float64) / 32768
     loud = np.flatnonzero(np.abs(speech) > 0.01 * np.abs(speech).max())
@@ -196,13 +196,13 @@ def _write(pcm: bytes, rate: int, out: str) -> None:
         ) from error
 
 
-def _speak_in_fork(espeak: _Espeak, job: Job) -> None:
+def _speak_in_fork(espeak: _Espeak, job: SpeechJob) -> None:
     """Speak and write one job in a child process, so that this process stays one that has never spoken."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            _write(espeak.speak(job), espeak.rate, job.out)
+            _write_flac(espeak.speak(job), espeak.rate, job.out)
             code = 0
         except SeedError as error:
             print(error, file=sys.stderr, flush=True)
@@ -217,14 +217,14 @@ def main() -> None:
     """Speak the jobs of stdin; exit with one line on stderr and code 1 on the first that fails."""
     # All of stdin first: a parent that still writes cannot then be blocked by what this process prints.
     try:
-        jobs = [Job(**json.loads(line)) for line in sys.stdin]
+        jobs = [SpeechJob(**json.loads(line)) for line in sys.stdin]
     except (TypeError, ValueError) as error:
         sys.exit(f"a job is no JSON object with voice, rate, pitch, range, text and out: {error}")
     try:
         espeak = _Espeak()
         for job in jobs:
             if len(jobs) == 1:
-                _write(espeak.speak(job), espeak.rate, job.out)
+                _write_flac(espeak.speak(job), espeak.rate, job.out)
             else:
                 _speak_in_fork(espeak, job)
             print(job.out, flush=True)

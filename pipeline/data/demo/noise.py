@@ -23,7 +23,7 @@ Timbre = Callable[[float, _F64, np.random.Generator], _F64]
 
 
 @dataclass(frozen=True)
-class Style:
+class SoundStyle:
     """What a family of noise and music is drawn from; pairs are (low, high).
 
     Args:
@@ -57,7 +57,7 @@ class Style:
     timbres: tuple[str, ...]
 
 
-TRAIN = Style(
+TRAIN = SoundStyle(
     slope=(0.0, 1.1),
     resonances=(0, 2),
     modulation=(0.4, 4.0),
@@ -72,7 +72,7 @@ TRAIN = Style(
     beats=(0.5, 1.0),
     timbres=("organ", "pluck", "reed"),
 )
-TEST = Style(
+TEST = SoundStyle(
     slope=(1.4, 2.0),
     resonances=(3, 5),
     modulation=(6.0, 12.0),
@@ -98,30 +98,30 @@ def coloured_noise(seed: int, seconds: float, slope: float, peaks_hz: Sequence[f
         slope: 0 is white, 1 pink, 2 brown.
         peaks_hz: centres of the peaks, each half an octave wide.
     """
-    return _scaled(_coloured(np.random.default_rng(seed), _samples(seconds), slope, peaks_hz))
+    return scale_to_peak(_coloured(np.random.default_rng(seed), count_samples(seconds), slope, peaks_hz))
 
 
-def stationary_noise(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
+def stationary_noise(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     """Steady noise [n], such as wind or a fan: a slope and peaks of the style."""
-    return _scaled(_drawn_colour(np.random.default_rng(seed), _samples(seconds), style))
+    return scale_to_peak(_draw_coloured(np.random.default_rng(seed), count_samples(seconds), style))
 
 
-def modulated_noise(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
+def modulated_noise(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     """Noise [n] that swells and fades, or comes in bursts, at a rate of the style; 20 dB between loud and soft."""
     rng = np.random.default_rng(seed)
-    noise = _drawn_colour(rng, _samples(seconds), style)
+    noise = _draw_coloured(rng, count_samples(seconds), style)
     time = np.arange(len(noise)) / SAMPLE_RATE
     rate, phase = rng.uniform(*style.modulation), rng.uniform(0, 2 * np.pi)
     # A second, slower and unrelated rate keeps the swell from being a metronome.
     wander = 0.7 * np.sin(2 * np.pi * 0.23 * rate * time + rng.uniform(0, 2 * np.pi))
     swell = (0.5 + 0.5 * np.sin(2 * np.pi * rate * time + phase + wander)) ** rng.uniform(*style.sharpness)
-    return _scaled(noise * (0.1 + 0.9 * swell))
+    return scale_to_peak(noise * (0.1 + 0.9 * swell))
 
 
-def machine_noise(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
+def machine_noise(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     """A machine [n]: harmonics of an unsteady hum, rattling clicks, and a bed of coloured noise."""
     rng = np.random.default_rng(seed)
-    samples = _samples(seconds)
+    samples = count_samples(seconds)
     time = np.arange(samples) / SAMPLE_RATE
     fundamental = rng.uniform(*style.hum)
     drift = 0.02 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time)
@@ -129,14 +129,14 @@ def machine_noise(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
     hum = np.zeros(samples)
     for harmonic in range(1, 25):
         hum += rng.uniform(0.2, 1) / harmonic**0.8 * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
-    parts = ((hum, 1.0), (_clicks(rng, samples, style), 0.7), (_drawn_colour(rng, samples, style), 0.5))
-    return _scaled(sum((level * _unit(part) for part, level in parts), np.zeros(samples)))
+    parts = ((hum, 1.0), (_clicks(rng, samples, style), 0.7), (_draw_coloured(rng, samples, style), 0.5))
+    return scale_to_peak(sum((level * scale_to_unit_rms(part) for part, level in parts), np.zeros(samples)))
 
 
-def music(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
+def make_music(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     """Simple instrumental music [n]: chords on the beat under a wandering tune, in a key and tempo of the style."""
     rng = np.random.default_rng(seed)
-    samples = _samples(seconds)
+    samples = count_samples(seconds)
     root, beat = int(rng.integers(*style.root, endpoint=True)), 60 / rng.uniform(*style.tempo)
     tune_timbre, chord_timbre = (_TIMBRES[str(rng.choice(style.timbres))] for _ in range(2))
     tune, chords = np.zeros(samples), np.zeros(samples)
@@ -150,19 +150,20 @@ def music(seed: int, seconds: float, style: Style = TRAIN) -> Wave:
         below = int(rng.choice([0, 3, 4, 5])) - 7
         for degree in (below, below + 2, below + 4):
             _add_note(chords, float(start), 2 * beat, _pitch_hz(root, degree, style), chord_timbre, rng)
-    return _scaled(_unit(tune) + 0.7 * _unit(chords))
+    return scale_to_peak(scale_to_unit_rms(tune) + 0.7 * scale_to_unit_rms(chords))
 
 
-def _samples(seconds: float) -> int:
+def count_samples(seconds: float) -> int:
+    """Return the number of samples in a duration."""
     return round(seconds * SAMPLE_RATE)
 
 
-def _unit(wave: _F64) -> _F64:
+def scale_to_unit_rms(wave: _F64) -> _F64:
     """The wave at a root mean square of 1; silence stays silence."""
     return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-12))
 
 
-def _scaled(wave: _F64) -> Wave:
+def scale_to_peak(wave: _F64) -> Wave:
     """The wave as float32 with its peak at `PEAK`."""
     return np.asarray(wave * (PEAK / np.abs(wave).max()), dtype=np.float32)
 
@@ -178,14 +179,14 @@ def _coloured(rng: np.random.Generator, samples: int, slope: float, peaks_hz: Se
     return np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * gain, samples)
 
 
-def _drawn_colour(rng: np.random.Generator, samples: int, style: Style) -> _F64:
+def _draw_coloured(rng: np.random.Generator, samples: int, style: SoundStyle) -> _F64:
     """Coloured noise [samples] with slope and peaks drawn from the style."""
     slope = rng.uniform(*style.slope)
     peaks = 2 ** rng.uniform(np.log2(200), np.log2(5000), rng.integers(*style.resonances, endpoint=True))
     return _coloured(rng, samples, slope, peaks.tolist())
 
 
-def _clicks(rng: np.random.Generator, samples: int, style: Style) -> _F64:
+def _clicks(rng: np.random.Generator, samples: int, style: SoundStyle) -> _F64:
     """A rattle [samples]: impulses through one damped resonance."""
     rate = rng.uniform(*style.clicks)
     if style.regular:
@@ -200,7 +201,7 @@ def _clicks(rng: np.random.Generator, samples: int, style: Style) -> _F64:
     return ringing
 
 
-def _pitch_hz(root: int, degree: int, style: Style) -> float:
+def _pitch_hz(root: int, degree: int, style: SoundStyle) -> float:
     """Frequency of the scale's `degree`, which may be negative or beyond an octave."""
     octave, step = divmod(degree, len(style.scale))
     return float(440 * 2 ** ((root + 12 * octave + style.scale[step] - 69) / 12))

@@ -54,7 +54,7 @@ def draw_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> Room:
             return Room(size, talker, microphone, rt60)
 
 
-def reverberation_time(response: NDArray[np.floating[Any]], sample_rate: int = SAMPLE_RATE) -> float:
+def measure_rt60(response: NDArray[np.floating[Any]], sample_rate: int = SAMPLE_RATE) -> float:
     """RT60 in s of an impulse response [taps]: Schroeder's backward integral, from -5 to -25 dB, times three."""
     energy = np.cumsum(np.square(response[::-1], dtype=np.float64))[::-1]
     decay = 10 * np.log10(energy / energy[0] + 1e-12)
@@ -78,7 +78,7 @@ def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDAr
     # Eyring: RT60 = 0.161 V / (-S ln(1 - absorption)). It holds for a diffuse field; a flat room decays more slowly, so
     # one correction by the decay measured brings the result to what was asked.
     decay = 0.161 * volume / (surface * room.rt60)
-    measured = reverberation_time(_image_sources(room, 1 - np.exp(-decay)))
+    measured = measure_rt60(_image_sources(room, 1 - np.exp(-decay)))
     response = _image_sources(room, 1 - np.exp(-decay * measured / room.rt60))
     # Beyond the RT60 there is nothing to hear, but as many taps again to convolve with.
     response = response[: int(np.argmax(np.abs(response))) + int(1.1 * room.rt60 * SAMPLE_RATE)]

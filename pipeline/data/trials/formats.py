@@ -26,7 +26,7 @@ _SPACE[list(b" \t\n\r\v\f")] = True
 
 
 @dataclass(frozen=True)
-class Form:
+class TrialFormat:
     """How a line is written: the columns of enrolment, test and label (None: unlabeled), of how many in all."""
 
     name: str
@@ -43,29 +43,29 @@ class Form:
     """How to tell a person what a line should look like."""
 
 
-VOXCELEB = Form("VoxCeleb", 3, 1, 2, 0, _DIGITS, shape="1|0 enrolment test")
-KALDI = Form("Kaldi", 3, 0, 1, 2, _WORDS, shape="enrolment test target|nontarget")
-UNLABELED = Form("unlabeled", 2, 0, 1, None, shape="enrolment test")
-KNOWN = (KALDI, VOXCELEB, UNLABELED)
+VOXCELEB = TrialFormat("VoxCeleb", 3, 1, 2, 0, _DIGITS, shape="1|0 enrolment test")
+KALDI = TrialFormat("Kaldi", 3, 0, 1, 2, _WORDS, shape="enrolment test target|nontarget")
+UNLABELED = TrialFormat("unlabeled", 2, 0, 1, None, shape="enrolment test")
+HEADERLESS = (KALDI, VOXCELEB, UNLABELED)
 """In the order in which they are tried: a model may be called 1, while nobody is called target."""
 
 
-def detect(line: bytes) -> Form | None:
+def detect_format(line: bytes) -> TrialFormat | None:
     """Return the form that a list's first line shows, or None if it shows none."""
     delimiter = next((mark for mark in (b"\t", b",", b";") if mark in line), None)
-    found = _header(cells(line, delimiter), delimiter) or _header(line.split(), None)
+    found = _detect_table(split_line(line, delimiter), delimiter) or _detect_table(line.split(), None)
     if found:
         return found
     fields = line.split()
-    return next((form for form in KNOWN if _fits(form, fields)), None)
+    return next((form for form in HEADERLESS if _fits(form, fields)), None)
 
 
-def cells(line: bytes, delimiter: bytes | None) -> list[bytes]:
+def split_line(line: bytes, delimiter: bytes | None) -> list[bytes]:
     """Return the fields of one line, without white space and quotes around them."""
     return line.split() if delimiter is None else [cell.strip(b'" \t\r') for cell in line.split(delimiter)]
 
 
-def _header(names: Sequence[bytes], delimiter: bytes | None) -> Form | None:
+def _detect_table(names: Sequence[bytes], delimiter: bytes | None) -> TrialFormat | None:
     """Return the form of a header that names an enrolment and a test column, or None."""
     plain = [name.decode("utf-8", "replace").lower().translate(str.maketrans("", "", "_-. ")) for name in names]
     enrol, test, label = (
@@ -75,17 +75,17 @@ def _header(names: Sequence[bytes], delimiter: bytes | None) -> Form | None:
         return None
     shape = (delimiter or b" ").decode().join(name.decode("utf-8", "replace") for name in names)
     column = label[0] if label else None
-    return Form("table", len(names), enrol[0], test[0], column, TARGET | NONTARGET, delimiter, True, shape)
+    return TrialFormat("table", len(names), enrol[0], test[0], column, TARGET | NONTARGET, delimiter, True, shape)
 
 
-def _fits(form: Form, fields: Sequence[bytes]) -> bool:
+def _fits(form: TrialFormat, fields: Sequence[bytes]) -> bool:
     if len(fields) != form.width:
         return False
     # `1 a` is a VoxCeleb line cut short rather than an utterance called 1.
     return fields[0] not in _DIGITS if form.label is None else fields[form.label].lower() in form.labels
 
 
-def cut(block: bytes, form: Form) -> tuple[NDArray[np.int64], list[bytes]]:
+def split_block(block: bytes, form: TrialFormat) -> tuple[NDArray[np.int64], list[bytes]]:
     """Cut whole lines into fields: how many each line [L] has (blank ones: 0), and all of them in turn."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n"))

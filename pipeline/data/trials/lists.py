@@ -11,14 +11,22 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.formats import KNOWN, NONTARGET, TARGET, Form, cells, cut, detect
+from pipeline.data.trials.formats import (
+    HEADERLESS,
+    NONTARGET,
+    TARGET,
+    TrialFormat,
+    detect_format,
+    split_block,
+    split_line,
+)
 from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 
 _BLOCK = 1 << 22  # bytes read at a time: memory goes by this, and by 17 bytes a trial
 _TABLE = "modelid,segmentid,targettype"
-_FORMS = "; ".join(f"`{form.shape}`" for form in KNOWN) + f"; or a table with a header such as `{_TABLE}`"
+_FORMS = "; ".join(f"`{form.shape}`" for form in HEADERLESS) + f"; or a table with a header such as `{_TABLE}`"
 
 
 @dataclass(frozen=True)
@@ -26,20 +34,20 @@ class TrialList:
     """A list as read: its trials, the form it is written in, and how many trials repeat an earlier one."""
 
     trials: Trials
-    form: str
+    format: str
     duplicates: int
     contradictions: int
     """Pairs that are listed as target and as non-target."""
 
     @property
-    def counts(self) -> "Counts":
+    def counts(self) -> "TrialCounts":
         """How many trials there are."""
         target = self.trials.target
-        return Counts(len(self.trials), None if target is None else int(target.sum()))
+        return TrialCounts(len(self.trials), None if target is None else int(target.sum()))
 
 
 @dataclass(frozen=True)
-class Counts:
+class TrialCounts:
     """How many trials a list holds; of an unlabeled one no `targets` are known."""
 
     trials: int
@@ -74,7 +82,7 @@ def read_list(path: Path, enrol: Sequence[str], test: Sequence[str], where: str 
     target = np.concatenate(labels) if labels else None
     if target is not None and (target.all() or not target.any()):
         raise TrialError(f"{path}: {len(target)} trials of one class only; error rates need targets and non-targets.")
-    return TrialList(Trials(left, right, target), form, *repeated(codes_of(left, right, target, len(test))))
+    return TrialList(Trials(left, right, target), form, *count_repeats(encode_trials(left, right, target, len(test))))
 
 
 def read_rows(
@@ -91,7 +99,7 @@ def read_rows(
     sides = tuple({name.encode(): row for row, name in enumerate(names)} for names in (enrol, test))
     unknown = MissingIds(path, "trials", where)
     empty, known_all = True, True
-    for form, lines, columns, label in _parts(path):
+    for form, lines, columns, label in parse_trials(path):
         empty = False
         left, right = (
             np.fromiter(map(known.get, column, repeat(-1)), np.int32, len(column))
@@ -106,18 +114,18 @@ def read_rows(
         raise TrialError(f"{path}: lists no trials. Lines are {_FORMS}.")
 
 
-def count_trials(path: Path) -> Counts:
+def count_trials(path: Path) -> TrialCounts:
     """Count the trials of a list without looking up its ids.
 
     Raises:
         TrialError: a malformed line.
     """
     trials, targets, labeled = 0, 0, True
-    for _, lines, _, label in _parts(path):
+    for _, lines, _, label in parse_trials(path):
         trials += len(lines)
         targets += 0 if label is None else int(label.sum())
         labeled = label is not None
-    return Counts(trials, targets if labeled else None)
+    return TrialCounts(trials, targets if labeled else None)
 
 
 def read_pairs(path: Path) -> Iterator[tuple[list[bytes], list[bytes], NDArray[np.bool_] | None]]:
@@ -126,16 +134,16 @@ def read_pairs(path: Path) -> Iterator[tuple[list[bytes], list[bytes], NDArray[n
     Raises:
         TrialError: a malformed line.
     """
-    for _, _, (enrol, test), label in _parts(path):
+    for _, _, (enrol, test), label in parse_trials(path):
         yield enrol, test, label
 
 
-def _parts(
+def parse_trials(
     path: Path,
-) -> Iterator[tuple[Form, NDArray[np.int64], tuple[list[bytes], list[bytes]], NDArray[np.bool_] | None]]:
+) -> Iterator[tuple[TrialFormat, NDArray[np.int64], tuple[list[bytes], list[bytes]], NDArray[np.bool_] | None]]:
     """Yield the form, and by block the line numbers, both columns of ids and the labels."""
     form, first = None, 1
-    for block in blocks(path):
+    for block in read_line_blocks(path):
         if form is None:
             skipped = len(block) - len(block.lstrip())
             first += block.count(b"\n", 0, skipped)
@@ -143,14 +151,14 @@ def _parts(
             if not block:
                 continue
             opening, _, rest = block.partition(b"\n")
-            form = detect(opening)
+            form = detect_format(opening)
             if form is None:
                 raise TrialError(f"{path}:{first}: expected {_FORMS}, found {_shown(opening)}.")
             if form.header:
                 block, first = rest, first + 1
                 if not block:
                     continue
-        counts, fields = cut(block, form)
+        counts, fields = split_block(block, form)
         filled = np.flatnonzero(counts)
         wrong = filled[counts[filled] != form.width]
         if len(wrong):
@@ -166,7 +174,7 @@ def _parts(
 
 
 def _labels(
-    path: Path, form: Form, column: list[bytes], block: bytes, filled: NDArray[np.int64], first: int
+    path: Path, form: TrialFormat, column: list[bytes], block: bytes, filled: NDArray[np.int64], first: int
 ) -> NDArray[np.bool_]:
     meaning: Mapping[bytes, int] = {
         name: int(name.lower() in TARGET) if name.lower() in form.labels else -1 for name in set(column)
@@ -177,14 +185,14 @@ def _labels(
     return np.asarray(label == 1)
 
 
-def _malformed(path: Path, form: Form, block: bytes, place: int, first: int) -> TrialError:
+def _malformed(path: Path, form: TrialFormat, block: bytes, place: int, first: int) -> TrialError:
     """Return the error of a line that is not of the form that the first one has."""
     line = block.split(b"\n", place + 1)[place]
-    other = detect(line)
+    other = detect_format(line)
     mixed = ""
     if other and other.name != form.name:
         mixed = f" The first line is of the {form.name} form, this one of the {other.name} form; a list has one."
-    elif form.label is not None and len(cells(line, form.delimiter)) == form.width:
+    elif form.label is not None and len(split_line(line, form.delimiter)) == form.width:
         words = sorted((form.labels & (TARGET | NONTARGET)), key=lambda word: (word in NONTARGET, word))
         mixed = f" A label is one of {', '.join(word.decode() for word in words)}."
     return TrialError(f"{path}:{first + place}: expected `{form.shape}`, found {_shown(line)}.{mixed}")
@@ -194,7 +202,7 @@ def _shown(line: bytes) -> str:
     return repr(line.rstrip(b"\r")[:80].decode("utf-8", "backslashreplace"))
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def read_line_blocks(path: Path) -> Iterator[bytes]:
     """Yield the whole lines of a text file, gzip or not, some megabytes at a time; a byte order mark is left out.
 
     Raises:
@@ -224,7 +232,7 @@ def _lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
         yield left
 
 
-def codes_of(
+def encode_trials(
     enrol: NDArray[np.integer], test: NDArray[np.integer], target: NDArray[np.bool_] | None, tests: int
 ) -> NDArray[np.int64]:
     """Return a number [M] for each trial's pair and label; `tests` is the size of the test side."""
@@ -237,7 +245,7 @@ def codes_of(
     return codes
 
 
-def repeated(codes: NDArray[np.int64]) -> tuple[int, int]:
+def count_repeats(codes: NDArray[np.int64]) -> tuple[int, int]:
     """Count trials that repeat an earlier one, and pairs with both labels; `codes` [M] are lost."""
     codes.sort()  # many times faster than np.unique
     labeled = codes[1:] != codes[:-1]
@@ -246,7 +254,7 @@ def repeated(codes: NDArray[np.int64]) -> tuple[int, int]:
     return int((~pairs).sum()), int((labeled & ~pairs).sum())
 
 
-def lists_in(folder: Path) -> dict[str, Path]:
+def find_lists(folder: Path) -> dict[str, Path]:
     """Return the files of a folder by name, without their endings."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return {path.name.split(".")[0]: path for path in paths}
@@ -265,7 +273,7 @@ def read_lists(paths: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Trial
     return lists
 
 
-def usable_trials(name: str, trials: Trials, usable: NDArray[np.bool_]) -> Trials:
+def keep_usable(name: str, trials: Trials, usable: NDArray[np.bool_]) -> Trials:
     """Return the trials of a list of which neither utterance failed, given which did not [N].
 
     Raises:

@@ -50,7 +50,7 @@ class MissingIds:
         if not self._first:
             return
         places = [f"{name} ({self._path}:{line})" for (_, name), line in self._first.items()]
-        hints = (hint(name, known[side]) for side, name in self._first)
+        hints = (suggest_fix(name, known[side]) for side, name in self._first)
         advice = next(filter(None, hints), "Extract them or fix the list; ids are those of the manifest.")
         raise UnknownUtteranceError(
             f"{self._wrong:,} of {self._lines:,} {self._what} name utterances that are not {self._where}, first:"
@@ -58,7 +58,7 @@ class MissingIds:
         )
 
 
-def hint(name: str, known: Sequence[str]) -> str | None:
+def suggest_fix(name: str, known: Sequence[str]) -> str | None:
     """Say how an id of a list differs from one that is known, if only by a leading folder or by its extension."""
     stem = _stem(name)
     for other in known:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.lists import Counts, codes_of, read_rows, repeated
+from pipeline.data.trials.lists import TrialCounts, count_repeats, encode_trials, read_rows
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 
@@ -25,8 +25,8 @@ _RECORD = np.dtype([("enrol", "<i4"), ("test", "<i4"), ("target", "?")])
 class SpooledTrials:
     """A trial list on disk, every line of it checked: a record of 9 bytes a trial."""
 
-    form: str
-    counts: Counts
+    format: str
+    counts: TrialCounts
     duplicates: int
     contradictions: int
     """See `trial_lists.TrialList`."""
@@ -34,7 +34,7 @@ class SpooledTrials:
 
     def blocks(self, size: int = BLOCK) -> Iterator[Trials]:
         """Yield the trials in the order of the list, so many at a time."""
-        for part in _records(self.file, size):
+        for part in _read_records(self.file, size):
             labels = None if self.counts.targets is None else part["target"].copy()
             yield Trials(part["enrol"].astype(np.int64), part["test"].astype(np.int64), labels)
 
@@ -78,28 +78,28 @@ def spool_trials(
                 progress(len(part))
         if labeled and targets in (0, trials):
             raise TrialError(f"{path}: {trials} trials of one class only; error rates need targets and non-targets.")
-        counts = Counts(trials, targets if labeled else None)
-        yield SpooledTrials(form, counts, *_repeated(file, by_enrol, len(test), labeled), file)
+        counts = TrialCounts(trials, targets if labeled else None)
+        yield SpooledTrials(form, counts, *_count_repeats(file, by_enrol, len(test), labeled), file)
 
 
-def _records(file: BinaryIO, size: int) -> Iterator[NDArray[np.void]]:
+def _read_records(file: BinaryIO, size: int) -> Iterator[NDArray[np.void]]:
     file.seek(0)
     while len(part := np.fromfile(file, dtype=_RECORD, count=size)):
         yield part
 
 
-def _repeated(file: BinaryIO, by_enrol: NDArray[np.int64], tests: int, labeled: bool) -> tuple[int, int]:
+def _count_repeats(file: BinaryIO, by_enrol: NDArray[np.int64], tests: int, labeled: bool) -> tuple[int, int]:
     """Count repeated trials and contradictions, of as many enrolments at a time as have `_RANGE` trials together."""
     ranges = np.cumsum(by_enrol) // _RANGE
     duplicates = contradictions = 0
     for number in np.unique(ranges[by_enrol > 0]):
         chosen = ranges == number
         codes, filled = np.empty(by_enrol[chosen].sum(), dtype=np.int64), 0
-        for part in _records(file, BLOCK):
+        for part in _read_records(file, BLOCK):
             part = part[chosen[part["enrol"]]]
-            found = codes_of(part["enrol"], part["test"], part["target"] if labeled else None, tests)
+            found = encode_trials(part["enrol"], part["test"], part["target"] if labeled else None, tests)
             codes[filled : filled + len(found)] = found
             filled += len(found)
-        more = repeated(codes)
+        more = count_repeats(codes)
         duplicates, contradictions = duplicates + more[0], contradictions + more[1]
     return duplicates, contradictions

@@ -28,7 +28,7 @@ class Trials:
         return Trials(self.enrol[mask], self.test[mask], None if self.target is None else self.target[mask])
 
 
-def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
+def make_all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
     """Pair every utterance as enrolment with every other one as test, in order of rows.
 
     Above `limit` trials, a seeded sample is drawn: all targets up to half the limit, the rest non-targets.
@@ -55,7 +55,7 @@ def all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
     if len(enrol) + others > limit:
         kept = np.sort(rng.permutation(len(enrol))[: max(1, limit // 2)])
         enrol, test = enrol[kept], test[kept]
-        codes = _sampled_nontargets(group, min(others, limit - len(enrol)), rng)
+        codes = _sample_nontargets(group, min(others, limit - len(enrol)), rng)
     else:
         codes = np.flatnonzero((group[:, None] != group[None, :]).ravel())
     codes = np.sort(np.concatenate([enrol * count + test, codes]))
@@ -75,7 +75,7 @@ def _target_pairs(group: Index) -> tuple[Index, Index]:
     return np.concatenate(enrol), np.concatenate(test)
 
 
-def _sampled_nontargets(group: Index, wanted: int, rng: np.random.Generator) -> Index:
+def _sample_nontargets(group: Index, wanted: int, rng: np.random.Generator) -> Index:
     """Draw different non-target pairs as codes enrol * N + test, without listing all of them."""
     count = len(group)
     codes: Index = np.empty(0, dtype=np.int64)

@@ -23,7 +23,7 @@ def write_vcmix(vox1_o: Path, voxconverse: Path, out: Path) -> tuple[int, int]:
     counts = [0, 0]
     with replacing(out) as temporary, temporary.open("wb") as file:
         for path, target in ((voxconverse, False), (vox1_o, True)):
-            for enrol, test in _of_class(path, target):
+            for enrol, test in _read_class(path, target):
                 file.write(b"%d %s %s\n" % (target, enrol, test))
                 counts[target] += 1
             if not counts[target]:
@@ -31,7 +31,7 @@ def write_vcmix(vox1_o: Path, voxconverse: Path, out: Path) -> tuple[int, int]:
     return counts[True], counts[False]
 
 
-def _of_class(path: Path, target: bool) -> Iterator[tuple[bytes, bytes]]:
+def _read_class(path: Path, target: bool) -> Iterator[tuple[bytes, bytes]]:
     for enrol, test, labels in read_pairs(path):
         if labels is None:
             raise TrialError(f"{path}: has no labels, which tell targets from non-targets. Give a list that has.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.encoder import Network, stacks
+from pipeline.encoders.encoder import Network, stack_equal_lengths
 from pipeline.encoders.family import Family
 from pipeline.encoders.features import MelSpectrogram
 
@@ -51,7 +51,7 @@ class GE2E(Network):
     def encode(self, waves: Sequence[Tensor], device: torch.device) -> Tensor:
         """Return unit embeddings [B, 256] of waves [S_i] on `device`: windows of any waves go together."""
         windows: dict[int, Tensor] = {}
-        for indices, stack in stacks(waves, device, self.sample_rate):
+        for indices, stack in stack_equal_lengths(waves, device, self.sample_rate):
             windows.update(zip(indices, self.exact_features(stack), strict=True))
         ordered = [windows[index] for index in range(len(waves))]
         return self._mean_over_windows(torch.cat(ordered), list(map(len, ordered)))

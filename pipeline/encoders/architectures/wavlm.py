@@ -89,7 +89,7 @@ class WavLMNetwork(Network):
         """
         super().__init__()
         self.dim, self.normalise = dim, normalise
-        self.min_samples = samples_for(frames, config)
+        self.min_samples = count_samples(frames, config)
         self.wavlm: nn.Module = _from_transformers("WavLMModel")(config)
 
     def features(self, waves: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class WavLMNetwork(Network):
         return (*output.hidden_states[:-1], output.last_hidden_state)
 
 
-def published_config(states: int, **changes: Any) -> Any:
+def make_published_config(states: int, **changes: Any) -> Any:
     """Return the `WavLMConfig` of the published model with this many hidden states: 25 are large's, 13 are base+'s.
 
     Raises:
@@ -125,7 +125,7 @@ def published_config(states: int, **changes: Any) -> Any:
     return _from_transformers("WavLMConfig")(**{**preset, **changes})
 
 
-def samples_for(frames: int, config: Any) -> int:
+def count_samples(frames: int, config: Any) -> int:
     """Return how many samples the convolutions need for `frames` frames: 400 for one, 320 for each further one."""
     length = frames
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import EXTRA, WavLMNetwork, adapt_unispeech, published_config, weighted_mean
+from pipeline.encoders.architectures.wavlm import (
+    EXTRA,
+    WavLMNetwork,
+    adapt_unispeech,
+    make_published_config,
+    weighted_mean,
+)
 from pipeline.encoders.family import Family, first_size
 from pipeline.utils.checkpoint import State
 
@@ -22,7 +28,7 @@ class WavLMEcapa(WavLMNetwork):
 
     def __init__(self, config: Any = None, dim: int = 256) -> None:
         """Lay out the network on a backbone of a `transformers.WavLMConfig`, by default WavLM base+."""
-        config = config or published_config(13)
+        config = config or make_published_config(13)
         # Fairseq's rule, which s3prl follows: a feature extractor with LayerNorms, so large, was trained on waves of
         # mean 0 and deviation 1; one with a GroupNorm, so base+, on bare waves. Two frames, because over one the
         # instance norm is of a single value, which PyTorch refuses.
@@ -52,7 +58,7 @@ class WavLMEcapa(WavLMNetwork):
 def build_wavlm_ecapa(state: State) -> WavLMEcapa:
     """Return the network for a checkpoint: 25 layer weights are WavLM large's, 13 are base+'s."""
     return WavLMEcapa(
-        published_config(first_size(state, "feature_weight", 13)), first_size(state, "linear.weight", 256)
+        make_published_config(first_size(state, "feature_weight", 13)), first_size(state, "linear.weight", 256)
     )
 
 

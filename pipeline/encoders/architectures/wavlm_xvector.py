@@ -10,7 +10,7 @@ from pipeline.encoders.architectures.wavlm import (
     EXTRA,
     WavLMNetwork,
     adapt_weight_norm,
-    published_config,
+    make_published_config,
     weighted_mean,
 )
 from pipeline.encoders.family import Family, first_size
@@ -30,7 +30,7 @@ class WavLMXVector(WavLMNetwork):
 
         The configuration's `tdnn_*`, `xvector_output_dim` and `use_weighted_layer_sum` are of the head.
         """
-        config = config or published_config(13, use_weighted_layer_sum=True)
+        config = config or make_published_config(13, use_weighted_layer_sum=True)
         dims, kernels, dilations = config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation
         # The convolutions have no padding, so the published ones see 15 frames; a deviation takes two such views.
         context = sum((kernel - 1) * dilation for kernel, dilation in zip(kernels, dilations, strict=True))
@@ -57,7 +57,7 @@ class WavLMXVector(WavLMNetwork):
 
 def build_wavlm_xvector(state: State) -> WavLMXVector:
     """Return the network for a checkpoint; without layer weights it takes the last hidden state alone."""
-    config = published_config(
+    config = make_published_config(
         13,
         use_weighted_layer_sum="layer_weights" in state,
         xvector_output_dim=first_size(state, "feature_extractor.weight", 512),

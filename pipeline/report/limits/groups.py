@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.trials.table import Index, all_pairs
+from pipeline.data.trials.table import Index, make_all_pairs
 from pipeline.data.utterances import Utterances
 from pipeline.errors import StoreError
 from pipeline.model.model_file import check_encoder
@@ -88,7 +88,7 @@ def matched(
         gaps = {name: np.linalg.norm(raw[1] - raw[0], axis=1).astype(np.float64) for name, (raw, _) in both.items()}
         edges = quantile_edges(np.concatenate(list(gaps.values())), max(2, bins))
         for group in pair:
-            trials = all_pairs(list(group.speakers), limit, seed)
+            trials = make_all_pairs(list(group.speakers), limit, seed)
             assert trials.target is not None  # speakers are known
             numbers = np.unique(np.asarray(group.speakers), return_inverse=True)[1]
             raw, enhanced = (cosine_scores(*side, trials) for side in both[group.name])

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import revisions
 from pipeline.config.params import Params
-from pipeline.data.trials.table import Index, Trials, all_pairs
+from pipeline.data.trials.table import Index, Trials, make_all_pairs
 from pipeline.errors import TrainingError
 from pipeline.metrics import eer, roc_of
 from pipeline.model.apply import enhance_vectors
@@ -158,7 +158,7 @@ def run(
     if None not in known and len(set(known)) > 1:
         names = corruptions(store, held[:1], CLEAN)[0]
         crops = read_some(store, held)[:, :, [0, names.index(view)]]
-        trials = all_pairs(list(map(str, known)), params.score.max_trials, params.seed)
+        trials = make_all_pairs(list(map(str, known)), params.score.max_trials, params.seed)
         for system, mapped in (("raw", lambda same: same), ("seed", to_seed)):
             row[f"held_out_{system}_eer"] = error_rate(mapped(crops[:, :, 0]), mapped(crops[:, :, 1]), trials)
     clean = to_seed(test.vectors[CLEAN])

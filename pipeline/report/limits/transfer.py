@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import compare, interval
 from pipeline.report.limits.gaps import CLEAN
 from pipeline.scoring.comparison import Vectors, cosine_scores, mean_units, unit_crops
@@ -76,7 +76,7 @@ def measure(
     Raises:
         TrialError: there are no trials of one class.
     """
-    trials = all_pairs(list(group.speakers), limit, seed)
+    trials = make_all_pairs(list(group.speakers), limit, seed)
     assert trials.target is not None  # speakers are known
     _, numbers = np.unique(np.asarray(group.speakers), return_inverse=True)
     who = numbers[trials.enrol], numbers[trials.test]

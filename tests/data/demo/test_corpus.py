@@ -63,6 +63,6 @@ def test_without_espeak_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.
     hidden.mkdir()
     (hidden / "espeakng_loader.py").write_text("raise ImportError('absent')\n")
     monkeypatch.setenv("PYTHONPATH", str(hidden))
-    job = espeak.Job("en-us", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
+    job = espeak.SpeechJob("en-us", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
     with pytest.raises(CorpusError, match=r"pip install 'speaker-seed\[demo\]'"):
         espeak.synthesise([job])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.data.demo.espeak import LEVEL, Job, synthesise
+from pipeline.data.demo.espeak import LEVEL, SpeechJob, synthesise
 from pipeline.data.demo.voices import BABBLE, SENTENCES, TEST, TRAIN
 from pipeline.errors import CorpusError
 
@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[3]
 VOICES = [voice for voice in TRAIN[:2] + TEST + BABBLE if voice.variant in ("fast", "announcer", "f3", "sandro")]
 
 
-def jobs(folder: Path) -> list[Job]:
+def jobs(folder: Path) -> list[SpeechJob]:
     folder.mkdir()
-    return [Job(v.espeak, v.rate, v.pitch, v.range, SENTENCES[0], str(folder / f"{v.name}.flac")) for v in VOICES]
+    return [SpeechJob(v.espeak, v.rate, v.pitch, v.range, SENTENCES[0], str(folder / f"{v.name}.flac")) for v in VOICES]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def test_bytes_depend_on_the_job_alone(tmp_path: Path) -> None:
 
 
 def test_pitch_and_rate_are_obeyed(tmp_path: Path) -> None:
-    plain = Job("en-us+m3", 160, 50, 50, SENTENCES[1], str(tmp_path / "plain.flac"))
+    plain = SpeechJob("en-us+m3", 160, 50, 50, SENTENCES[1], str(tmp_path / "plain.flac"))
     fast = replace(plain, rate=185, out=str(tmp_path / "fast.flac"))
     high = replace(plain, pitch=90, out=str(tmp_path / "high.flac"))
     synthesise([plain, fast, high])
@@ -71,7 +71,7 @@ def _median_pitch(path: Path) -> float:
 
 @pytest.mark.parametrize("voice", ["xx-nowhere", "en-us+nobody"])
 def test_an_unknown_voice_is_one_clear_line(voice: str, tmp_path: Path) -> None:
-    job = Job(voice, 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
+    job = SpeechJob(voice, 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
     with pytest.raises(CorpusError, match=f"no voice '{voice.replace('+', '.')}'") as caught:
         synthesise([job, replace(job, voice="en-us")])
     assert "\n" not in str(caught.value)
@@ -82,7 +82,7 @@ def test_the_worker_is_a_program(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "pipeline.data.demo.espeak"]
         return subprocess.run(command, input=line, capture_output=True, text=True, cwd=ROOT, check=False)
 
-    job = Job("en-us+nobody", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
+    job = SpeechJob("en-us+nobody", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
     for line, complaint in ((json.dumps(asdict(job)), "no voice"), ("not json", "no JSON")):
         done = run(line)
         assert done.returncode == 1
@@ -91,7 +91,7 @@ def test_the_worker_is_a_program(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    job = Job("en-us", 160, 50, 50, "Good morning.", str(tmp_path / "no" / "x.flac"))
+    job = SpeechJob("en-us", 160, 50, 50, "Good morning.", str(tmp_path / "no" / "x.flac"))
     with pytest.raises(CorpusError, match="cannot write"):
         synthesise([job])
 

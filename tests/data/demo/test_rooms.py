@@ -13,7 +13,7 @@ from pipeline.errors import CorpusError
 def test_reverberation_time_of_an_exponential_decay() -> None:
     time = np.arange(16000) / 16000
     response = np.random.default_rng(0).standard_normal(16000) * 10 ** (-3 * time / 0.4)
-    assert rooms.reverberation_time(response) == pytest.approx(0.4, rel=0.03)
+    assert rooms.measure_rt60(response) == pytest.approx(0.4, rel=0.03)
 
 
 @pytest.mark.parametrize("kind", [TRAIN_ROOMS, TEST_ROOMS], ids=["train", "test"])
@@ -36,7 +36,7 @@ def test_a_room_reverberates_as_asked(kind: rooms.RoomRange) -> None:
         response = rooms.simulate_room(index, 2, kind)
         assert response.dtype == np.float32
         assert np.abs(response).max() == 1
-        assert rooms.reverberation_time(response) == pytest.approx(rooms.draw_room(index, 2, kind).rt60, rel=0.25)
+        assert rooms.measure_rt60(response) == pytest.approx(rooms.draw_room(index, 2, kind).rt60, rel=0.25)
 
 
 def test_a_room_is_deterministic_whatever_the_random_state(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.trials import lists as trial_lists
-from pipeline.data.trials.lists import Counts, count_trials, read_list
-from pipeline.data.trials.missing_ids import hint
+from pipeline.data.trials.lists import TrialCounts, count_trials, read_list
+from pipeline.data.trials.missing_ids import suggest_fix
 from pipeline.errors import TrialError, UnknownUtteranceError
 
 IDS = ("a/1.wav", "a/2.wav", "b/1.wav")
@@ -43,7 +43,7 @@ def test_every_form_gives_the_same_row_numbers(tmp_path: Path, form: str, packed
     assert found.trials.target is not None
     assert found.trials.target.tolist() == [True, False]
     assert (found.duplicates, found.contradictions) == (0, 0)
-    assert count_trials(path) == Counts(2, 1)
+    assert count_trials(path) == TrialCounts(2, 1)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_list_without_labels_is_read_without(tmp_path: Path, text: str) -> Non
     found = read_list(path, IDS, IDS)
     assert found.trials.test.tolist() == [2, 1]
     assert found.trials.target is None
-    assert count_trials(path) == Counts(2, None)
+    assert count_trials(path) == TrialCounts(2, None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_prefix_or_an_extension_that_differs_is_named(tmp_path: Path, name: st
 
 
 def test_no_hint_where_nothing_is_alike() -> None:
-    assert hint("id1/x.wav", ["id11/x.wav", "id1/xx.wav", "1/x.wav2"]) is None
+    assert suggest_fix("id1/x.wav", ["id11/x.wav", "id1/xx.wav", "1/x.wav2"]) is None
 
 
 def test_repeated_trials_are_counted(tmp_path: Path) -> None:

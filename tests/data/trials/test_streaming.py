@@ -39,7 +39,7 @@ def test_a_spool_holds_what_is_read_into_memory(
                 else:
                     np.testing.assert_array_equal(np.concatenate(found), getattr(whole.trials, side))
     assert sum(read) == 2000
-    assert (spool.form, spool.counts) == (whole.form, whole.counts)
+    assert (spool.format, spool.counts) == (whole.format, whole.counts)
     assert (spool.duplicates, spool.contradictions) == (whole.duplicates, whole.contradictions)
     assert spool.duplicates > 400
 

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import WavLMNetwork, adapt_unispeech, adapt_weight_norm, published_config
+from pipeline.encoders.architectures.wavlm import (
+    WavLMNetwork,
+    adapt_unispeech,
+    adapt_weight_norm,
+    make_published_config,
+)
 from pipeline.encoders.architectures.wavlm_ecapa import WavLMEcapa, build_wavlm_ecapa
 from pipeline.encoders.architectures.wavlm_xvector import WavLMXVector, build_wavlm_xvector
 from pipeline.encoders.encoder import Encoder
@@ -190,7 +195,7 @@ class TestEcapa:
     ) -> None:
         tiny()
         with torch.device("meta"):
-            network = WavLMEcapa(published_config(states))
+            network = WavLMEcapa(make_published_config(states))
         assert digest(head_of(network)) == expected
         named = network.named_parameters()
         assert sum(value.numel() for key, value in named if not key.startswith("wavlm.")) == parameters

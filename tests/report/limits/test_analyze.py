@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.params import Params
 from pipeline.data.manifest import Utterance, write_manifest
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.errors import TrainingError
 from pipeline.metrics import compare
 from pipeline.model.diffusion.sampler import Sampling
@@ -111,7 +111,7 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str], place: Path) -> N
         for name in ("clean", "noise0", "reverb")
     }
     units = {key: values / np.linalg.norm(values, axis=1, keepdims=True) for key, values in stores.items()}
-    trials = all_pairs([f"s{row // 2}" for row in range(16)], 10_000, 0)
+    trials = make_all_pairs([f"s{row // 2}" for row in range(16)], 10_000, 0)
     assert trials.target is not None
     eers = {}
     for kind in ("embeddings", "enhanced"):
@@ -163,7 +163,7 @@ def test_trainings_on_other_data_are_not_taken_for_these(place: Path, monkeypatc
     store = EmbeddingStore.open(path)
     speakers: dict[str, str | None] = {name: name.split("/")[0] for name in store.utterances}
     vectors = {"clean": np.random.default_rng(0).standard_normal((4, 1, DIM)).astype(np.float32)}
-    test = stability.Test(vectors, all_pairs(["a", "a", "b", "b"], 100, 0))
+    test = stability.Test(vectors, make_all_pairs(["a", "a", "b", "b"], 100, 0))
 
     def kept(*given: object) -> set[Path]:
         stability.run_all(*given, Params(), [0], 1, place / "runs")
@@ -179,7 +179,7 @@ def test_trainings_on_other_data_are_not_taken_for_these(place: Path, monkeypatc
         "training vectors": (EmbeddingStore.open(place / "other.zarr"), speakers, test),
         "speakers": (store, speakers | {store.utterances[0]: "s5"}, test),
         "test vectors": (store, speakers, replace(test, vectors={"clean": -vectors["clean"]})),
-        "trials": (store, speakers, replace(test, trials=all_pairs(["a", "b", "a", "b"], 100, 0))),
+        "trials": (store, speakers, replace(test, trials=make_all_pairs(["a", "b", "a", "b"], 100, 0))),
     }.items():
         more = kept(*given)
         assert len(more - before) == 2, what
@@ -230,6 +230,6 @@ def test_trainings_know_their_levels_and_who_they_hold_out(place: Path) -> None:
 
 def test_an_error_rate_is_of_mean_unit_crops() -> None:
     vectors = np.repeat(np.eye(4)[:, None], 2, axis=0).repeat(3, axis=1)
-    trials = all_pairs(["a", "a", "b", "b", "c", "c", "d", "d"], 100, 0)
+    trials = make_all_pairs(["a", "a", "b", "b", "c", "c", "d", "d"], 100, 0)
     assert error_rate(vectors, 7 * vectors, trials) == 0
     assert error_rate(vectors, -vectors, trials) == 100

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import compare
 from pipeline.report.limits.gain import by_gap, quantile_edges, turns
 
@@ -20,7 +20,7 @@ def sk_eer(scores: np.ndarray, target: np.ndarray) -> float:
 
 def trials_of(count: int = 80) -> tuple[np.ndarray, ...]:
     speakers = [f"s{row // 4}" for row in range(count)]
-    pairs = all_pairs(speakers, 10_000, 0)
+    pairs = make_all_pairs(speakers, 10_000, 0)
     numbers = np.arange(count) // 4
     rng = np.random.default_rng(3)
     gaps = np.where(np.arange(count) % 5, rng.uniform(0.1, 1.0, count), 0)[pairs.test]

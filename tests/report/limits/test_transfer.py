@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from pipeline.data.trials.table import all_pairs
+from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import compare
 from pipeline.report.limits.transfer import Group, kept, measure, sides
 
@@ -33,7 +33,7 @@ def test_reductions_are_those_of_the_same_trials() -> None:
     assert [(row.group, row.condition) for row in results] == [
         ("near", name) for name in ("clean", "noise5", "reverb", "mean")
     ]
-    trials = all_pairs(SPEAKERS, 10_000, 0)
+    trials = make_all_pairs(SPEAKERS, 10_000, 0)
     numbers = np.arange(48) // 4
     found, rates = {}, []
     for row in results[1:3]:
