@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.store.formats.problems import KINDS
+from pipeline.store.formats.registry import format_names, open_sources
 from stages.helpers.options import FILE, OUTPUT, progress_bar
 
 if TYPE_CHECKING:
     from pipeline.utils.paths import Place
-
-KINDS = ("unmatched", "duplicates", "nan", "dimensions")
-FORMATS = ("npy", "npz", "hdf5", "hyperion", "ark", "scp", "parquet", "csv", "pt", "pt-dict")
 
 
 def _kinds(context: click.Context, option: click.Parameter, text: str) -> frozenset[str]:
@@ -36,34 +35,45 @@ def _views(context: click.Context, option: click.Parameter, given: tuple[str, ..
     "--clean",
     metavar="FILE",
     required=True,
-    help="Clean vectors, or those of evaluation data; a file, or a quoted pattern such as 'xvector.*.ark'.",
+    help="File of clean vectors or of evaluation data, or a quoted pattern such as 'xvector.*.ark'.",
 )
 @click.option(
     "--noisy",
     metavar="NAME=FILE",
     multiple=True,
     callback=_views,
-    help="Noisy vectors of the same utterances, a view of that name; repeatable.",
+    help="File of noisy vectors of the same utterances, which become a view of that name; repeatable.",
 )
-@click.option("--encoder", required=True, help="Name of what made the vectors; stores of one name can be compared.")
-@click.option("--out", type=OUTPUT, required=True, help="Store to write, a folder named ….zarr, or s3://….zarr.")
-@click.option("--ids", type=FILE, help="Ids of files that hold none, one a line.  [default: <file>.ids or <file>.txt]")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Of all files.  [default: by their suffixes]")
+@click.option(
+    "--encoder",
+    required=True,
+    help="Name of the encoder that made the vectors; only stores of the same name can be compared.",
+)
+@click.option("--out", type=OUTPUT, required=True, help="Store to write: a folder named ….zarr, or s3://….zarr.")
+@click.option(
+    "--ids",
+    type=FILE,
+    help="Text file with one id per line, for files that hold none.  [default: <file>.ids or <file>.txt]",
+)
+@click.option(
+    "--format", "form", type=click.Choice(format_names()), help="Format of all files.  [default: by their suffixes]"
+)
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Vectors of each id, such as the crops of an utterance.",
+    help="Number of vectors per id, such as the crops of an utterance.",
 )
 @click.option(
     "--skip",
     default="",
     metavar="KINDS",
     callback=_kinds,
-    help=f"Rows to leave out and count rather than stop, as a list with commas: {', '.join(KINDS)}.",
+    help=f"Problems that do not stop the import, as a comma-separated list: {', '.join(KINDS)}. Their rows are"
+    " left out or marked as failed, and counted.",
 )
-@click.option("--weights-sha256", help="Of the encoder's weights: stores of other weights cannot be compared.")
+@click.option("--weights-sha256", help="SHA-256 of the encoder's weights; stores of other weights cannot be compared.")
 def import_(
     clean: str,
     noisy: dict[str, str],
@@ -75,21 +85,20 @@ def import_(
     skip: frozenset[str],
     weights_sha256: str | None,
 ) -> None:
-    """Make a store of embeddings from elsewhere, of NumPy, HDF5, Kaldi, Parquet, CSV or PyTorch files.
+    """Make a store from files of embeddings that other tools wrote.
 
-    Files are matched by id; the store has the order of the clean one. Ids that are not in every file, repeated ids, NaN
-    and vectors of another length stop the import, unless --skip names them.
+    Files are matched by id; the store keeps the order of the clean one. Ids that are not in every file, repeated ids,
+    NaN and vectors of another length stop the import, unless --skip names them.
     """
     from pipeline.store.formats.import_store import import_store
-    from pipeline.store.formats.registry import open_sources
 
     first = open_sources(clean, form, ids)
     others = {name: open_sources(file, form, ids) for name, file in noisy.items()}
     with progress_bar("importing", None) as advance:
         done = import_store(first, others, out, encoder, draws, skip, weights_sha256, advance)
-    for finding in done.findings.found:
-        become = "marked as failed" if finding.kind in ("nan", "dimensions") else "left out"
-        click.echo(f"  {finding.text}: {become}", err=True)
+    for problem in done.problems.problems:
+        become = "marked as failed" if problem.kind in ("nan", "dimensions") else "left out"
+        click.echo(f"  {problem.text}: {become}", err=True)
     for path in done.rounded:
         click.echo(f"  {path}: float64 was rounded to float32", err=True)
     click.echo(

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_one_line_and_what_is_left_out_is_counted(
     [
         (["import", "--clean", "test.npz", "--encoder", "x", "--out", "s", "--skip", "all"], 2, "there are unmatched"),
         (["import", "--clean", "test.npz", "--encoder", "x", "--out", "s", "--noisy", "n"], 2, "must be NAME=FILE"),
-        (["import", "--clean", "trials.txt", "--encoder", "x", "--out", "s"], 1, "no known suffix"),
+        (["import", "--clean", "trials.txt", "--encoder", "x", "--out", "s"], 1, "unknown suffix"),
         (["import", "--clean", "none.npz", "--encoder", "x", "--out", "s"], 1, "none.npz: no such file"),
         (["import", "--clean", "test.npz", "--encoder", "x", "--out", "p.yaml"], 1, "is no embedding store"),
     ],

@@ -193,7 +193,8 @@ def test_local_paths_need_none_of_it(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from pipeline.utils.paths import to_place; import pipeline.model.seed_model, stages.helpers.options\n"
-        "from pipeline.store.writer import write_store; from pipeline.store import EmbeddingStore; import numpy as np\n"
+        "from pipeline.store.writer import write_store; import numpy as np\n"
+        "from pipeline.store.embedding_store import EmbeddingStore\n"
         "assert to_place('a/b.zarr') == Path('a/b.zarr') and to_place('file:///a%20b') == Path('/a b')\n"
         "write_store(Path('s.zarr'), ['a'], np.ones((1, 1, 1, 2), np.float32), np.ones(1, np.uint8), {'dim': 2})\n"
         "EmbeddingStore.open(Path('s.zarr')).read()\n"

@@ -24,8 +24,8 @@ _SURELY = 4
 _NUMBER = re.compile(r"[ \t]*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf(inity)?)[ \t]*", re.IGNORECASE)
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open a CSV or TSV file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open a CSV or TSV file; see `registry.Format`."""
     delimiter = _delimiter(path)
     cells, *first = _first_lines(path, delimiter)
     header = _is_header(path, cells)
@@ -73,7 +73,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     )
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write columns `utterance`, `e0`, `e1` …, with tabs between if the suffix is `.tsv`."""
     with replacing(path) as temporary:
         names = [ID_NAMES[0], *(f"e{number}" for number in range(vectors.dim))]

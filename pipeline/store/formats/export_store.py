@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats.reader import VectorTable
-from pipeline.store.formats.registry import KEYED, write_file
+from pipeline.store.formats.registry import find_format, write_file
 from pipeline.store.schema import OK
 
 
@@ -26,7 +26,7 @@ class Exported:
 def export_store(
     store: EmbeddingStore,
     out: Path,
-    form: str,
+    form: str | None = None,
     view: str = "0",
     draw: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -36,7 +36,7 @@ def export_store(
     Args:
         store: any store, raw or enhanced.
         out: the file.
-        form: one of `formats.FORMATS`.
+        form: name of the format; that of the suffix if not given.
         view: name or number of the view.
         draw: which draw (crop) of each utterance; if not given, all, one after another, with the utterance's id.
         progress: told of utterances read.
@@ -52,9 +52,11 @@ def export_store(
         raise ExchangeError(f"{store.path}: has {draws} draws, numbered from 0; there is no draw {draw}.")
     taken = slice(None) if draw is None else slice(draw, draw + 1)
     times = draws if draw is None else 1
-    if times > 1 and form in KEYED:
+    written = find_format(out, form)
+    if times > 1 and written.unique_ids:
         raise ExchangeError(
-            f"{out}: {form} holds one vector an id, and {store.path} {draws} draws. Give one by --draw."
+            f"{out}: {written.name} holds one vector per id, but {store.path} has {draws} draws. Choose one"
+            " with --draw."
         )
     if not len(store.ok):
         raise ExchangeError(f"{store.path}: all utterances have failed, there is nothing to export.")
@@ -71,7 +73,7 @@ def export_store(
                 progress(len(rows))
 
     ids = names(store.ok)
-    write_file(out, form, VectorTable(ids, dim, blocks))
+    write_file(out, written, VectorTable(ids, dim, blocks))
     return Exported(len(ids), len(store.utterances) - len(store.ok))
 
 

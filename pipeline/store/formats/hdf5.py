@@ -28,8 +28,8 @@ _EXPECTED = (
 )
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open an HDF5 file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open an HDF5 file; see `registry.Format`."""
     try:
         with h5py.File(path) as file:
             # Some entries tell the forms apart; a file with a dataset for each id may have millions.
@@ -78,7 +78,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     return VectorReader(str(path), dim, dtype, names, blocks)
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
 
     Raises:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, PlaceError
-from pipeline.store.formats.matching import DIMENSIONS, EXAMPLES, NAN, Findings, Matched, Rows, match
+from pipeline.store.formats.matching import Matched, Rows, match
+from pipeline.store.formats.problems import DIMENSIONS, EXAMPLES, NAN, ProblemLog
 from pipeline.store.formats.reader import Flat, VectorReader, rows_of
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
@@ -36,7 +37,7 @@ class Summary:
     failed: int
     rounded: Sequence[str]
     """Files whose float64 was rounded to float32."""
-    findings: Findings
+    problems: ProblemLog
 
 
 def import_store(
@@ -57,7 +58,7 @@ def import_store(
         out: the store's place.
         encoder: what made the vectors: stores are comparable if they are of one encoder of that name (and weights).
         draws: vectors of an id, such as crops of one utterance.
-        skip: of `matching.KINDS`, what is put up with: utterances that are not in every file, and repeated ids, are
+        skip: of `problems.KINDS`, what is put up with: utterances that are not in every file, and repeated ids, are
             left out; utterances with NaN, infinite numbers or another dimension are marked as failed.
         weights_sha256: of the encoder's weights, where known.
         progress: told of utterances written.
@@ -78,8 +79,8 @@ def import_store(
                 f"{source.path}: {name} has vectors of {source.dim} numbers, but {clean.path} of {clean.dim}. Give"
                 " files of one encoder."
             )
-    findings = Findings(skip)
-    matched = match(list(views.values()), draws, findings)
+    problems = ProblemLog(skip)
+    matched = match(list(views.values()), draws, problems)
     shape, shard = (draws, len(views), clean.dim), rows_of(clean.dim * draws * len(views))
     attributes = {
         "encoder": encoder,
@@ -102,8 +103,8 @@ def import_store(
                     failed += bad
                     if progress:
                         progress(rows)
-            intake.report(findings)
-            findings.check()
+            intake.report(problems)
+            problems.check()
             if failed == len(matched.utterances):
                 raise ExchangeError(
                     f"{clean.path}: no utterance is left, all have failed. Check what made the vectors."
@@ -113,7 +114,7 @@ def import_store(
                 remove_folder(writer.folder if writer.stale() else writer.folder.parent)
             raise
         writer.finish()
-    return Summary(len(matched.utterances), failed, intake.rounded(), findings)
+    return Summary(len(matched.utterances), failed, intake.rounded(), problems)
 
 
 def _written(writer: StoreWriter, part: Part) -> tuple[int, int]:
@@ -164,12 +165,12 @@ class _Intake:
         values[status == FAILED] = np.nan
         return rows, values, status
 
-    def report(self, findings: Findings) -> None:
+    def report(self, problems: ProblemLog) -> None:
         """Add what was found."""
         for source, notes, nan, examples in zip(self._sources, self._notes, self._nan, self._examples, strict=True):
-            findings.add(NAN, nan, f"vectors of {source.path} hold NaN or infinite numbers", examples)
+            problems.add(NAN, nan, f"vectors of {source.path} hold NaN or infinite numbers", examples)
             what = f"vectors of {source.path} are not of {source.dim} numbers"
-            findings.add(DIMENSIONS, len(notes.odd), what, notes.odd.values())
+            problems.add(DIMENSIONS, len(notes.odd), what, notes.odd.values())
 
     def rounded(self) -> list[str]:
         """Return the files of float64."""

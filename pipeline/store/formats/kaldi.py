@@ -24,14 +24,14 @@ _READ = (*_BINARY, b"\0BFM ", b"\0BDM ")
 """Heads that are read; others may be pickles, which run code, or sound."""
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open an `.ark` or `.scp` file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open an `.ark` or `.scp` file; see `registry.Format`."""
     if form == "scp":
         return keyed(path, lambda: (name for name, *_ in _lines(path)), lambda: _listed(path))
     return keyed(path, lambda: _names(path), lambda: _archived(path))
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write a binary archive of float32 vectors and, beside it, its `.scp`; either name will do.
 
     Raises:

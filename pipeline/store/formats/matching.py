@@ -1,52 +1,17 @@
 """Which row of each file an utterance's vectors are, by id; ids are held in memory, vectors are not."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, repeat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError
+from pipeline.store.formats.problems import DUPLICATES, EXAMPLES, UNMATCHED, ProblemLog
 from pipeline.store.formats.reader import VectorReader, not_text
 
-UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
-"""What may be wrong with rows, and may be put up with."""
-
-EXAMPLES = 3
-
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong with rows."""
-
-    kind: str
-    text: str
-    """What, where, how many and the first of them."""
-
-
-@dataclass
-class Findings:
-    """What was found, and what of it is put up with."""
-
-    skip: frozenset[str] = frozenset()
-    found: list[Finding] = field(default_factory=list)
-
-    def add(self, kind: str, count: int, what: str, examples: Iterable[str]) -> None:
-        """Note `count` rows of a kind, if there are any; `what` goes on from their number."""
-        if count:
-            first = ", ".join(islice(examples, EXAMPLES))
-            self.found.append(Finding(kind, f"{count:,} {what}, first: {first}{', …' if count > EXAMPLES else ''}"))
-
-    def check(self) -> None:
-        """Raise ExchangeError if anything was found that is not put up with."""
-        stop = [finding for finding in self.found if finding.kind not in self.skip]
-        if stop:
-            kinds = ",".join(sorted({*self.skip, *(finding.kind for finding in stop)}))
-            texts = "; ".join(finding.text for finding in stop)
-            raise ExchangeError(f"{texts}. Mend the files, or leave such rows out with --skip {kinds}.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +23,7 @@ class Matched:
     """Of each file: rows [utterance, draw]."""
 
 
-def match(sources: Sequence[VectorReader], draws: int, findings: Findings) -> Matched:
+def match(sources: Sequence[VectorReader], draws: int, problems: ProblemLog) -> Matched:
     """Find each utterance of the first file in all others; its `draws` vectors have its id as often, in turn.
 
     Raises:
@@ -69,22 +34,22 @@ def match(sources: Sequence[VectorReader], draws: int, findings: Findings) -> Ma
     names, numbers = _numbered(clean)
     if "" in names:
         raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
-    where = [_slotted(numbers, clean, names, draws, findings)]
+    where = [_slotted(numbers, clean, names, draws, problems)]
     index: dict[str, int] = {}
     for source in sources[1:]:
         unknown: list[str] = []
         found = _found(source, names, index, unknown)
         outside = int((found < 0).sum())
-        findings.add(UNMATCHED, outside, f"vectors of {source.path} have ids that {clean.path} has not", unknown)
-        where.append(_slotted(found, source, names, draws, findings))
+        problems.add(UNMATCHED, outside, f"vectors of {source.path} have ids that {clean.path} has not", unknown)
+        where.append(_slotted(found, source, names, draws, problems))
     whole = np.ones(len(names), dtype=bool)
     for source, places in zip(sources, where, strict=True):
         here = (places >= 0).all(axis=1)
         what = "have no vector in" if draws == 1 else f"have fewer than {draws} vectors in"
         missing = np.flatnonzero(~here)
-        findings.add(UNMATCHED, len(missing), f"ids {what} {source.path}", (names[row] for row in missing))
+        problems.add(UNMATCHED, len(missing), f"ids {what} {source.path}", (names[row] for row in missing))
         whole &= here
-    findings.check()
+    problems.check()
     index.clear()
     if not whole.any():
         raise ExchangeError(f"{clean.path}: no id has a vector in every file. Check that ids are written alike.")
@@ -138,7 +103,7 @@ def _found(source: VectorReader, names: Sequence[str], index: dict[str, int], un
     return np.concatenate(parts)
 
 
-def _slotted(found: Rows, source: VectorReader, names: Sequence[str], draws: int, findings: Findings) -> Rows:
+def _slotted(found: Rows, source: VectorReader, names: Sequence[str], draws: int, problems: ProblemLog) -> Rows:
     """Return rows of a file [utterance, draw], -1 where there are none, of each row's utterance `found` (-1: none)."""
     where = np.full((len(names), draws), -1, dtype=np.int64)
     if draws == 1 and (found[1:] > found[:-1]).all():  # the same order, which needs no sorting
@@ -153,5 +118,5 @@ def _slotted(found: Rows, source: VectorReader, names: Sequence[str], draws: int
     where[of[kept], turn[kept]] = order[kept]
     again = np.sort(order[~kept])
     what = f"vectors of {source.path} repeat an id" + (f" more than {draws} times" if draws > 1 else "")
-    findings.add(DUPLICATES, len(again), what, dict.fromkeys(names[found[row]] for row in again[:1000]))
+    problems.add(DUPLICATES, len(again), what, dict.fromkeys(names[found[row]] for row in again[:1000]))
     return where

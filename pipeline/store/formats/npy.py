@@ -37,12 +37,12 @@ _NO_HEADER = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, Ke
 _EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open a `.npy` or `.npz` file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open a `.npy` or `.npz` file; see `registry.Format`."""
     return _open_npz(path, ids) if form == "npz" else _open_npy(path, ids)
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write vectors [N, dim] as `.npy` and ids to `<name>.ids`, or both as `ids` and `embeddings` of a `.npz`."""
     if form == "npz":
         _write_npz(path, vectors)

@@ -19,8 +19,8 @@ ID, VECTOR = "utterance", "embedding"
 """Names of the columns that we write."""
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open a Parquet file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open a Parquet file; see `registry.Format`."""
     try:
         with pq.ParquetFile(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
@@ -66,7 +66,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     )
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write columns `utterance` and `embedding` (lists of float32)."""
     with replacing(path) as temporary:
         kind = pa.list_(pa.float32(), vectors.dim)

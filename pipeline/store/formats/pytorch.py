@@ -17,8 +17,8 @@ from pipeline.utils.atomic import replacing
 _OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
-def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
-    """Open a `.pt` or `.pth` file; see `formats.open_file`."""
+def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+    """Open a `.pt` or `.pth` file; see `registry.Format`."""
     content = _load(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ExchangeError(f"{path}: not a dictionary by id, or of ids and embeddings. Save one of these.")
@@ -38,7 +38,7 @@ def open_source(path: Path, form: str, ids: Path | None) -> VectorReader:
     )
 
 
-def write(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `{"ids": [...], "embeddings": tensor [N, dim]}`, or, as `pt-dict`, a tensor by id."""
     with replacing(path) as temporary:
         flat = Flat.of((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)

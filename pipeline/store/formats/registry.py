@@ -1,63 +1,105 @@
-"""The formats by name and by suffix."""
+"""File formats by name and by suffix. A format is a module that reads and writes it, and one line of `BUILT_IN`."""
 
 import glob
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from pipeline.errors import ExchangeError
+from pipeline.errors import ConfigError, ExchangeError
 from pipeline.store.formats.columns import own_ids
-from pipeline.store.formats.reader import VectorReader, VectorTable, joined
+from pipeline.utils.plugins import find_plugins, load_plugin
 
-_MODULES = {
-    "npy": "npy",
-    "npz": "npy",
-    "hdf5": "hdf5",
-    "hyperion": "hdf5",
-    "ark": "kaldi",
-    "scp": "kaldi",
-    "parquet": "parquet",
-    "csv": "csv",
-    "pt": "pytorch",
-    "pt-dict": "pytorch",
-}
-FORMATS = tuple(_MODULES)
-
-_WITHOUT_IDS = ("npy", "npz", "hdf5")
-"""Formats whose files may hold no ids."""
-
-KEYED = ("hyperion", "pt-dict")
-"""Formats that hold an id once at most."""
-
-SUFFIXES = {
-    ".npy": "npy",
-    ".npz": "npz",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".ark": "ark",
-    ".scp": "scp",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".pt": "pt",
-    ".pth": "pt",
-}
-
-_PACKAGES = ("kaldiio", "pyarrow")
+if TYPE_CHECKING:  # NumPy would slow `seed import --help` down
+    from pipeline.store.formats.reader import VectorReader, VectorTable
 
 
-def open_sources(pattern: str, form: str | None = None, ids: Path | None = None) -> VectorReader:
+@dataclass(frozen=True)
+class Format:
+    """A file format of embeddings.
+
+    Its module is imported on first use and has two functions, which take the format's name as `form`:
+
+        open_reader(path: Path, form: str, ids: Path | None) -> VectorReader
+        write_table(path: Path, form: str, vectors: VectorTable) -> None
+
+    Other packages register a format by an entry point of the group `speaker_seed.formats`, named as the format is. It
+    leads to a `Format`, whose module may be the one that it is defined in (`__name__`).
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    """Suffixes in lower case. A format without any is used only by `--format`."""
+    module: str
+    """Dotted name of the module."""
+    optional_ids: bool = False
+    """Files may hold no ids; a text file has them then."""
+    unique_ids: bool = False
+    """A file holds each id once at most."""
+    package: str = ""
+    """Package of the extra `exchange` that the module imports."""
+
+
+BUILT_IN = (
+    Format("npy", (".npy",), "pipeline.store.formats.npy", optional_ids=True),
+    Format("npz", (".npz",), "pipeline.store.formats.npy", optional_ids=True),
+    Format("hdf5", (".h5", ".hdf5"), "pipeline.store.formats.hdf5", optional_ids=True),
+    Format("hyperion", (), "pipeline.store.formats.hdf5", unique_ids=True),
+    Format("ark", (".ark",), "pipeline.store.formats.kaldi", package="kaldiio"),
+    Format("scp", (".scp",), "pipeline.store.formats.kaldi", package="kaldiio"),
+    Format("parquet", (".parquet", ".pq"), "pipeline.store.formats.parquet", package="pyarrow"),
+    Format("csv", (".csv", ".tsv"), "pipeline.store.formats.csv", package="pyarrow"),
+    Format("pt", (".pt", ".pth"), "pipeline.store.formats.pytorch"),
+    Format("pt-dict", (), "pipeline.store.formats.pytorch", unique_ids=True),
+)
+
+
+def format_names() -> list[str]:
+    """Return the names of all registered formats, without importing their modules."""
+    return list(dict.fromkeys([*(each.name for each in BUILT_IN), *sorted(find_plugins("formats"))]))
+
+
+def find_format(path: Path, name: str | None = None) -> Format:
+    """Return the format of a name, or of a file's suffix if no name is given.
+
+    Raises:
+        ExchangeError: no format has that name or suffix.
+        ConfigError: a package that registers a format cannot be imported.
+    """
+    for each in BUILT_IN:
+        if each.name == name if name else path.suffix.lower() in each.suffixes:
+            return each
+    plugins = [_load_plugin(each) for each in sorted(find_plugins("formats")) if name in (None, each)]
+    if name and not plugins:
+        raise ExchangeError(f"{path}: no format {name!r}; the formats are {', '.join(format_names())}.")
+    for each in plugins:
+        if name or path.suffix.lower() in each.suffixes:
+            return each
+    known = ", ".join(sorted({suffix for each in (*BUILT_IN, *plugins) for suffix in each.suffixes}))
+    raise ExchangeError(f"{path}: unknown suffix; the known ones are {known}. Name the format with --format.")
+
+
+def _load_plugin(name: str) -> Format:
+    plugin = load_plugin("formats", name)
+    if not isinstance(plugin, Format):
+        raise ConfigError(f"plugin {name} (speaker_seed.formats): is a {type(plugin).__name__}; register a Format.")
+    return plugin
+
+
+def open_sources(pattern: str, form: str | None = None, ids: Path | None = None) -> "VectorReader":
     """Open a file of embeddings, or all files that a pattern such as `xvector.*.ark` matches, in the order of names.
 
     Args:
         pattern: a path, or a pattern with `*`, `?` or `[…]`.
-        form: one of `FORMATS`; that of the suffix if not given.
+        form: name of the format; that of the suffix if not given.
         ids: text file of the ids of a single file that holds none; that beside the file if not given.
 
     Raises:
         ExchangeError: there is no such file, its format is unknown or needs a package, or it cannot be read.
     """
+    from pipeline.store.formats.reader import joined
+
     paths = [Path(pattern)] if Path(pattern).exists() else [Path(name) for name in sorted(glob.glob(pattern))]
     if not paths and "://" in pattern:
         raise ExchangeError(f"{pattern}: is a URL; files are imported from a path. Copy it to this machine.")
@@ -66,46 +108,33 @@ def open_sources(pattern: str, form: str | None = None, ids: Path | None = None)
     return joined([open_file(path, form, ids) for path in paths], pattern)
 
 
-def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> VectorReader:
+def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> "VectorReader":
     """Open one file of embeddings; see `open_sources`."""
     if not path.is_file():
         raise ExchangeError(f"{path}: is no file. Give a file of embeddings.")
-    form = form or format_of(path)
-    module = _module(path, form)
+    found = find_format(path, form)
+    module = _import_module(path, found)
     if not path.stat().st_size:
         raise ExchangeError(f"{path}: is empty, of no bytes. Copy or make it again.")
-    if ids is not None and form not in _WITHOUT_IDS:
-        raise own_ids(path, f"as all {form} files")
-    source: VectorReader = module.open_source(path, form, ids)
-    return source
+    if ids is not None and not found.optional_ids:
+        raise own_ids(path, f"as all {found.name} files")
+    reader: VectorReader = module.open_reader(path, found.name, ids)
+    return reader
 
 
-def write_file(path: Path, form: str, vectors: VectorTable) -> None:
+def write_file(path: Path, form: Format, vectors: "VectorTable") -> None:
     """Write a file of embeddings, whole or not at all.
 
     Raises:
         ExchangeError: the format needs a package, or cannot hold an id.
     """
-    _module(path, form).write(path, form, vectors)
+    _import_module(path, form).write_table(path, form.name, vectors)
 
 
-def format_of(path: Path) -> str:
-    """Return the format of a file's suffix.
-
-    Raises:
-        ExchangeError: it is none of `SUFFIXES`.
-    """
+def _import_module(path: Path, form: Format) -> ModuleType:
     try:
-        return SUFFIXES[path.suffix.lower()]
-    except KeyError:
-        known = ", ".join(sorted(SUFFIXES))
-        raise ExchangeError(f"{path}: no known suffix; there are {known}. Name the format with --format.") from None
-
-
-def _module(path: Path, form: str) -> ModuleType:
-    try:
-        return import_module(f"pipeline.store.formats.{_MODULES[form]}")
+        return import_module(form.module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _PACKAGES:
+        if not form.package or (error.name or "").partition(".")[0] != form.package:
             raise
-        raise ExchangeError(f"{path}: {form} files need pip install 'speaker-seed[exchange]'.") from None
+        raise ExchangeError(f"{path}: {form.name} files need pip install 'speaker-seed[exchange]'.") from None

@@ -355,7 +355,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, write: Callable[[Path], Pa
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("")
-    with pytest.raises(ExchangeError, match=r"no known suffix; there are \.ark, \.csv.*--format"):
+    with pytest.raises(ExchangeError, match=r"unknown suffix; the known ones are \.ark, \.csv.*--format"):
         open_sources(str(tmp_path / "x.xyz"))
 
 

@@ -19,7 +19,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats import reader as sources
 from pipeline.store.formats.export_store import export_store
 from pipeline.store.formats.import_store import import_store
-from pipeline.store.formats.registry import format_of, open_sources
+from pipeline.store.formats.registry import find_format, open_sources
 
 DIM = 6
 IDS = [f"spk{n % 5}/ü{n:03d}.wav" for n in range(57)]
@@ -432,7 +432,12 @@ def test_files_keep_the_whole_name(tmp_path: Path, form: str, name: str, files: 
 
 
 def test_formats_go_by_suffix() -> None:
-    assert [format_of(Path(name)) for name in ("a.npy", "b.H5", "c.scp", "d.pq")] == ["npy", "hdf5", "scp", "parquet"]
+    assert [find_format(Path(name)).name for name in ("a.npy", "b.H5", "c.scp", "d.pq")] == [
+        "npy",
+        "hdf5",
+        "scp",
+        "parquet",
+    ]
 
 
 def test_attributes_are_values_of_json(tmp_path: Path) -> None:

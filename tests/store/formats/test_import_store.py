@@ -15,11 +15,10 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats import reader as sources
 from pipeline.store.formats.export_store import export_store
 from pipeline.store.formats.import_store import Summary, import_store
-from pipeline.store.formats.matching import KINDS
 from pipeline.store.formats.registry import open_sources
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
-from stages import export, import_
+from stages import import_
 
 DIM, COUNT = 5, 43
 IDS = [f"u{n:02d}" for n in range(COUNT)]
@@ -98,7 +97,7 @@ def test_repeated_ids_are_crops_where_that_is_said(tmp_path: Path) -> None:
     np.testing.assert_array_equal(exported(store, tmp_path, "n", 2), store.read()[:, 2, 1])
     with pytest.raises(ExchangeError, match=r"14 ids have fewer than 4 vectors in .*c.npz"):
         run(tmp_path / "s.zarr", clean, draws=4)
-    for form, what in (("hyperion", "3 draws. Give one by --draw"), ("npz", "no draw 3")):
+    for form, what in (("hyperion", "3 draws. Choose one with --draw"), ("npz", "no draw 3")):
         with pytest.raises(ExchangeError, match=what):
             export_store(store, tmp_path / "o", form, draw=3 if form == "npz" else None)
 
@@ -122,7 +121,7 @@ def test_what_is_wrong_is_counted_and_stops_unless_it_is_put_up_with(tmp_path: P
         run(out, clean, {"n": noisy}, skip=skipped)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "n.npz"]  # nothing half-made is left
     done = run(out, clean, {"n": noisy}, skip=skipped | {"nan"})
-    assert [finding.kind for finding in done.findings.found] == ["duplicates", "unmatched", "unmatched", "nan"]
+    assert [problem.kind for problem in done.problems.problems] == ["duplicates", "unmatched", "unmatched", "nan"]
     store = EmbeddingStore.open(out)
     assert store.utterances == tuple(name for name in IDS[5:] if name != "u09")
     assert [store.utterances[row] for row in np.flatnonzero(store.status == FAILED)] == ["u20"]
@@ -231,10 +230,3 @@ def test_a_refused_import_leaves_the_older_store(tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match="all have failed"):
         run(tmp_path / "s.zarr", npz(tmp_path / "c.npz", IDS, VALUES * np.nan), skip=frozenset({"nan"}))
     assert len(EmbeddingStore.open(tmp_path / "s.zarr").utterances) == 2
-
-
-def test_the_commands_know_all_kinds_and_formats() -> None:
-    from pipeline.store.formats.registry import FORMATS
-
-    assert import_.KINDS == KINDS
-    assert import_.FORMATS == export.FORMATS == FORMATS

@@ -15,7 +15,7 @@ from pipeline.model.export import export_format as form_of_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats.export_store import export_store
 from pipeline.store.formats.import_store import Summary, import_store
-from pipeline.store.formats.registry import format_of, open_sources
+from pipeline.store.formats.registry import find_format, open_sources
 
 DIM = 4
 IDS = ["a1", "b2", "c3"]
@@ -168,5 +168,5 @@ def test_another_library_writes_tabs(tmp_path: Path) -> None:
 
 
 def test_suffixes_may_be_in_capitals() -> None:
-    assert [format_of(Path(f"a{suffix}")) for suffix in (".TSV", ".Npz")] == ["csv", "npz"]
+    assert [find_format(Path(f"a{suffix}")).name for suffix in (".TSV", ".Npz")] == ["csv", "npz"]
     assert form_of_model(Path("M.ONNX")) == "onnx"
