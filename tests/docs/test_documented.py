@@ -101,9 +101,9 @@ def recordings(project: Project) -> None:
 
 def with_a_few_tests(project: Project) -> None:
     """Lay out some quick ones as all tests of the project: one of the others runs this."""
-    (project.folder / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py", "project.py", "test_choice.py"):
-        shutil.copy(PROJECT / "tests" / name, project.folder / "tests")
+    (project.folder / "tests/utils").mkdir(parents=True)
+    for name in ("__init__.py", "conftest.py", "project.py", "utils/__init__.py", "utils/test_prefetch.py"):
+        shutil.copy(PROJECT / "tests" / name, project.folder / "tests" / name)
 
 
 def demo_trials(project: Project) -> None:
