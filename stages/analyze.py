@@ -1,83 +1,66 @@
-"""`seed analyze`: where the method ends."""
+"""`seed analyze`: where the method reaches its limits."""
 
 from pathlib import Path
 
 import click
 
-from stages.helpers.options import FOLDER, NEW, load_params, params_option, progress_bar
+from stages.helpers.options import FOLDER, NEW, encoders_option, load_params, params_option, progress_bar
 
 
 @click.group()
 def analyze() -> None:
-    """Look into what the figures are made of."""
+    """Find where enhancement stops helping, and why."""
 
 
 @analyze.command()
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    help="Encoders to look at, repeatable.  [default: those of the parameter file]",
-)
+@encoders_option
 @click.option(
     "--embeddings",
     type=FOLDER,
     default="data/embeddings",
-    show_default=True,
-    help="Folder with <encoder>/train.zarr and <encoder>/<condition>.zarr, raw.",
+    help="Folder of the raw stores, <encoder>/train.zarr and <encoder>/<condition>.zarr.",
 )
 @click.option(
     "--enhanced",
     type=FOLDER,
     default="data/enhanced",
-    show_default=True,
-    help="Folder with <encoder>/<condition>.zarr, enhanced.",
+    help="Folder of the enhanced stores, <encoder>/<condition>.zarr.",
 )
-@click.option(
-    "--models", type=FOLDER, default="models", show_default=True, help="Folder with <encoder>/seed.safetensors."
-)
-@click.option(
-    "--manifests", type=FOLDER, default="data/manifests", show_default=True, help="Folder with train.csv and clean.csv."
-)
+@click.option("--models", type=FOLDER, default="models", help="Folder of the models, <encoder>/seed.safetensors.")
+@click.option("--manifests", type=FOLDER, default="data/manifests", help="Folder of train.csv and clean.csv.")
 @click.option(
     "--more",
     type=NEW,
     default="data/gap",
-    show_default=True,
-    help="Folder with what is there of <encoder>/snr.zarr (noise of one SNR a view), <encoder>/train/<condition>.zarr"
-    " and <encoder>/test/<condition>.zarr (training and test speakers, sounds of training).",
+    help="Folder of optional stores: <encoder>/snr.zarr (one SNR of noise per view), <encoder>/train/<condition>.zarr"
+    " and <encoder>/test/<condition>.zarr (training and test speakers with the sounds of training).",
 )
-@click.option("--bins", type=click.IntRange(2), default=8, show_default=True, help="Ranges of the gap.")
+@click.option("--bins", type=click.IntRange(2), default=8, help="Number of ranges of the gap.")
 @click.option(
     "--snr-width",
     type=click.FloatRange(0, min_open=True),
     default=2.5,
-    show_default=True,
-    help="Of ranges of the SNR of training crops, dB.",
+    help="Width of the SNR ranges of training crops, in dB.",
 )
-@click.option(
-    "--max-trials", type=click.IntRange(2), default=200_000, show_default=True, help="Trials of a condition, at most."
-)
+@click.option("--max-trials", type=click.IntRange(2), default=200_000, help="Maximum number of trials per condition.")
 @click.option(
     "--seed",
     "seeds",
     type=click.IntRange(0),
     multiple=True,
     default=(0, 1, 2),
-    show_default=True,
-    help="Of the trainings at one SNR, repeatable.",
+    help="Seed of the trainings at one SNR; repeatable.",
 )
 @click.option(
     "--longer",
     type=click.IntRange(1),
-    help="How many times as many epochs these have as the parameter file says.  [default: as make up for a store of"
-    " fewer pairs than the training store]",
+    help="Factor on the number of epochs of the trainings at one SNR.  [default: makes up for a store with fewer pairs"
+    " than the training store]",
 )
 @click.option(
     "--out",
     type=NEW,
     default="results/gap",
-    show_default=True,
     help="Folder for limits.md, the tables as CSV, pictures/limits-*.svg, and runs/<key>.json.",
 )
 @params_option
@@ -96,11 +79,11 @@ def gap(
     out: Path,
     params: Path | None,
 ) -> None:
-    """Measure how far corruption moves embeddings, and what enhancement is worth at which distance.
+    """Measure how far corruption moves embeddings, and how much enhancement gains at each distance.
 
-    Distances by view and SNR; EERs, raw and enhanced, by how far the test side was moved, and where enhancement stops
-    to help; trainings on noise of one SNR each; and what is left of the gain on other speakers and sounds. What has no
-    stores is left out. Trainings that --out has already are not made again.
+    Reports distances by view and SNR; raw and enhanced EERs by how far the test side was moved, and where enhancement
+    stops helping; trainings on noise of a single SNR; and how much of the gain remains on other speakers and sounds.
+    Parts without stores are left out. Trainings whose results are in --out are not repeated.
     """
     from pipeline.report.limits.files import write_tables
     from pipeline.report.limits.limits import Options, Places, analyse

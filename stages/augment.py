@@ -1,11 +1,11 @@
-"""`seed augment`: hear what happens to the speech."""
+"""`seed augment`: listen to corrupted speech."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import FILE, FOLDER, NEW, STORE, load_params, params_option
+from stages.helpers.options import FILE, NEW, STORE, load_params, params_option, paths_option
 
 if TYPE_CHECKING:
     from pipeline.config.encoder import Denoise
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
 
 @click.group()
 def augment() -> None:
-    """Augmentation: re-create any view of any utterance as a WAV."""
+    """Re-create a corrupted view of an utterance as a WAV file."""
 
 
 @augment.command()
 @click.argument("utterance")
-@click.option("--manifest", type=FILE, required=True, help="List that holds the utterance (CSV: utterance,path).")
-@click.option("--augment", "listed", type=FILE, help="Noise, music, rooms and talkers to mix in (CSV: kind,path).")
-@click.option("--set", "set_name", default="train", show_default=True, help="'train' or a condition, as for extract.")
-@click.option("--view", help="View to hear: clean or a key of extract.views.  [default: the only one of a condition]")
-@click.option("--draw", type=click.IntRange(min=0), default=0, show_default=True, help="Crop to hear, from 0.")
+@click.option("--manifest", type=FILE, required=True, help="Manifest with the utterance (CSV: utterance,path,…).")
+@click.option("--augment", type=FILE, help="List of the noise, music, rooms and talkers to mix in (CSV: kind,path,…).")
+@click.option(
+    "--set", "set_name", default="train", help="Set of the view: 'train' or a condition, as for `seed extract`."
+)
+@click.option("--view", help="View to write: clean or a key of extract.views.  [default: the view of the condition]")
+@click.option("--draw", type=click.IntRange(min=0), default=0, help="Number of the crop to write, from 0.")
 @click.option("--out", type=NEW, required=True, help="WAV file to write, 16 kHz mono.")
 @click.option(
     "--sample-format",
     type=click.Choice(["float", "pcm16"]),
     default="float",
-    show_default=True,
-    help="float is what the encoder hears, to the bit; pcm16 clips what is louder than full scale.",
+    help="Format of the samples: float is exactly the input of the encoder; pcm16 clips samples above full scale.",
 )
-@click.option("--store", type=STORE, help="Embedding store, whose trace of the view must be the same.")
-@click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
+@click.option("--store", type=STORE, help="Embedding store to check the trace of the view against.")
+@paths_option
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of crops and corruption.  [default: 0]")
 @click.option(
     "--frames", type=click.IntRange(min=10), help="Length of a training crop in 10 ms frames.  [default: 200]"
@@ -42,14 +43,13 @@ def augment() -> None:
     "--denoise",
     type=click.Choice(["none", "rnnoise"]),
     default="none",
-    show_default=True,
-    help="What the crop goes through after it was corrupted, as for extract.",
+    help="Denoiser to apply to the crop after corruption, as for `seed extract`.",
 )
 @params_option
 def preview(
     utterance: str,
     manifest: Path,
-    listed: Path | None,
+    augment: Path | None,
     set_name: str,
     view: str | None,
     draw: int,
@@ -62,9 +62,9 @@ def preview(
     denoise: "Denoise",
     params: Path | None,
 ) -> None:
-    """Re-create one view of UTTERANCE as extract makes it, and print what happened to it: SNRs, files, crops.
+    """Re-create one view of UTTERANCE as `seed extract` makes it, and print its corruptions: SNRs, files, crops.
 
-    Lists, parameters and seed must be those of the extraction; with --store, that is checked.
+    Manifest, lists, parameters and seed must be those of the extraction. --store checks that they are.
     """
     from pipeline.audio.augment.recipe import recipe_for
     from pipeline.audio.denoise import load_denoiser
@@ -73,7 +73,7 @@ def preview(
 
     settings = load_params(params, {"seed": seed, "extract.frames": frames})
     denoiser = load_denoiser(denoise)
-    sources = read_augment(listed, root) if listed else {}
+    sources = read_augment(augment, root) if augment else {}
     recipe = recipe_for(settings, set_name)
     made = make_preview(read_manifest(manifest), root, recipe, sources, settings.seed, utterance, view, draw)
     if store is not None:
@@ -83,5 +83,5 @@ def preview(
         click.echo(line)
     if denoiser:
         click.echo(f"denoised by {denoiser.name}")
-    same = f"; the trace is that of {store}" if store else ""
+    same = f"; same trace as in {store}" if store else ""
     click.echo(f"{out}: {len(made.wave) / 16_000:.2f} s{same}")

@@ -10,13 +10,13 @@ from stages.helpers.options import FOLDER
 @click.command()
 @click.argument("folder", type=FOLDER, default="data")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
-@click.option("--dry-run", is_flag=True, help="List only.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")
 def clean(folder: Path, yes: bool, dry_run: bool) -> None:
-    """List what stopped extractions and trainings have left below FOLDER (default: data), and remove it.
+    """Remove what interrupted extractions and trainings left below FOLDER (default: data), after listing it.
 
-    An unfinished extraction waits in a journal, a hidden folder beside its store: the same command goes on from it, and
-    one with another manifest takes the rows that they have in common. It is stale, and of no further use, once recipe,
-    encoder or seed have changed for good. A training waits beside its model in the same way, for `seed train --resume`.
+    An interrupted extraction keeps its work in a journal, a hidden folder beside the store. The same command resumes
+    from it, and one with another manifest reuses the rows in common. It is of no use once the recipe, encoder or seed
+    has changed for good. A training keeps its checkpoint beside the model in the same way, for `seed train --resume`.
     """
     from rich.filesize import decimal
 
@@ -36,7 +36,7 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
 
 
 def _describe_training(folder: Path) -> str | None:
-    """Return what a folder with a saved training holds; torch is imported only where there is one."""
+    """Describe the training saved in a folder. Torch is imported only if there is one."""
     from pipeline.training.checkpoints import describe_checkpoint
 
     return describe_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""`seed`: one command a stage. Commands are imported when they are called, so that `--help` is instant."""
+"""`seed`: one command per stage. Commands are imported when they are called, so that `--help` is instant."""
 
 import errno
 import importlib
@@ -18,49 +18,49 @@ from typing import NoReturn
 import click
 
 GRACE = 3.0
-"""Seconds that a command has to tidy up after Ctrl-C."""
+"""Seconds that a command has to clean up after Ctrl-C."""
 
-_leaving = threading.Lock()
+_exiting = threading.Lock()
 
 COMMANDS = {
-    "plan": "Say what a run would take: utterances, trials, bytes, hours.",
-    "corpus": "List the corpora, or check what of one is there.",
-    "fetch": "Bring a corpus here: generate, download or link it.",
-    "manifest": "List the utterances of a corpus, and what may be mixed into them.",
+    "plan": "Estimate what a run takes: utterances, trials, bytes, hours.",
+    "corpus": "List the corpora, or check which files of one are present.",
+    "fetch": "Fetch a corpus: generate, download or link it.",
+    "manifest": "List the utterances of a corpus, and the noise to mix into them.",
     "extract": "Encode clean and corrupted utterances into an embedding store.",
-    "import": "Make a store of embeddings from elsewhere.",
-    "augment": "Re-create a corrupted view of an utterance as a WAV.",
+    "import": "Import embeddings from other tools into a store.",
+    "augment": "Re-create a corrupted view of an utterance as a WAV file.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
-    "convert": "Make a model of a network from the SEED paper's own code.",
-    "sweep": "Compare trainings with other parameters on the same stores.",
+    "convert": "Convert a network trained with the SEED paper's code.",
+    "sweep": "Compare trainings with different parameters on the same stores.",
     "enhance": "Enhance a store of embeddings with a trained model.",
-    "trials": "Build a trial list out of others.",
-    "score": "Score trials, and measure error rates.",
-    "metrics": "Measure scores from elsewhere.",
-    "compare": "Compare two systems by their scores of the same trials.",
-    "report": "Put the error rates of all encoders into one table.",
-    "analyze": "Find where enhancement stops to help, and why.",
+    "trials": "Build a trial list from other lists.",
+    "score": "Score trials and measure error rates.",
+    "metrics": "Measure the error rates of a score file.",
+    "compare": "Compare two systems by their scores on the same trials.",
+    "report": "Collect the error rates of all encoders in one report.",
+    "analyze": "Find where enhancement stops helping, and why.",
     "store": "Check an embedding store.",
-    "export": "Write a store's vectors to a file for other tools.",
-    "export-model": "Write a trained model as an ONNX or TorchScript file.",
-    "clean": "Remove what stopped extractions have left.",
+    "export": "Export the vectors of a store to a file for other tools.",
+    "export-model": "Export a trained model as ONNX or TorchScript.",
+    "clean": "Remove what interrupted extractions and trainings left behind.",
     "encoder": "List the speaker encoders, or check one.",
 }
 
 
 class Stages(click.Group):
-    """A group that imports a command's module only to run it or to print its own help."""
+    """A group that imports the module of a command only to run the command or print its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order data flows through them."""
+        """Return the commands in the order in which data flows through them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import the command's module, which is named as its function is, and return the command."""
+        """Import the module of a command, which has the name of its function, and return the command."""
         if name not in COMMANDS:
             return None
-        own = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
-        command: click.Command = getattr(importlib.import_module(f"stages.{own}"), own)
+        function = name.replace("-", "_") + ("_" if keyword.iskeyword(name) else "")
+        command: click.Command = getattr(importlib.import_module(f"stages.{function}"), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,36 +69,36 @@ class Stages(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Stages, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Stages, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="speaker-seed")
 def seed() -> None:
     """Speaker Embedding Enhancement Diffusion.
 
-    Encode speech once, clean and corrupted; then train, enhance, score and report on the stored vectors alone.
+    Encode speech once, clean and corrupted. Then train, enhance, score and report on the stored vectors alone.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; what a user can mend is one line on stderr and exit code 1 (2 for usage)."""
+    """Run a command. An error that the user can fix is one line on stderr, with exit code 1 (2 for wrong usage)."""
     from pipeline.errors import SeedError
 
-    ask_for_same_bits()
-    # Where several of Zarr's writes fail at once, one is raised and asyncio would print the others as well.
+    request_same_bits()
+    # If several writes of Zarr fail at once, one is raised, and asyncio would print the others.
     logging.getLogger("asyncio").disabled = True
     try:
         with _interruptible():
             seed.main(args=arguments, prog_name="seed", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+    except click.exceptions.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError):
             sys.stdout.flush()
-        _leave()
+        _exit_now()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output is gone
         sys.exit(1)
     except SeedError as error:
         click.echo(f"seed: error: {error}", err=True)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno is None:
             raise
         hint = (
-            " Free some space and run the command again; finished work is kept." if error.errno == errno.ENOSPC else ""
+            " Free some space and run the command again: finished work is kept." if error.errno == errno.ENOSPC else ""
         )
         where = f": {error.filename}" if error.filename else ""
         click.echo(f"seed: error: {error.strerror or error}{where}.{hint}", err=True)
@@ -116,30 +116,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the first Ctrl-C unwind the command, and end the process where that takes longer than `GRACE`.
+    """Unwind the command at the first Ctrl-C, and end the process if that takes longer than `GRACE`.
 
-    It does while the main thread is in one long computation, or waits for others; and an interrupt that comes in a
-    destructor is lost. So a thread watches as well, which hears of signals even if Python does not get to its handlers.
+    Python runs its signal handlers late if the main thread is in a long computation or waits for other threads, and an
+    interrupt within a destructor is lost. So a thread also watches for signals, which it receives in any case.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # we were started not to be interrupted
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # our parent process ignores Ctrl-C
         yield
         return
 
     def unwind(number: int, frame: object) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break off the tidying up
-        sys.unraisablehook = lambda lost: None
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would stop the clean-up
+        sys.unraisablehook = lambda error: None
         raise KeyboardInterrupt
 
     def watch() -> None:
-        while heard := os.read(ear, 1):
-            if heard[0] == signal.SIGINT:
+        while received := os.read(read_end, 1):
+            if received[0] == signal.SIGINT:
                 time.sleep(GRACE)
-                _leave()
-        os.close(ear)
+                _exit_now()
+        os.close(read_end)
 
-    ear, mouth = os.pipe()
-    os.set_blocking(mouth, False)
-    signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, unwind)
     threading.Thread(target=watch, name="interrupts", daemon=True).start()
     try:
@@ -148,17 +148,17 @@ def _interruptible() -> Iterator[None]:
         if signal.getsignal(signal.SIGINT) is unwind:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.set_wakeup_fd(-1)
-            os.close(mouth)
+            os.close(write_end)
 
 
-def _leave() -> NoReturn:
-    """End the process at once: threads and worker processes would finish their shards first.
+def _exit_now() -> NoReturn:
+    """End the process at once. Threads and worker processes would finish their shards first.
 
-    Nothing is lost, whatever they are at: a shard counts when it is whole, and files get their names when they are.
+    No work is lost: a shard counts only when it is complete, and a file gets its name only when it is complete.
     """
-    _leaving.acquire()  # for good: whoever comes second says nothing
+    _exiting.acquire()  # never released, so that a second call prints nothing
     os.write(
-        2, b"seed: stopped. Run the same command again; an extraction goes on where it was, a training with --resume.\n"
+        2, b"seed: stopped. Run the same command again: extractions resume by themselves, trainings with --resume.\n"
     )
     if "multiprocessing" in sys.modules:
         for worker in sys.modules["multiprocessing"].active_children():
@@ -167,18 +167,18 @@ def _leave() -> NoReturn:
 
 
 def is_amd() -> bool:
-    """Return whether this is a processor of AMD."""
+    """Return whether this is an AMD processor."""
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "AMD" in platform.processor()
 
 
-def ask_for_same_bits() -> None:
-    """Ask MKL, which computes for torch, for the same bits in every run, unless MKL_CBWR asks for something already.
+def request_same_bits() -> None:
+    """Make MKL, which computes for torch, return the same bits in every run, unless MKL_CBWR is already set.
 
-    MKL reads it once, when it is first called. On Intel's processors it gives them unasked, as far as has been seen,
-    and asking costs speed; on AMD's it did not always.
+    MKL reads the variable at its first call. Intel processors have given the same bits without it, and it costs speed
+    there; AMD processors have not always.
     """
     if is_amd():
         os.environ.setdefault("MKL_CBWR", "AUTO")

@@ -6,7 +6,14 @@ from typing import Any
 import click
 
 from stages.helpers.options import FILE, NEW, load_params, params_option
-from stages.helpers.score_files import NO_INTERVALS, bracketed, load_scores, load_speakers, protocol, scores_options
+from stages.helpers.score_files import (
+    NO_INTERVALS,
+    format_interval,
+    load_scores,
+    load_speakers,
+    score_protocol,
+    scores_options,
+)
 
 
 @click.command()
@@ -29,8 +36,8 @@ def compare(
 ) -> None:
     """Compare two systems on the same trials: is SECOND better than FIRST?
 
-    Files are those of `seed metrics`. Differences are SECOND minus FIRST; both systems are measured on the same draws
-    of speakers, so that what makes trials hard for both does not widen the interval.
+    Score files are as for `seed metrics`. Differences are SECOND minus FIRST. Both systems are measured on the same
+    bootstrap resamples, so trials that are hard for both do not widen the interval.
     """
     from pipeline import metrics
     from pipeline.scoring.score_files import check_same_trials, labels_of
@@ -40,11 +47,11 @@ def compare(
     one, other = load_scores(first, trials), load_scores(second, trials)
     if trials is None:
         check_same_trials(one, other)
-    who = load_speakers(one, manifest, speakers)
+    speaker_numbers = load_speakers(one, manifest, speakers)
     table, _, _ = metrics.compare(
         {"first": one.scores, "second": other.scores},
         labels_of(one),
-        who,
+        speaker_numbers,
         settings.score.operating_points,
         settings.score.bootstrap,
         settings.seed,
@@ -52,22 +59,23 @@ def compare(
         calibrated=("first", "second") if calibrated else (),
     )
     click.echo(f"{table['first']['targets']:,} target and {table['first']['nontargets']:,} non-target trials")
-    click.echo(_line("EER, %", "eer", table, 2))
+    click.echo(_format_difference("EER, %", "eer", table, 2))
     for point in settings.score.operating_points:
-        click.echo(_line(f"minDCF({point.name})", f"min_dcf_{point.name}", table, 3))
-    if who is None:
+        click.echo(_format_difference(f"minDCF({point.name})", f"min_dcf_{point.name}", table, 3))
+    if speaker_numbers is None:
         click.echo(NO_INTERVALS)
     if out:
         files = {"trials": trials, "manifest": manifest, "speakers": speakers}
-        made_of = protocol({"first": first, "second": second}, settings, calibrated, who is not None, **files)
-        write_json(out / "metrics.json", {"protocol": made_of, "results": table})
+        compared = {"first": first, "second": second}
+        protocol = score_protocol(compared, settings, calibrated, speaker_numbers is not None, **files)
+        write_json(out / "metrics.json", {"protocol": protocol, "results": table})
         click.echo(f"{out / 'metrics.json'}: written")
 
 
-def _line(title: str, key: str, table: dict[str, dict[str, Any]], digits: int) -> str:
-    """Return both values of a figure and their difference as text."""
-    one, other = (f"{row[key]:.{digits}f}{bracketed(row.get(f'{key}_ci'), digits)}" for row in table.values())
+def _format_difference(title: str, key: str, table: dict[str, dict[str, Any]], digits: int) -> str:
+    """Return both values of a figure, and their difference, as text."""
+    one, other = (f"{row[key]:.{digits}f}{format_interval(row.get(f'{key}_ci'), digits)}" for row in table.values())
     second = table["second"]
-    change = f"{second[f'{key}_difference']:+.{digits}f}{bracketed(second.get(f'{key}_difference_ci'), digits)}"
+    change = f"{second[f'{key}_difference']:+.{digits}f}{format_interval(second.get(f'{key}_difference_ci'), digits)}"
     p = second.get("p_value" if key == "eer" else f"{key}_p_value")
     return f"{title}: {one} -> {other}, difference {change}" + ("" if p is None else f", p = {p:.3f}")

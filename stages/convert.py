@@ -13,45 +13,35 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoint", type=FILE)
-@click.option("--out", type=OUTPUT, required=True, help="Model to write, ….safetensors.")
+@click.option("--out", type=OUTPUT, required=True, help="Model to write (….safetensors).")
 @click.option(
     "--encoder",
-    help="Name of the encoder whose vectors the network takes. Its family and weights are those of the parameter file,"
-    " or of a family of that name; of any other name nothing is known but the length of vectors.  [default: that of"
-    " --store]",
+    help="Name of the encoder whose vectors the network takes. Its family and weights come from the parameter file, or"
+    " from a family of that name. For any other name only the dimension is known.  [default: that of --store]",
 )
-@click.option("--store", type=STORE, help="Store of that encoder's vectors, which says which encoder it is.")
+@click.option("--store", type=STORE, help="Store of the encoder's vectors, to take the encoder from.")
 @click.option(
     "--predict",
     type=click.Choice(["sample", "correction", "epsilon", "v"]),
     default="sample",
-    show_default=True,
-    help="What the network's output is: the clean vector, what to add to the input, the noise, or the velocity.",
+    help="Output of the network: the clean vector, the correction to add to the input, the noise, or the velocity.",
 )
 @click.option(
     "--scale",
     type=click.Choice(["sampling", "both"]),
     default="sampling",
-    show_default=True,
-    help="Where vectors had length sqrt(D): in enhancement only, or in training as well. Enhancement is the same.",
+    help="Stages with vectors of length sqrt(D): enhancement only, or training, too. Enhancement is the same.",
 )
-@click.option("--timesteps", type=click.IntRange(2, 100_000), default=1000, show_default=True, help="Of diffusion.")
+@click.option("--timesteps", type=click.IntRange(2, 100_000), default=1000, help="Number of diffusion timesteps.")
+@click.option("--beta-start", type=float, default=1e-4, help="First variance of the scaled-linear schedule.")
+@click.option("--beta-end", type=float, default=0.02, help="Last variance of the schedule.")
 @click.option(
-    "--beta-start", type=float, default=1e-4, show_default=True, help="First variance of the scaled-linear schedule."
-)
-@click.option("--beta-end", type=float, default=0.02, show_default=True, help="Last variance.")
-@click.option(
-    "--timestep",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    help="That it is to enhance at: noted in the model.",
+    "--timestep", type=click.IntRange(min=0), default=50, help="Timestep to enhance from, noted in the model."
 )
 @click.option(
     "--ema/--no-ema",
     default=True,
-    show_default=True,
-    help="Where the file has a moving average of the weights beside them, take that, or not.",
+    help="Take the moving average of the weights if the file has one, or always the weights themselves.",
 )
 @params_option
 def convert(
@@ -68,16 +58,16 @@ def convert(
     ema: bool,
     params: Path | None,
 ) -> None:
-    """Make a model of a network that was trained by the code of the SEED paper's authors.
+    """Convert a network that was trained with the code of the SEED paper's authors to a model.
 
-    CHECKPOINT holds the network's weights: a PyTorch file of tensors, or ….safetensors. The defaults are the paper's.
-    The model goes all of the way (strength 1) on any kind of speech, as it does not know what it was trained on. Its
-    card, ….md, is written beside it.
+    CHECKPOINT holds the weights of the network: a PyTorch file of tensors, or ….safetensors. The defaults are the
+    paper's. The model enhances any speech with strength 1, because its training data is unknown. Its card (….md) is
+    written beside it.
     """
     if not (encoder or store):
-        raise click.UsageError("give --encoder, the encoder's name, or --store, a store of its vectors")
+        raise click.UsageError("give --encoder, the name of the encoder, or --store, a store of its vectors")
     if not out.name.endswith(".safetensors"):
-        raise click.UsageError("--out is a file named ….safetensors")
+        raise click.UsageError("--out must be a ….safetensors file")
     if timestep >= timesteps:
         raise click.UsageError("--timestep must be below --timesteps")
     if out.resolve() == checkpoint.resolve():
@@ -94,9 +84,9 @@ def convert(
 
     check_output(out)
     card = out.with_suffix(".md")
-    told = {"scale": scale, "timesteps": timesteps, "beta_start": beta_start, "beta_end": beta_end}
+    schedule = {"scale": scale, "timesteps": timesteps, "beta_start": beta_start, "beta_end": beta_end}
     network = PAPER.network.model_dump() | {"predict": predict}
-    made = run(checkpoint, validated(Train, PAPER.model_dump() | told | {"network": network}, "options"), ema)
+    made = run(checkpoint, validated(Train, PAPER.model_dump() | schedule | {"network": network}, "options"), ema)
     dim, shape = made.model.dim, made.model.settings.network
     if store:
         known = encoder_of_store(EmbeddingStore.open(store), encoder, dim)
@@ -109,7 +99,7 @@ def convert(
     click.echo(f"{out}: D = {dim}, {shape.blocks} blocks, width {shape.width}, predicts {predict}; {names}")
     if "weights_sha256" not in known:
         click.echo(
-            f"  of encoder {known['encoder']} no weights are known, so that nobody can check whether a store is of it;"
-            " --store knows them",
+            f"  the weights of encoder {known['encoder']} are unknown, so stores cannot be checked against them. Give"
+            " --store to record them.",
             err=True,
         )

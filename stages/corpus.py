@@ -1,28 +1,21 @@
-"""`seed corpus`: which corpora are defined, and what of one is there."""
+"""`seed corpus`: list the corpora, or check the files of one."""
 
 from pathlib import Path
 
 import click
 
-from stages.helpers.options import NEW, load_params, params_option
-
-corpora_option = click.option(
-    "--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions."
-)
-root_option = click.option(
-    "--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]"
-)
+from stages.helpers.options import corpora_option, load_params, params_option, root_option
 
 
 @click.group()
 def corpus() -> None:
-    """Corpora: list those that are defined, check what of one is there."""
+    """List the corpora, or check which files of one are present."""
 
 
 @corpus.command("list")
 @corpora_option
 def list_corpora(corpora: Path) -> None:
-    """List the corpora that are defined, and the trial lists that come with them."""
+    """List the defined corpora and their trial lists."""
     from pipeline.data.corpora import read_corpora
 
     for name, found in read_corpora(corpora).items():
@@ -36,14 +29,14 @@ def list_corpora(corpora: Path) -> None:
 
 @corpus.command()
 @click.argument("name")
-@click.option("--sample", type=click.IntRange(min=1), default=5, show_default=True, help="Files of each kind to read.")
+@click.option("--sample", type=click.IntRange(min=1), default=5, help="Number of files of each kind to read.")
 @corpora_option
 @root_option
 @params_option
 def check(name: str, sample: int, corpora: Path, data_root: str | None, params: Path | None) -> None:
-    """Say what of a corpus, and of the parts it is put together from, is there; exit code 1 if something is missing.
+    """Check which files of a corpus and of its parts are present; exit code 1 if any are missing.
 
-    Files are counted and held against the published numbers, some are read, and trial lists are counted.
+    Compares the number of files and trials with the published numbers, and reads some files.
     """
     from pipeline.data.corpora import data_root as find_root
     from pipeline.data.corpora import read_corpora
@@ -65,11 +58,11 @@ def check(name: str, sample: int, corpora: Path, data_root: str | None, params: 
     for part in missing:
         origin = parts[part].origin
         click.echo(f"{part}: {parts[part].title}; licence: {parts[part].licence}")
-        click.echo(f"  from {origin.page or 'wherever you have it'}{': ' + origin.terms if origin.terms else ''}")
+        click.echo(f"  from {origin.page or 'your own source'}{': ' + origin.terms if origin.terms else ''}")
     if parts[name].origin.synthesis:
-        click.echo(f"  nothing to get by hand: `seed fetch --corpus {name}` synthesises it")
+        click.echo(f"  nothing to download: `seed fetch --corpus {name}` synthesises it")
     if missing:
         raise CorpusError(
-            f"corpus {name}: {sum(missing.values())} of the above are missing or damaged. Get them, or point SEED_DATA"
-            " or data_root to the folder that holds them."
+            f"corpus {name}: {sum(missing.values())} of the above are missing or damaged. Download them, or set"
+            " SEED_DATA or data_root to the folder that holds them."
         )

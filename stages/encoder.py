@@ -48,8 +48,8 @@ def list_encoders(params: Path | None) -> None:
     help="Three recordings: two of one speaker, one of another.  [default: synthetic voices; need the extra demo]",
 )
 @click.option("--weights", help="Weights to use instead: a path, https://…, hf://… or pypi://….")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads to compute with.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:<index> or mps.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
 @params_option
 def check(
     name: str,

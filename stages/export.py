@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(format_names()), help="Format of the file.  [default: by its suffix]"
 )
-@click.option("--view", default="0", show_default=True, help="Name or number of the view; the clean one is 0.")
+@click.option("--view", default="0", help="Name or number of the view; the clean one is 0.")
 @click.option("--draw", type=click.IntRange(min=0), help="Number of the draw, or crop.  [default: all, one by one]")
 def export(store: "Place", out: Path, form: str | None, view: str, draw: int | None) -> None:
     """Write the vectors of one view of a store to a file for other tools.

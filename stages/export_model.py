@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import MODEL, OUTPUT, enhance_settings, load_params, params_option
+from stages.helpers.options import MODEL, OUTPUT, enhance_settings, load_params, params_option, timestep_option
 
 if TYPE_CHECKING:
     from pipeline.utils.paths import Place
@@ -13,34 +13,33 @@ if TYPE_CHECKING:
 
 @click.command("export-model")
 @click.argument("model", type=MODEL)
-@click.option("--out", type=OUTPUT, required=True, help="File to write, ….onnx or ….pt.")
-@click.option("--format", "form", type=click.Choice(["onnx", "torchscript"]), help="[default: by the suffix]")
+@click.option("--out", type=OUTPUT, required=True, help="File to write (….onnx or ….pt).")
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torchscript"]), help="Format of the file.  [default: by the suffix]"
+)
 @click.option(
     "--strength",
     type=click.FloatRange(0, 1),
-    help="Share of the way from raw (0) to enhanced (1) embeddings.  [default: as training found it; what `seed"
-    " enhance` said of your speech, if that is less, should be given]",
+    help="Interpolation weight from raw (0) to enhanced (1) embeddings. Give the strength that `seed enhance` printed"
+    " for your speech, if it is lower than the model's.  [default: the model's]",
 )
-@click.option(
-    "--timestep",
-    type=click.IntRange(min=0),
-    help="Diffusion timestep to step back from.  [default: the model's, unless the parameter file says else]",
-)
+@timestep_option
 @params_option
 def export_model(
     model: "Place", out: "Place", form: str | None, strength: float | None, timestep: int | None, params: Path | None
 ) -> None:
-    """Write a trained model as a file that needs nothing of this program: raw vectors in, enhanced ones out.
+    """Export a trained model as a file that runs without this program: raw vectors in, enhanced vectors out.
 
-    Float32 [batch, D] of any batch, by one noise-free reverse step unless `enhance` of the parameters says else. ONNX
-    files have opset 18 and need the extra onnx to be written; TorchScript files are loaded by torch.jit.load. The file
-    is compared with torch before it appears.
+    Vectors are float32 [batch, D] with any batch size. The settings are those of `enhance` in the parameter file, by
+    default one noise-free reverse step. ONNX files have opset 18, and writing them needs the extra onnx. TorchScript
+    files are loaded with torch.jit.load. The file is compared with torch before it appears.
     """
     from pipeline.model.diffusion.sampler import Sampling
     from pipeline.model.export import export_model as run
 
-    way = enhance_settings(model, load_params(params), timestep, strength)
-    said = run(model, out, form, Sampling(**way.model_dump()))
+    enhance = enhance_settings(model, load_params(params), timestep, strength)
+    metadata = run(model, out, form, Sampling(**enhance.model_dump()))
     click.echo(
-        f"{out}: {said['dim']} numbers in and out, strength {float(said['strength']):.2f}, timestep {said['timestep']}"
+        f"{out}: {metadata['dim']} numbers in and out, strength {float(metadata['strength']):.2f}, timestep"
+        f" {metadata['timestep']}"
     )

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import click
 
-from stages.helpers.options import NEW, load_params, params_option
+from stages.helpers.options import NEW, corpora_option, load_params, params_option, root_option
 
 
 @click.command()
 @click.option("--corpus", help="Name of a corpus.  [default: corpus of the parameter file]")
-@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
-@click.option("--data-root", help="Folder that holds recorded corpora.  [default: data_root, $SEED_DATA, data/corpora]")
-@click.option("--out", type=NEW, help="Where to bring it.  [default: data/audio/<corpus>]")
+@corpora_option
+@root_option
+@click.option("--out", type=NEW, help="Folder to write to.  [default: data/audio/<corpus>]")
 @params_option
 def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | None, params: Path | None) -> None:
-    """Bring a corpus here: synthesise the demo, download an archive, or link to recordings that are already here.
+    """Fetch a corpus: synthesise the demo, download an archive, or link to recordings on this machine.
 
-    A broken download is resumed. The archive's sha256 is checked before anything of it is used.
+    An interrupted download resumes. The sha256 of an archive is checked before it is unpacked.
     """
     from rich.console import Console
 

@@ -62,7 +62,6 @@ def _views(context: click.Context, option: click.Parameter, given: tuple[str, ..
     "--draws",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Number of vectors per id, such as the crops of an utterance.",
 )
 @click.option(

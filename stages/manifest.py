@@ -4,18 +4,18 @@ from pathlib import Path
 
 import click
 
-from stages.helpers.options import FOLDER, NEW, load_params, params_option, progress_bar
+from stages.helpers.options import FOLDER, NEW, corpora_option, load_params, params_option, progress_bar
 
 
 @click.command()
-@click.option("--corpus", help="Name of a corpus: write the lists of all its sets into the folder --out.")
-@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
+@click.option("--corpus", help="Name of a corpus, to write the lists of all its sets into the folder --out.")
+@corpora_option
 @click.option("--audio", type=FOLDER, help="Folder of the audio.  [default: data/audio/<corpus>]")
 @click.option(
-    "--pattern", help="Without --corpus: glob pattern below --audio, such as '*/*.wav'; --out is then one CSV file."
+    "--pattern", help="Without --corpus: glob pattern below --audio, such as '*/*.wav', to write one CSV file to --out."
 )
 @click.option(
-    "--speaker", help="Without --corpus: regular expression on the path below --audio; its group is the speaker."
+    "--speaker", help="Without --corpus: regular expression for the path below --audio, whose group is the speaker."
 )
 @click.option("--out", type=NEW, required=True, help="Folder (with --corpus) or CSV file (with --pattern) to write.")
 @params_option
@@ -28,10 +28,10 @@ def manifest(
     out: Path,
     params: Path | None,
 ) -> None:
-    """List utterances with their speaker, duration (seconds) and sha256.
+    """List utterances with their speakers, durations (in seconds) and sha256.
 
-    With --corpus, every set of the parameter file gets <set>.csv, and <set>.augment.csv with the noise, music, rooms
-    and talkers that may be mixed into it. Paths are relative to the working folder.
+    With --corpus, write <set>.csv for every set of the parameter file, and <set>.augment.csv with the noise, music,
+    rooms and talkers to mix into it. Paths are relative to the working folder.
     """
     if (corpus is None) == (pattern is None):
         raise click.UsageError("give either --corpus, or --pattern with --audio")

@@ -9,12 +9,12 @@ import click
 from stages.helpers.options import FILE, NEW, load_params, params_option
 from stages.helpers.score_files import (
     NO_INTERVALS,
-    bracketed,
+    format_figure,
+    format_interval,
     load_scores,
     load_speakers,
-    protocol,
+    score_protocol,
     scores_options,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -26,15 +26,16 @@ PERCENT = click.FloatRange(0, 100)
 @click.command()
 @click.argument("scores", type=FILE)
 @scores_options
-@click.option("--groups", type=FILE, help="Lines of `utterance label`, such as gender or age: figures of each group.")
+@click.option(
+    "--groups", type=FILE, help="File of `utterance label` lines, such as gender or age, to measure each group."
+)
 @click.option(
     "--far",
     "fars",
     type=PERCENT,
     multiple=True,
     default=(1.0, 0.1),
-    show_default=True,
-    help="Percent of non-targets accepted at which to tell the targets rejected; repeatable.",
+    help="False-alarm rate at which to report the miss rate, in %; repeatable.",
 )
 @click.option(
     "--frr",
@@ -42,8 +43,7 @@ PERCENT = click.FloatRange(0, 100)
     type=PERCENT,
     multiple=True,
     default=(1.0,),
-    show_default=True,
-    help="Percent of targets rejected at which to tell the non-targets accepted; repeatable.",
+    help="Miss rate at which to report the false-alarm rate, in %; repeatable.",
 )
 @click.option("--out", type=NEW, help="Folder for metrics.json, curve.csv (ROC and DET) and histogram.csv.")
 @params_option
@@ -61,10 +61,10 @@ def metrics(
     out: Path | None,
     params: Path | None,
 ) -> None:
-    """Measure scores from elsewhere, higher meaning more alike.
+    """Measure the error rates of a score file, in which higher scores mean more alike.
 
-    SCORES has lines of `score label`, `label enrolment test score`, or, with --trials, `enrolment test score`; or it is
-    what `seed score` wrote. Labels are 1|0 or target|nontarget.
+    The lines of SCORES are `score label`, `label enrolment test score` or, with --trials, `enrolment test score`; the
+    score files of `seed score` work, too. Labels are 1|0 or target|nontarget.
     """
     from pipeline.metrics import by_group, compare, histogram, operating, thin
     from pipeline.report import write_histogram, write_roc
@@ -75,11 +75,11 @@ def metrics(
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
     scored, points = load_scores(scores, trials), settings.score.operating_points
     target = labels_of(scored)
-    who = load_speakers(scored, manifest, speakers)
+    speaker_numbers = load_speakers(scored, manifest, speakers)
     table, rocs, _ = compare(
         {"": scored.scores},
         target,
-        who,
+        speaker_numbers,
         points,
         settings.score.bootstrap,
         settings.seed,
@@ -89,26 +89,27 @@ def metrics(
     if groups:
         names = trial_groups(*sides(scored, read_labels(groups), groups))
         figures["groups"] = by_group(scored.scores, target, names, points, calibrated)
-    for line in _lines(figures, points, fars, frrs):
+    for line in _format_figures(figures, points, fars, frrs):
         click.echo(line)
-    if who is None:
+    if speaker_numbers is None:
         click.echo(NO_INTERVALS)
     if out:
         files = {"trials": trials, "manifest": manifest, "speakers": speakers, "groups": groups}
-        made_of = protocol({"scores": scores}, settings, calibrated, who is not None, **files)
-        write_json(out / "metrics.json", {"protocol": made_of, "results": figures})
+        bootstrapped = speaker_numbers is not None
+        protocol = score_protocol({"scores": scores}, settings, calibrated, bootstrapped, **files)
+        write_json(out / "metrics.json", {"protocol": protocol, "results": figures})
         write_roc(out / "curve.csv", thin(rocs[""]))
         write_histogram(out / "histogram.csv", histogram(scored.scores, target))
         click.echo(f"{out / 'metrics.json'}: written")
 
 
-def _lines(
+def _format_figures(
     figures: dict[str, Any], points: "Sequence[OperatingPoint]", fars: Sequence[float], frrs: Sequence[float]
 ) -> list[str]:
-    """Return figures as lines of text."""
+    """Return the figures as lines of text."""
     lines = [
         f"{figures['targets']:,} target and {figures['nontargets']:,} non-target trials",
-        f"EER {figures['eer']:.2f} %{bracketed(figures.get('eer_ci'), 2)} at {figures['eer_threshold']:.4f}"
+        f"EER {figures['eer']:.2f} %{format_interval(figures.get('eer_ci'), 2)} at {figures['eer_threshold']:.4f}"
         f" (convex hull: {figures['eer_rocch']:.2f} %)",
     ]
     for point in points:
@@ -122,5 +123,7 @@ def _lines(
     lines += [f"FAR {figures[f'far_at_frr_{rate:g}']:.2f} % at FRR {rate:g} %" for rate in frrs]
     for name, group in figures.get("groups", {}).items():
         counts = f"{group['targets']:,} targets, {group['nontargets']:,} non-targets"
-        lines.append(f"  {name}: {'EER ' + shown(group['eer'], 2, ' %') if 'eer' in group else 'one class'}, {counts}")
+        lines.append(
+            f"  {name}: {'EER ' + format_figure(group['eer'], 2, ' %') if 'eer' in group else 'one class'}, {counts}"
+        )
     return lines

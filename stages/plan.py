@@ -4,15 +4,12 @@ from pathlib import Path
 
 import click
 
-from stages.corpus import corpora_option, root_option
-from stages.helpers.options import NEW, load_params, params_option
+from stages.helpers.options import NEW, corpora_option, load_params, params_option, root_option
 
 
 @click.command()
 @click.option("--corpus", help="Name of a corpus.  [default: corpus of the parameter file]")
-@click.option(
-    "--manifests", type=NEW, default="data/manifests", show_default=True, help="Folder of <set>.csv, where there are."
-)
+@click.option("--manifests", type=NEW, default="data/manifests", help="Folder of <set>.csv, where there are.")
 @click.option(
     "--rate",
     "rates",

@@ -4,48 +4,32 @@ from pathlib import Path
 
 import click
 
-from stages.helpers.options import FOLDER, NEW, load_params, params_option
+from stages.helpers.options import (
+    FOLDER,
+    NEW,
+    corpora_option,
+    encoders_option,
+    load_params,
+    make_console,
+    params_option,
+)
 
 
 @click.command()
-@click.option(
-    "--results", type=FOLDER, default="results/scores", show_default=True, help="Folder with <encoder>/metrics.json."
-)
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    help="Encoders to report, repeatable.  [default: those of the parameter file]",
-)
+@click.option("--results", type=FOLDER, default="results/scores", help="Folder of <encoder>/metrics.json.")
+@encoders_option
 @click.option(
     "--quality",
     type=NEW,
     default="results/quality",
-    show_default=True,
-    help="Folder with <encoder>/quality.json of training stores, where they were checked.",
+    help="Folder of <encoder>/quality.json from the checks of training stores, if any.",
 )
-@click.option(
-    "--models",
-    type=NEW,
-    default="models",
-    show_default=True,
-    help="Folder with <encoder>/curve.csv, where the models were trained here.",
-)
-@click.option("--corpora", type=NEW, default="data/corpora.yaml", show_default=True, help="Corpus definitions.")
-@click.option(
-    "--out",
-    type=NEW,
-    default="results",
-    show_default=True,
-    help="Folder for metrics.json, eer.csv, report.md and report.html.",
-)
-@click.option(
-    "--png/--no-png", default=False, show_default=True, help="Also write the plots to <out>/plots, for papers."
-)
-@click.option("--dpi", type=click.IntRange(36, 1200), default=300, show_default=True, help="Of these.")
-@click.option(
-    "--table/--no-table", default=True, show_default=True, help="Print the whole table, or a line an encoder."
-)
+@click.option("--models", type=NEW, default="models", help="Folder of <encoder>/curve.csv from trainings, if any.")
+@corpora_option
+@click.option("--out", type=NEW, default="results", help="Folder for metrics.json, eer.csv, report.md and report.html.")
+@click.option("--png/--no-png", default=False, help="Also write the plots to <out>/plots as PNG, for papers.")
+@click.option("--dpi", type=click.IntRange(36, 1200), default=300, help="Resolution of the PNGs.")
+@click.option("--table/--no-table", default=True, help="Print the whole table, or one line per encoder.")
 @params_option
 def report(
     results: Path,
@@ -59,12 +43,10 @@ def report(
     table: bool,
     params: Path | None,
 ) -> None:
-    """Put the error rates of all encoders into one metrics.json, a report, a page with plots, and a table here.
+    """Collect the error rates of all encoders in one metrics.json, a report, a page with plots, and a printed table.
 
-    Plots are drawn of what is there of det.csv, histogram.csv, distances.csv, map.csv and curve.csv.
+    Plots need det.csv, histogram.csv, distances.csv, map.csv and curve.csv; those without data are left out.
     """
-    from rich.console import Console
-
     from pipeline.data.corpora import read_corpus
     from pipeline.extraction.quality import read_quality
     from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table
@@ -87,18 +69,16 @@ def report(
         plots = {encoder: plots_of(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
         written.append(out / "report.html")
         write_text(written[-1], page(metrics, plots, settings, corpus, checked))
-        for encoder, found in plots.items() if png else ():
-            for plot in found:
+        for encoder, drawn in plots.items() if png else ():
+            for plot in drawn:
                 written.append(out / "plots" / f"{encoder}-{plot.name}.png")
                 write_png(written[-1], plot, dpi)
     else:
-        (out / "report.html").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a log has no width of its own
+        (out / "report.html").unlink(missing_ok=True)  # it is from an earlier run
+    console = make_console()
+    render = terminal_table if table else summary_line
     for encoder, content in metrics.items():
-        shown = terminal_table if table else summary_line
-        console.print(shown(encoder, content))
+        console.print(render(encoder, content))
     if corpus:
         console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)

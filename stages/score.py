@@ -6,9 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stages.corpus import corpora_option, root_option
-from stages.helpers.options import FILE, FOLDER, MODEL, OUTPUT, STORE, load_params, params_option, progress_bar
-from stages.helpers.trial_lists import NamedList, named_list, tell
+from stages.helpers.options import (
+    FILE,
+    FOLDER,
+    MODEL,
+    OUTPUT,
+    STORE,
+    corpora_option,
+    load_params,
+    params_option,
+    progress_bar,
+    root_option,
+)
+from stages.helpers.trial_lists import NamedList, find_trial_list, warn_about_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.utils.paths import Place
 
 CLEAN = "clean"
-"""The condition of the enrolment side."""
+"""The condition of enrolment."""
 
 
 @click.command()
@@ -30,38 +40,36 @@ CLEAN = "clean"
     "systems",
     multiple=True,
     metavar="NAME=FOLDER",
-    help="A system to measure, and the folder of its <condition>.zarr; repeatable.",
+    help="System to measure: its name, and the folder of its <condition>.zarr; repeatable.",
 )
-@click.option("--manifest", type=FILE, help="With --system: manifest that gives the speakers.")
+@click.option("--manifest", type=FILE, help="With --system: manifest with the speakers.")
 @click.option(
     "--lists",
     type=FOLDER,
-    help="With --system: folder of trial lists, one file each; if it holds any, they are scored in place of all pairs.",
+    help="With --system: folder of trial list files, scored in place of all pairs if there are any.",
 )
 @click.option(
     "--model",
     "models",
     type=MODEL,
     multiple=True,
-    help="With --system: model that made enhanced stores, for cohorts and ensembles (score.systems); repeatable.",
+    help="With --system: model of the enhanced stores, for the cohorts and ensembles of score.systems; repeatable.",
 )
 @click.option(
     "--cohort",
     type=STORE,
-    help="With --system: store of raw training embeddings, for score.systems that need a cohort.",
+    help="With --system: store of raw training embeddings, for the score.systems that need a cohort.",
 )
-@click.option("--cohort-manifest", type=FILE, help="Manifest that gives the speakers of --cohort.")
-@click.option("--enrol", type=STORE, help="Without --system: store of the enrolment side.")
-@click.option("--test", type=STORE, help="Without --system: store of the test side.")
+@click.option("--cohort-manifest", type=FILE, help="Manifest with the speakers of --cohort.")
+@click.option("--enrol", type=STORE, help="Without --system: store with the enrolment side.")
+@click.option("--test", type=STORE, help="Without --system: store with the test side.")
 @click.option(
-    "--trials",
-    metavar="LIST",
-    help="Without --system: a trial list, as a file or by its name in --corpora (`seed corpus list`).",
+    "--trials", metavar="LIST", help="Without --system: trial list, a file or a name in --corpora (`seed corpus list`)."
 )
 @click.option(
     "--enrolment",
     type=FILE,
-    help="Without --system: lines `model utterance1 utterance2 …`; the list's enrolment side then names models.",
+    help="Without --system: file of `model utterance1 utterance2 …` lines, if the list enrols models.",
 )
 @corpora_option
 @root_option
@@ -69,25 +77,29 @@ CLEAN = "clean"
     "--out",
     type=OUTPUT,
     required=True,
-    help="Folder for metrics.json and the figures behind the plots, as CSV (and the scores of a trial list).",
+    help="Folder for metrics.json, the CSV data of the plots, and the scores of a trial list.",
 )
 @click.option(
-    "--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers for the 95 % intervals.  [default: 1000]"
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    help="Number of speaker resamples for the 95 % intervals.  [default: 1000]",
 )
 @click.option(
     "--comparison",
     type=click.Choice(["cosine", "pairwise"]),
-    help="Of the mean crops, or minus the mean distance between all crops of both sides.  [default: cosine]",
+    help="Comparison of two sides: cosine of the mean crops, or minus the mean distance of all pairs of crops."
+    "  [default: cosine]",
 )
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["csv", "kaldi", "txt"]),
-    help="Of a trial list's scores: csv, or lines `enrolment test score` (kaldi), `label enrolment test score` (txt)."
+    help="Format of a trial list's scores: csv, kaldi (`enrolment test score`) or txt (`label enrolment test score`)."
     "  [default: csv]",
 )
-@click.option("--max-trials", type=click.IntRange(min=2), help="Most trials to make of all pairs.  [default: 1000000]")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of sampled trials and of the bootstrap.  [default: 0]")
+@click.option(
+    "--max-trials", type=click.IntRange(min=2), help="Maximum number of trials from all pairs.  [default: 1000000]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of trial sampling and of the bootstrap.  [default: 0]")
 @params_option
 def score(
     systems: tuple[str, ...],
@@ -103,45 +115,41 @@ def score(
     corpora: Path,
     data_root: str | None,
     out: "Place",
-    bootstrap: int | None,
-    comparison: str | None,
-    form: str | None,
-    max_trials: int | None,
     seed: int | None,
     params: Path | None,
+    **changes: Any,
 ) -> None:
-    """Score trials, and measure EER (percent), minDCF and minCllr (bits).
+    """Score trials, and measure EER (%), minDCF and minCllr (bits).
 
-    With --system: all pairs of clean enrolments and test utterances in each condition of the parameter file, or the
-    trials of each list of --lists in place of them; systems, and those of score.systems in the parameter file that are
-    made of them, are compared with the first, by a paired bootstrap over speakers. Without: one trial list between two
-    stores: `1|0 enrolment test`, `enrolment test target|nontarget`, a table with a header such as
-    `modelid,segmentid,targettype`, or pairs without labels, which are scored but not measured.
+    With --system, score all pairs of clean enrolment and test utterances in each condition of the parameter file, or
+    the trials of each list in --lists. The other systems, and the score.systems of the parameter file, are compared
+    with the first by a paired bootstrap over speakers.
+
+    Without --system, score one trial list between two stores. Its lines are `1|0 enrolment test` or
+    `enrolment test target|nontarget`, or it is a table with a header such as `modelid,segmentid,targettype`. Pairs
+    without labels are scored but not measured.
     """
-    listed = {"--enrol": enrol, "--test": test, "--trials": trials}
-    if systems and (manifest is None or enrolment or any(listed.values())):
-        raise click.UsageError("--system goes with --manifest, and not with --enrol, --test, --trials or --enrolment")
-    if not systems and (lists or models or cohort or cohort_manifest or not all(listed.values())):
+    sides = (enrol, test, trials)
+    if systems and (manifest is None or enrolment or any(sides)):
+        raise click.UsageError("--system needs --manifest, and excludes --enrol, --test, --trials and --enrolment")
+    if not systems and (lists or models or cohort or cohort_manifest or not all(sides)):
         raise click.UsageError("give --system and --manifest, or --enrol, --test and --trials")
-    changes = {"bootstrap": bootstrap, "comparison": comparison, "format": form, "max_trials": max_trials}
-    settings = load_params(
-        params,
-        {"seed": seed, "data_root": data_root} | {f"score.{key}": value for key, value in changes.items()},
-    )
+    score_changes = {f"score.{key}": value for key, value in changes.items()}
+    settings = load_params(params, {"seed": seed, "data_root": data_root} | score_changes)
     if enrol and test and trials:
-        found = named_list(trials, corpora, settings.data_root)
-        _score_list(enrol, test, found, enrolment, out, settings.score)
+        named = find_trial_list(trials, corpora, settings.data_root)
+        _score_list(enrol, test, named, enrolment, out, settings.score)
     elif manifest:
         from pipeline.utils.paths import to_place
 
-        folders = {name: to_place(folder) for name, folder in _named(systems).items()}
+        folders = {name: to_place(folder) for name, folder in _parse_systems(systems).items()}
         _score_systems(folders, manifest, lists, models, cohort, cohort_manifest, settings, out)
 
 
 def _score_systems(
     systems: dict[str, "Place"],
     manifest: Path,
-    folder_of_lists: Path | None,
+    lists_folder: Path | None,
     models: "Sequence[Place]",
     cohort: "Place | None",
     cohort_manifest: Path | None,
@@ -166,10 +174,10 @@ def _score_systems(
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
     others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
-    files = find_lists(folder_of_lists) if folder_of_lists else {}
+    files = find_lists(lists_folder) if lists_folder else {}
     found, whole = read_lists(files, utterances.ids), usable(spaces)
     for name, listed in found.items():
-        tell(listed, NamedList(name, files[name]))
+        warn_about_list(listed, NamedList(name, files[name]))
     trials = {name: keep_usable(name, listed.trials, whole) for name, listed in found.items()}
     if not trials:
         trials = {"": every_pair(utterances, whole, score.max_trials, settings.seed, manifest)}
@@ -212,7 +220,6 @@ def _write_outcome(
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
     write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)
-    # What can be seen of the vectors themselves.
     speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
     gaps = gap.measure_distances(stores, CLEAN, speakers, settings.seed)
     write_table(out / "distances.csv", gap.COLUMNS, gap.cells(gaps))
@@ -249,7 +256,7 @@ def _score_list(
     with ExitStack() as stack:
         with progress_bar("reading trials", None) as advance:
             spool = stack.enter_context(spool_trials(trials.path, *names, where, advance))
-        tell(spool, trials)
+        warn_about_list(spool, trials)
         protocol = describe_protocol(
             {"enrol": left, "test": right},
             trials=describe_list(trials.path, spool.format, spool.counts),
@@ -262,7 +269,7 @@ def _score_list(
             with progress_bar("scoring", spool.counts.trials) as advance:
                 scores, target, count = score_to_file(spool, scorer, names, settings.format, temporary, advance)
             for name in sorted({*FILES.values(), "metrics.json", "det.csv"}):
-                if exists(folder / name):  # an earlier run's would pass for this one's
+                if exists(folder / name):  # it is from an earlier run
                     remove_file(folder / name)
     if target is None:
         click.echo(f"{out}: {count:,} scores")
@@ -277,12 +284,12 @@ def _score_list(
     click.echo(f"{folder / 'metrics.json'}: written")
 
 
-def _named(systems: tuple[str, ...]) -> dict[str, str]:
-    """Return the folder of each --system by its name."""
+def _parse_systems(systems: tuple[str, ...]) -> dict[str, str]:
+    """Return the folder of each --system by name."""
     folders: dict[str, str] = {}
     for system in systems:
         name, separator, folder = system.partition("=")
         if not (name and separator and folder) or name in folders:
-            raise click.UsageError(f"--system {system}: must be NAME=FOLDER, each name once")
+            raise click.UsageError(f"--system {system}: must be NAME=FOLDER, with each name once")
         folders[name] = folder
     return folders

@@ -1,11 +1,19 @@
-"""`seed store`: whether an embedding store is sound."""
+"""`seed store`: check an embedding store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import FILE, FOLDER, OUTPUT, load_params, params_option, progress_bar
+from stages.helpers.options import (
+    FILE,
+    OUTPUT,
+    load_params,
+    make_console,
+    params_option,
+    paths_option,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from pipeline.utils.paths import Place
@@ -13,18 +21,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def store() -> None:
-    """Embedding stores: check one."""
+    """Check an embedding store."""
 
 
 @store.command()
 @click.argument("path", metavar="STORE", type=OUTPUT)
-@click.option("--manifest", type=FILE, help="Its utterances: some of the recordings are then heard as well.")
-@click.option("--root", type=FOLDER, default=".", show_default=True, help="Folder that the paths are relative to.")
-@click.option("--files", type=click.IntRange(min=1), help="Recordings to hear.  [default: 50]")
+@click.option("--manifest", type=FILE, help="Manifest of the store, to also read some of the recordings.")
+@paths_option
+@click.option("--files", type=click.IntRange(min=1), help="Number of recordings to read.  [default: 50]")
 @click.option("--out", type=OUTPUT, help="Folder for quality.json and quality.png.")
-@click.option(
-    "--picture/--no-picture", default=True, show_default=True, help="Draw quality.png; needs the extra plots."
-)
+@click.option("--picture/--no-picture", default=True, help="Draw quality.png; needs the extra plots.")
 @params_option
 def check(
     path: "Place",
@@ -35,14 +41,13 @@ def check(
     picture: bool,
     params: Path | None,
 ) -> None:
-    """Measure a store, and hold the figures against the thresholds `quality` of the parameter file; exit code 1 above.
+    """Measure a store against the thresholds in `quality` of the parameter file; exit code 1 if one is exceeded.
 
-    Counts rows that are missing, failed, NaN or near-duplicates of others; measures norms, and the distance between the
-    clean view and each other one. With --manifest, looks for clipped and for upsampled recordings.
+    Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the distance between the
+    clean view and each other view. With --manifest, also looks for clipped and upsampled recordings.
     """
     from dataclasses import replace
 
-    from rich.console import Console
     from rich.table import Table
 
     from pipeline.data.manifest import read_manifest
@@ -62,19 +67,17 @@ def check(
     figures, values = measure(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
     if manifest:
         rows = read_manifest(manifest)
-        with progress_bar("hearing recordings", min(limits.files, len(rows))) as advance:
-            heard = check_recordings(rows, root, limits.files, settings.seed, advance)
-        figures = replace(figures, recordings=heard)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a log has no width of its own
+        with progress_bar("reading recordings", min(limits.files, len(rows))) as advance:
+            recordings = check_recordings(rows, root, limits.files, settings.seed, advance)
+        figures = replace(figures, recordings=recordings)
+    console = make_console()
     counts = Table(title=str(path), show_header=False)
     for name, text in summary(figures):
         counts.add_row(name, text)
     console.print(counts)
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
-    for name, found in spreads(figures):
-        table.add_row(name, *(f"{found[str(percent)]:.4f}" if found else "–" for percent in PERCENTS))
+    for name, spread in spreads(figures):
+        table.add_row(name, *(f"{spread[str(percent)]:.4f}" if spread else "–" for percent in PERCENTS))
     console.print(table)
     if out:
         write_json(out / JSON, as_json(figures, limits))
@@ -83,4 +86,4 @@ def check(
         console.print(f"Written: {out}", soft_wrap=True)
     over = exceeded(figures, limits)
     if over:
-        raise QualityError(f"{path}: {'; '.join(over)}. Mend the data, or raise the thresholds in the parameter file.")
+        raise QualityError(f"{path}: {'; '.join(over)}. Fix the data, or raise the thresholds in the parameter file.")

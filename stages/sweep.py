@@ -9,16 +9,20 @@ from stages.helpers.options import FILE, FOLDER, NEW, STORE, load_params, params
 
 @click.command()
 @click.argument("grid", type=FILE)
-@click.option("--store", type=STORE, required=True, help="Training store: view 0 clean, the others corrupted.")
-@click.option("--store-manifest", type=FILE, required=True, help="Its manifest, to hold out whole speakers.")
-@click.option("--conditions", type=FOLDER, required=True, help="Folder of the raw stores to measure, <condition>.zarr.")
-@click.option("--manifest", type=FILE, required=True, help="Manifest that gives their speakers.")
+@click.option("--store", type=STORE, required=True, help="Training store: view 0 clean, the other views corrupted.")
+@click.option(
+    "--store-manifest", type=FILE, required=True, help="Manifest of the training store, to hold out whole speakers."
+)
+@click.option(
+    "--conditions", type=FOLDER, required=True, help="Folder of the raw stores to measure on, <condition>.zarr."
+)
+@click.option("--manifest", type=FILE, required=True, help="Manifest with the speakers of --conditions.")
 @click.option("--out", type=NEW, required=True, help="Folder for runs/<key>.json, sweep.csv and sweep.md.")
 @params_option
 def sweep(
     grid: Path, store: Path, store_manifest: Path, conditions: Path, manifest: Path, out: Path, params: Path | None
 ) -> None:
-    """Train, enhance and measure with every combination of parameters in GRID, a YAML file such as
+    """Train, enhance and measure with every combination of parameters in GRID, a YAML file such as:
 
     \b
         seeds: [0, 1, 2]
@@ -28,13 +32,13 @@ def sweep(
         runs:
           - {enhance.timestep: 20}
 
-    Everything else is as in the parameter file. Runs that --out has already are not run again, so that a sweep that was
-    stopped goes on. Choose by the validation loss or the held-out EERs, which are of training speakers; a choice by the
-    test EERs would be one on the test set.
+    All other parameters are those of the parameter file. Runs whose results are in --out are not repeated, so an
+    interrupted sweep resumes. Choose by the validation loss or the held-out EERs, which are measured on training
+    speakers. Choosing by the test EERs would be tuning on the test set.
 
-    Values that do not go together are refused before the first run. A run that fails, say as its loss is no longer a
-    number, is told in the tables, left out of means and of the choice, and run again the next time; the others go on.
-    The exit code is 1 only if all fail.
+    Combinations that are invalid are refused before the first run. A run that fails, for example because its loss is no
+    longer a number, is listed in the tables, left out of the means and of the choice, and repeated the next time; the
+    other runs continue. The exit code is 1 only if all runs fail.
     """  # noqa: D301 (click wants the control character)
     from pipeline.data.manifest import read_manifest
     from pipeline.data.utterances import read_speakers

@@ -1,25 +1,24 @@
-"""`seed trials`: lists that are made out of others."""
+"""`seed trials`: build trial lists from other lists."""
 
 from pathlib import Path
 
 import click
 
-from stages.corpus import corpora_option, root_option
-from stages.helpers.options import NEW, load_params, params_option
-from stages.helpers.trial_lists import named_list
+from stages.helpers.options import NEW, corpora_option, load_params, params_option, root_option
+from stages.helpers.trial_lists import find_trial_list
 
 
 @click.group()
 def trials() -> None:
-    """Trial lists: build one out of others."""
+    """Build a trial list from other lists."""
 
 
 @trials.command()
-@click.option("--vox1-o", default="vox1-o-cleaned", show_default=True, help="List with the targets, a file or a name.")
+@click.option("--vox1-o", default="vox1-o-cleaned", help="List with the targets, a file or a name in --corpora.")
 @click.option(
-    "--voxconverse", default="voxconverse-sv", show_default=True, help="List with the non-targets, a file or a name."
+    "--voxconverse", default="voxconverse-sv", help="List with the non-targets, a file or a name in --corpora."
 )
-@click.option("--out", type=NEW, help="List to write.  [default: where the definition of vc-mix has it]")
+@click.option("--out", type=NEW, help="List to write.  [default: the path of vc-mix in --corpora]")
 @corpora_option
 @root_option
 @params_option
@@ -33,7 +32,7 @@ def vcmix(
     from pipeline.data.trials.vcmix import NONTARGETS, TARGETS, write_vcmix
 
     settings = load_params(params, {"data_root": data_root})
-    first, second = (named_list(given, corpora, settings.data_root).path for given in (vox1_o, voxconverse))
+    first, second = (find_trial_list(name, corpora, settings.data_root).path for name in (vox1_o, voxconverse))
     if out is None:
         corpus, published = find_list(read_corpora(corpora), "vc-mix")
         out = find_root(corpus, settings.data_root) / published.path
@@ -41,7 +40,7 @@ def vcmix(
     click.echo(f"{out}: {targets:,} targets of {first}, {nontargets:,} non-targets of {second}")
     if (targets, nontargets) != (TARGETS, NONTARGETS):
         click.echo(
-            f"  the published VC-Mix has {TARGETS:,} targets and {NONTARGETS:,} non-targets: figures on this list"
-            f" ({targets:,} and {nontargets:,}) do not compare with published ones",
+            f"  the published VC-Mix has {TARGETS:,} targets and {NONTARGETS:,} non-targets: results on this list"
+            f" ({targets:,} and {nontargets:,}) cannot be compared with published ones",
             err=True,
         )

@@ -14,10 +14,10 @@ import soundfile
 
 from pipeline.encoders.encoder import Encoder
 from pipeline.encoders.registry import load_encoder
-from stages.cli import ask_for_same_bits, is_amd
+from stages.cli import is_amd, request_same_bits
 from tests.project import FirstRun, Project
 
-ask_for_same_bits()  # as `seed` does
+request_same_bits()  # as `seed` does
 
 WriteVoice = Callable[..., Path]
 

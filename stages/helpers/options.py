@@ -1,4 +1,4 @@
-"""What the commands share: reading parameters, and showing progress."""
+"""Options, parameters and progress bars that several commands share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
+
     from pipeline.config.params import Params
     from pipeline.config.train import Enhance
     from pipeline.utils.paths import Place
 
 
 class PlaceType(click.Path):
-    """A path or, where `remote`, a URL such as s3://…; whether something is there is asked of local paths only."""
+    """A path or, if `remote`, a URL such as s3://…. Only local paths are checked for existence."""
 
     def __init__(self, remote: bool = False, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -27,7 +30,7 @@ class PlaceType(click.Path):
         if not isinstance(value, str) or not is_url(value):
             return super().convert(value, param, ctx)
         if not self.remote:
-            self.fail(f"{value} is a URL; only local paths will do here.", param, ctx)
+            self.fail(f"{value} is a URL. Give a local path.", param, ctx)
         return to_place(value)
 
 
@@ -38,79 +41,101 @@ MODEL = PlaceType(remote=True, exists=True, dir_okay=False)
 STORE = PlaceType(remote=True, exists=True, file_okay=False)
 OUTPUT = PlaceType(remote=True)
 
+DEVICE = "Device to compute on: auto, cpu, cuda, cuda:<index> or mps."
+"""The help text of `--device`."""
+
+corpora_option = click.option("--corpora", type=NEW, default="data/corpora.yaml", help="Corpus definitions.")
+root_option = click.option(
+    "--data-root",
+    help="Folder of the recorded corpora.  [default: data_root of the parameter file, $SEED_DATA or data/corpora]",
+)
+paths_option = click.option("--root", type=FOLDER, default=".", help="Folder that the paths in lists are relative to.")
+encoders_option = click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    help="Encoder to include; repeatable.  [default: those of the parameter file]",
+)
+timestep_option = click.option(
+    "--timestep",
+    type=click.IntRange(min=0),
+    help="Diffusion timestep to step back from.  [default: enhance.timestep of the parameter file, or the model's]",
+)
 params_option = click.option(
     "--params",
     type=FILE,
-    help="Parameter file.  [default: params.yaml in the working folder; without one, the built-in defaults]",
+    help="Parameter file.  [default: params.yaml in the working folder if it exists, otherwise the built-in defaults]",
 )
 
 
-def load_params(given: Path | None, changes: dict[str, Any] | None = None) -> "Params":
-    """Read the parameter file given, else params.yaml if there is one; dotted `changes` that are not None win."""
+def load_params(file: Path | None, changes: dict[str, Any] | None = None) -> "Params":
+    """Read a parameter file, by default params.yaml if it exists. Dotted `changes` that are not None override it."""
     from pipeline.config.params import Params
     from pipeline.utils.validation import load_yaml, validated
 
-    here = Path("params.yaml")
-    path = given or (here if here.is_file() else None)
+    default = Path("params.yaml")
+    path = file or (default if default.is_file() else None)
     content = load_yaml(path) if path else {}
     for key, value in (changes or {}).items():
         if value is not None:
             *sections, last = key.split(".")
-            place = content
+            block = content
             for section in sections:
-                place = place.setdefault(section, {})
-                if not isinstance(place, dict):
-                    break  # validation says what is wrong with it
+                block = block.setdefault(section, {})
+                if not isinstance(block, dict):
+                    break  # the validation below reports it
             else:
-                place[last] = value
+                block[last] = value
     return validated(Params, content, str(path or "options"))
 
 
 def enhance_settings(model: "Place", settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
-    """Return how a model is to enhance: by options, else by the parameter file, else from the timestep of its own file.
+    """Return the enhancement settings for a model: options first, then the parameter file, then the model's timestep.
 
-    Where the parameter file gives another timestep than the model's, that is used and said. Options are of the model at
-    hand, whatever the parameter file would train: they are checked against the model.
+    A timestep of the parameter file that differs from the model's is used, with a warning. The options are checked
+    against the given model, not against the model that the parameter file would train.
     """
     from pipeline.config.train import Enhance
     from pipeline.model.model_file import load_model
     from pipeline.utils.validation import validated
 
-    way = settings.enhance
+    enhance = settings.enhance
     own = load_model(model).timestep if timestep is None else timestep
-    if timestep is None and "timestep" in way.model_fields_set and way.timestep != own:
+    if timestep is None and "timestep" in enhance.model_fields_set and enhance.timestep != own:
         click.echo(
-            f"  {model}: was trained to enhance from timestep {own}; the parameter file says {way.timestep}, and"
-            " that is used. Give --timestep to say which.",
+            f"  {model}: was trained to enhance from timestep {own}, but timestep {enhance.timestep} of the parameter"
+            " file is used. Choose one with --timestep.",
             err=True,
         )
-        own = way.timestep
-    given = {"timestep": own} | ({} if strength is None else {"strength": strength})
-    return validated(Enhance, way.model_dump() | given, "options")
+        own = enhance.timestep
+    options = {"timestep": own} | ({} if strength is None else {"strength": strength})
+    return validated(Enhance, enhance.model_dump() | options, "options")
+
+
+def make_console(log_width: int = 120) -> "Console":
+    """Return a console for tables on stdout, with a fixed width if that is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=log_width)
+
+
+def make_bar(*columns: "ProgressColumn") -> "Progress":
+    """Return a progress bar with some more columns, which is shown on stderr and disabled if that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    first = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*first, *columns, console=console, disable=not console.is_terminal)
 
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show how far a piece of work is, on stderr; yields a function that is told of advances and labels."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    """Show a progress bar. Yield a function that advances and relabels it."""
+    from rich.progress import TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with make_bar(TimeRemainingColumn()) as bar:
         task = bar.add_task(label, total=total)
 
         def advance(steps: int, label: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What `seed metrics` and `seed compare` share: scores read from files, and who speaks in them."""
+"""Options and functions that `seed metrics` and `seed compare` share: read scores and speakers from files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +14,32 @@ if TYPE_CHECKING:
     from pipeline.scoring.score_files import Scored
 
 _OPTIONS = (
-    click.option("--trials", type=FILE, help="List of `1|0 enrolment test` with the labels and the pairs that count."),
-    click.option("--manifest", type=FILE, help="Manifest that gives the speakers, over whom intervals are drawn."),
-    click.option("--speakers", type=FILE, help="Instead of --manifest: lines of `utterance speaker`."),
-    click.option("--bootstrap", type=click.IntRange(min=0), help="Resamples of speakers.  [default: 1000]"),
+    click.option("--trials", type=FILE, help="Trial list of `1|0 enrolment test`: labels, and the pairs to measure."),
+    click.option("--manifest", type=FILE, help="Manifest with the speakers to bootstrap over."),
+    click.option("--speakers", type=FILE, help="In place of --manifest: file of `utterance speaker` lines."),
+    click.option(
+        "--bootstrap",
+        type=click.IntRange(min=0),
+        help="Number of bootstrap resamples of the speakers.  [default: 1000]",
+    ),
     click.option("--seed", type=click.IntRange(min=0), help="Seed of the bootstrap.  [default: 0]"),
     click.option(
-        "--calibrated", is_flag=True, help="The scores are natural log-likelihood ratios: measure Cllr and actDCF too."
+        "--calibrated", is_flag=True, help="Scores are natural log-likelihood ratios: also measure Cllr and actDCF."
     ),
 )
 
-NO_INTERVALS = "No intervals: they are drawn over speakers, so give --manifest or --speakers."
+NO_INTERVALS = "No intervals: the bootstrap needs speakers. Give --manifest or --speakers."
 
 
 def scores_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that both commands have."""
+    """Add the options that both commands share."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def load_scores(path: Path, trials: Path | None) -> "Scored":
-    """Read a score file, on the trials of a list if there is one."""
+    """Read a score file, restricted to the trials of a list if there is one."""
     from pipeline.scoring.score_files import on_trials, read_scores
 
     scored = read_scores(path)
@@ -43,7 +47,7 @@ def load_scores(path: Path, trials: Path | None) -> "Scored":
 
 
 def load_speakers(scored: "Scored", manifest: Path | None, speakers: Path | None) -> "Speakers | None":
-    """Return the speaker numbers of both sides, None if no list gives them."""
+    """Return the speaker numbers of both sides, or None if no file gives them."""
     from pipeline.data.manifest import read_manifest
     from pipeline.scoring.score_files import read_labels, sides
 
@@ -54,30 +58,30 @@ def load_speakers(scored: "Scored", manifest: Path | None, speakers: Path | None
     return sides(scored, read_labels(speakers), speakers)[1] if speakers else None
 
 
-def protocol(
+def score_protocol(
     scores: dict[str, Path], settings: "Params", calibrated: bool, bootstrapped: bool, **files: Path | None
 ) -> dict[str, Any]:
-    """Return what the figures of score files were made of: these, and files by what they are for."""
+    """Return the protocol for metrics.json: score files, other files by their role, and settings."""
     from pipeline.scoring.provenance import describe_file, describe_protocol
 
-    told = {name: describe_file(path) for name, path in files.items() if path}
+    described = {name: describe_file(path) for name, path in files.items() if path}
     points = [point.model_dump() for point in settings.score.operating_points]
-    drawn = {"bootstrap": settings.score.bootstrap, "seed": settings.seed} if bootstrapped else {}
+    bootstrap = {"bootstrap": settings.score.bootstrap, "seed": settings.seed} if bootstrapped else {}
     return describe_protocol(
         {},
         scores={name: describe_file(path) for name, path in scores.items()},
-        **told,
-        **drawn,
+        **described,
+        **bootstrap,
         calibrated=calibrated,
         operating_points=points,
     )
 
 
-def shown(value: object, digits: int, unit: str = "") -> str:
-    """Return a figure as text, `-` if there is none."""
+def format_figure(value: object, digits: int, unit: str = "") -> str:
+    """Return a figure as text, or `-` if there is none."""
     return f"{value:.{digits}f}{unit}" if isinstance(value, float) else "-"
 
 
-def bracketed(interval: list[float] | None, digits: int) -> str:
-    """Return an interval as text behind its figure, nothing if there is none."""
+def format_interval(interval: list[float] | None, digits: int) -> str:
+    """Return an interval as text to follow its figure, or nothing if there is none."""
     return f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""

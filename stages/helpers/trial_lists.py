@@ -1,4 +1,4 @@
-"""Trial lists given by file or by name, and what is worth telling of them."""
+"""Trial lists given as a file or by name, and warnings about them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NamedList:
-    """A trial list's file; of one that was given by name also what was published of it."""
+    """The file of a trial list and, for one given by name, its published counts."""
 
     name: str
     path: Path
     published: "PublishedList | None" = None
 
 
-def named_list(given: str, corpora: Path, root: str | None) -> NamedList:
-    """Find a list that is given as a file, else by its name in the corpus definitions."""
+def find_trial_list(name: str, corpora: Path, root: str | None) -> NamedList:
+    """Find a list given as a file or by its name in the corpus definitions."""
     from pipeline.data.corpora import read_corpora
     from pipeline.data.published_lists import find_list, find_list_path
     from pipeline.errors import TrialError
 
-    if Path(given).exists():
-        return NamedList(given, Path(given))
+    if Path(name).exists():
+        return NamedList(name, Path(name))
     if not corpora.is_file():
-        raise TrialError(f"{given}: no such trial list, and no corpus definitions {corpora} to look the name up in.")
+        raise TrialError(f"{name}: no such file, and no corpus definitions {corpora} to look it up by name.")
     known = read_corpora(corpora)
-    return NamedList(given, find_list_path(known, given, root), find_list(known, given)[1])
+    return NamedList(name, find_list_path(known, name, root), find_list(known, name)[1])
 
 
-def tell(read: "TrialList | SpooledTrials", given: NamedList) -> None:
-    """Say on stderr what is odd about a list that can be scored all the same."""
+def warn_about_list(trials: "TrialList | SpooledTrials", named: NamedList) -> None:
+    """Print what is odd about a list that can still be scored, on stderr."""
     from pipeline.data.published_lists import compare_counts
 
-    odd = compare_counts(given.name, given.published, read.counts) if given.published else None
+    odd = compare_counts(named.name, named.published, trials.counts) if named.published else None
     if odd:
         click.echo(f"  {odd}; they are scored as they are", err=True)
-    if read.duplicates:
-        both = f", {read.contradictions:,} pairs with both labels" if read.contradictions else ""
-        click.echo(f"  {given.path}: {read.duplicates:,} trials repeat an earlier one{both}", err=True)
+    if trials.duplicates:
+        both = f", {trials.contradictions:,} pairs with both labels" if trials.contradictions else ""
+        click.echo(f"  {named.path}: {trials.duplicates:,} trials repeat an earlier one{both}", err=True)

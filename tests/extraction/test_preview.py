@@ -61,7 +61,7 @@ def test_what_is_heard_is_what_was_encoded(place: Path, ge2e: Encoder, capsys: p
             options = (*LISTS, "--set", name, *chosen, "--draw", 1, "--store", f"{name}.zarr", "--out", "x.wav")
             code, out, err = run(capsys, "augment", "preview", "u1", *options)
             assert code == 0, err
-            assert f"the trace is that of {name}.zarr" in out
+            assert f"same trace as in {name}.zarr" in out
             with torch.inference_mode():
                 (heard,) = ge2e([torch.from_numpy(read_audio(place / "x.wav"))]).numpy()
             np.testing.assert_allclose(heard, values[1, 1, column], atol=1e-5)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
 VOICES, SHARD = 119, 2
 SHARDS = 60
-STOPPED = "seed: stopped. Run the same command again; an extraction goes on where it was, a training with --resume."
+STOPPED = "seed: stopped. Run the same command again: extractions resume by themselves, trainings with --resume."
 SPEED = {"threads": 1.0, "processes": 2.5}
 """How long it takes until the first shard, roughly."""
 

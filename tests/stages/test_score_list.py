@@ -165,7 +165,7 @@ def test_stores_that_do_not_fit_are_refused_before_the_list_is_read(
     [
         (["--trials", "unheard"], "no trial list 'unheard': neither a file nor one of known, gone"),
         (["--trials", "gone"], "no file root/lists/gone.txt. Get it: the page of its publisher"),
-        (["--trials", "t.txt", "--corpora", "none.yaml"], "t.txt: no such trial list"),
+        (["--trials", "t.txt", "--corpora", "none.yaml"], "t.txt: no such file, and no corpus"),
         (["--trials", "root"], "root: is a folder"),
         (["--trials", "s.txt"], "the list's ids begin with 'wav/', and the list has the extension '.flac'"),
     ],

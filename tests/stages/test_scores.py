@@ -66,7 +66,7 @@ def test_all_forms_give_the_same_figures(place: Path, capsys: pytest.CaptureFixt
     texts = [out for _, out, _ in outputs]
     assert texts[0] == texts[1] == texts[2]
     assert f"EER {expected(place):.2f} % at " in texts[0]
-    assert "No intervals: they are drawn over speakers" in texts[0]
+    assert "No intervals: the bootstrap needs speakers" in texts[0]
     assert "72 target and 1,188 non-target trials" in texts[0]
     assert "Cllr" not in texts[0].replace("minCllr", "")
     assert "actDCF" not in texts[0]

@@ -94,7 +94,7 @@ def test_info_is_that_of_the_enhancer(enhancer: Enhancer) -> None:
     assert [each["out_of_distribution"] for each in told] == [False, True, True]
     nothing = {"moved": 0.0, "atypicality": None, "confidence": 0.0, "out_of_distribution": True}
     assert told[2] == {"embedding": [0.0] * DIM} | nothing
-    with pytest.raises(VectorError, match=r"line 1: has moved of its own"):
+    with pytest.raises(VectorError, match=r"line 1: already has moved"):
         answers(enhancer, {"moved": 1, "embedding": x[0].tolist()}, with_info=True)
 
 
@@ -104,18 +104,18 @@ X = RAW[0].tolist()
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (b"[1, 2\n", "is no JSON"),
-        (b"\n", "is no JSON"),
-        (b"\xff\xfe\n", "is no JSON"),
-        (b"[" * 100_000 + b"\n", "is no JSON"),
-        (b"[" + b"1" * 5000 + b"]\n", "is no JSON"),
+        (b"[1, 2\n", "is not JSON"),
+        (b"\n", "is not JSON"),
+        (b"\xff\xfe\n", "is not JSON"),
+        (b"[" * 100_000 + b"\n", "is not JSON"),
+        (b"[" + b"1" * 5000 + b"]\n", "is not JSON"),
         (line(X[:-1]), f"has {DIM - 1} numbers; the model takes {DIM}"),
         (line([X]), "has 1 numbers"),
         (line({"id": 3}), "has no key 'embedding'"),
         (line({"embedding": 3}), "holds no list of numbers"),
         (line("text"), "holds no list of numbers"),
-        (line(["1.5", *X[1:]]), '"1.5" is no number'),
-        (line([True, *X[1:]]), "true is no number"),
+        (line(["1.5", *X[1:]]), '"1.5" is not a number'),
+        (line([True, *X[1:]]), "true is not a number"),
         (line(NAN), "holds NaN or infinite values"),
         (line([None, *X[1:]]), "holds NaN or infinite values"),
         (line([10**400, *X[1:]]), "holds NaN or infinite values"),
@@ -188,7 +188,7 @@ def test_a_partner_has_its_answer_before_it_asks_again(enhancer: Enhancer, model
         assert process.stdout.read() == b""
         assert process.wait() == 1
         said = process.stderr.read().decode()
-    assert said == f"seed: error: line 6: has 1 numbers; the model takes {DIM}, of its own encoder.\n"
+    assert said == f"seed: error: line 6: has 1 numbers; the model takes {DIM}, the dimension of its encoder.\n"
 
 
 def test_frames_go_through_and_a_truncated_one_is_named(enhancer: Enhancer, model: Path) -> None:
@@ -237,11 +237,11 @@ def test_nothing_in_is_nothing_out(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--stdin", "json", "--store", "."], "--stdin does not go with --store"),
-        (["--stdin", "json", "--out", "x.zarr"], "--stdin does not go with --store"),
-        (["--stdin", "f32", "--timestep", "5"], "--stdin does not go with --store"),
-        (["--stdin", "f32", "--info"], "--info goes with --stdin json"),
-        (["--store", ".", "--out", "x.zarr", "--on-bad", "raw"], "--info and --on-bad go with --stdin"),
+        (["--stdin", "json", "--store", "."], "--stdin excludes --store"),
+        (["--stdin", "json", "--out", "x.zarr"], "--stdin excludes --store"),
+        (["--stdin", "f32", "--timestep", "5"], "--stdin excludes --store"),
+        (["--stdin", "f32", "--info"], "--info needs --stdin json"),
+        (["--store", ".", "--out", "x.zarr", "--on-bad", "raw"], "--info and --on-bad need --stdin"),
         (["--store", "."], "give --store and --out, or --stdin"),
         ([], "give --store and --out, or --stdin"),
         (["--stdin", "csv"], "'csv' is not one of 'json', 'f32'"),

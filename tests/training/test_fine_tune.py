@@ -100,4 +100,4 @@ def test_seed_train_init_notes_the_origin_and_refuses_to_replace_it(
     assert float(row["validation_loss"]) == pytest.approx(start.validation_loss, abs=1e-6)
     with pytest.raises(SystemExit):
         main(command(folder, "--init", str(first), name="first"))
-    assert "--init is the model to write" in capsys.readouterr().err
+    assert "--init and --out are the same file" in capsys.readouterr().err
