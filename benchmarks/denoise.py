@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 import torch
 
-from pipeline.audio.augment.effects import add_at_snr
+from pipeline.audio.augment.corruptions.noise import add_at_snr
 from pipeline.audio.denoise import RATE, load_denoiser
 from pipeline.audio.reading import SAMPLE_RATE, Waveform, cut, read_audio
 from pipeline.encoders.registry import load_encoder

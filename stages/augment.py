@@ -8,7 +8,7 @@ import click
 from stages.helpers.options import FILE, NEW, STORE, load_params, params_option, paths_option
 
 if TYPE_CHECKING:
-    from pipeline.config.encoder import Denoise
+    from pipeline.audio.denoise import Denoise
     from pipeline.utils.paths import Place
 
 
@@ -66,8 +66,8 @@ def preview(
 
     Manifest, lists, parameters and seed must be those of the extraction. --store checks that they are.
     """
-    from pipeline.audio.augment.recipe import recipe_for
     from pipeline.audio.denoise import load_denoiser
+    from pipeline.config.recipes import recipe_for
     from pipeline.data.manifest import read_augment, read_manifest
     from pipeline.extraction.preview import check_trace, describe, make_preview, write_wave
 

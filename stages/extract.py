@@ -8,7 +8,7 @@ import click
 from stages.helpers.options import DEVICE, FILE, OUTPUT, load_params, params_option, paths_option
 
 if TYPE_CHECKING:
-    from pipeline.config.encoder import Denoise
+    from pipeline.audio.denoise import Denoise
     from pipeline.utils.paths import Place
 
 

@@ -37,8 +37,8 @@ def manifest(
         raise click.UsageError("give either --corpus, or --pattern with --audio")
     if pattern is not None and audio is None:
         raise click.UsageError("--pattern needs --audio")
-    from pipeline.audio.augment.recipe import recipe_for
     from pipeline.config.params import TRAIN
+    from pipeline.config.recipes import recipe_for
     from pipeline.data.corpora import list_utterances, read_corpus
     from pipeline.data.manifest import write_manifest
     from pipeline.data.sets import FileInspector, SetLimits, check_disjoint, write_set

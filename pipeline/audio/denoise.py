@@ -10,14 +10,16 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soxr
 
 from pipeline.audio.reading import SAMPLE_RATE, Waveform
-from pipeline.config.encoder import Denoise
 from pipeline.errors import AudioError, ConfigError
+
+Denoise = Literal["none", "rnnoise"]
+"""The front-ends by name; `none` is no denoising."""
 
 RATE = 48_000
 """Hz that RNNoise listens at."""

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.audio.denoise import Denoise
 from pipeline.utils.validation import Frozen
 
 
@@ -48,9 +49,6 @@ class LogMelInput(Frozen):
     """Whether every bin is also divided by its deviation over the utterance (instance norm)."""
     layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
 
-
-Denoise = Literal["none", "rnnoise"]
-"""What a wave goes through in front of the encoder, see `pipeline.audio.denoise`."""
 
 Input = Annotated[WaveformInput | KaldiFbankInput | LogMelInput, Field(discriminator="kind")]
 

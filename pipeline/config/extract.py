@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pipeline.config.corruption import Steps
+from pipeline.audio.augment.steps import Step
 from pipeline.utils.validation import NAME, Frozen
 
 HOP = 160
@@ -28,6 +28,10 @@ DEFAULT_VIEWS: dict[str, list[Any]] = {
     "reverb": [{"kind": "reverb"}],
 }
 """The training views of `params.yaml`."""
+
+
+Steps = Annotated[list[Step], Field(min_length=1)]
+"""The steps of a view in turn, for example reverberation and then noise."""
 
 
 def _named(views: dict[str, Steps]) -> dict[str, Steps]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from pipeline.config.corruption import condition_steps
-from pipeline.config.encoder import Denoise, EncoderDefinition
+from pipeline.audio.denoise import Denoise
+from pipeline.config.conditions import condition_steps
+from pipeline.config.encoder import EncoderDefinition
 from pipeline.config.extract import Extract
 from pipeline.config.quality import Quality
 from pipeline.config.score import Score

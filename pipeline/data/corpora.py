@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.corruption import is_condition
+from pipeline.config.conditions import is_condition
 from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import CorpusError
 from pipeline.utils.validation import Frozen, load_yaml, validated

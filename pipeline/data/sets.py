@@ -74,7 +74,7 @@ def write_set(
     labels = read_labels(corpus.labels, speech)
     if not utterances:
         raise CorpusError(f"{speech}: no utterances are left for the set {name}. Correct data/corpora.yaml.")
-    kinds = recipe.kinds()
+    kinds = recipe.source_kinds()
     sources: dict[str, list[Source]] = {}
     if "babble" in kinds:
         sources["babble"] = [Source(Path(row.path), row.speaker) for row in talkers]

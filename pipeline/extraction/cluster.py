@@ -19,11 +19,10 @@ from typing import Any
 import dask
 import torch
 
-from pipeline.audio.augment.recipe import recipe_for
 from pipeline.audio.augment.sources import SourcePool
-from pipeline.audio.denoise import load_denoiser
-from pipeline.config.encoder import Denoise
+from pipeline.audio.denoise import Denoise, load_denoiser
 from pipeline.config.params import Params
+from pipeline.config.recipes import recipe_for
 from pipeline.data.manifest import read_augment, read_manifest
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError, PlaceError

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from pipeline.audio.augment.recipe import recipe_for
 from pipeline.audio.reading import SAMPLE_RATE
 from pipeline.config.params import TRAIN, Params
+from pipeline.config.recipes import recipe_for
 from pipeline.data.corpora import Corpus, data_root, find_files
 from pipeline.data.inventory import count_published_files, list_split_patterns
 from pipeline.data.manifest import read_manifest

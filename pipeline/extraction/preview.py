@@ -7,7 +7,8 @@ from pathlib import Path
 import soundfile
 
 from pipeline.audio.augment.corrupt import Trace
-from pipeline.audio.augment.recipe import Made, Recipe, check_sources, make_views
+from pipeline.audio.augment.corruptions import find_corruption
+from pipeline.audio.augment.recipe import Recipe, ViewAudio, check_sources, make_views
 from pipeline.audio.augment.sources import Source, SourcePool
 from pipeline.audio.reading import SAMPLE_RATE, Waveform, read_audio
 from pipeline.data.manifest import Utterance
@@ -16,8 +17,6 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.paths import Place
-
-_UNITS = {"snr": " dB SNR", "percent": " % of the samples", "kbit": " kbit/s", "quality": " of 10"}
 
 
 def make_preview(
@@ -29,7 +28,7 @@ def make_preview(
     utterance: str,
     view: str | None,
     draw: int,
-) -> Made:
+) -> ViewAudio:
     """Return one view of one utterance, the very one that an extraction encodes.
 
     Args:
@@ -95,11 +94,12 @@ def write_wave(path: Path, wave: Waveform, sample_format: str) -> None:
         soundfile.write(temporary, wave, SAMPLE_RATE, format="WAV", subtype=subtype)
 
 
-def describe(made: Made) -> Iterator[str]:
+def describe(made: ViewAudio) -> Iterator[str]:
     """Yield what happened to a view, a line for the crop, each step and each source."""
     yield f"crop: {len(made.wave)} samples from {made.trace['start']}"
     for step in made.trace["steps"]:
-        yield step["kind"] + "".join(f", {step[key]:.6g}{unit}" for key, unit in _UNITS.items() if key in step)
+        units = find_corruption(step["kind"]).units
+        yield step["kind"] + "".join(f", {step[key]:.6g}{unit}" for key, unit in units.items())
         for source in step.get("sources", ()):
             if "start" in source:
                 yield f"  {source['path']} from sample {source['start']}"

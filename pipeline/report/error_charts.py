@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from pipeline.config.corruption import condition_steps, is_condition
+from pipeline.config.conditions import condition_snr, is_condition
 from pipeline.report.results import CLEAN, Table, systems_of
 from pipeline.report.series import Row
 from pipeline.report.style import (
@@ -165,8 +165,7 @@ def _kind_and_snr(name: str) -> tuple[str, float | None]:
     condition = name.rpartition("/")[2]
     if not is_condition(condition):
         return name, None
-    snrs = [effect.snr[0] for effect in condition_steps(condition) if effect.snr]
-    return _SNR.sub(r"\1", name), snrs[0] if len(snrs) == 1 else None
+    return _SNR.sub(r"\1", name), condition_snr(condition)
 
 
 def _curves(det: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:

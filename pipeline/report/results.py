@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.corruption import is_condition
+from pipeline.config.conditions import is_condition
 from pipeline.errors import TrialError
 
 Table = Mapping[str, Mapping[str, Any]]

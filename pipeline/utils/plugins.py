@@ -1,5 +1,7 @@
 """Objects that other packages register by entry points, in groups such as `speaker_seed.encoders`."""
 
+import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -11,7 +13,13 @@ GROUP = "speaker_seed.{kind}"
 
 def find_plugins(kind: str) -> dict[str, EntryPoint]:
     """Return the registered entry points of a kind by name, without importing them."""
-    return {point.name: point for point in entry_points(group=GROUP.format(kind=kind))}
+    return _read_entry_points(GROUP.format(kind=kind), tuple(sys.path))
+
+
+@cache
+def _read_entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Read the metadata of all packages on `path`, which is `sys.path`: 50 ms."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def load_plugin(kind: str, name: str) -> Any | None:

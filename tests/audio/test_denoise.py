@@ -15,7 +15,7 @@ import soundfile
 import soxr
 import torch
 
-from pipeline.audio.augment.effects import add_at_snr
+from pipeline.audio.augment.corruptions.noise import add_at_snr
 from pipeline.audio.denoise import DELAY, FRAME, RATE, Rnnoise, _binding, load_denoiser
 from pipeline.audio.reading import Waveform, read_audio
 from pipeline.config.params import Params

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audio.augment.recipe import condition_recipe, training_recipe
 from pipeline.config.extract import Extract
+from pipeline.config.recipes import condition_recipe, training_recipe
 from pipeline.data.corpora import Split
 from pipeline.data.manifest import Utterance, read_augment, read_manifest, write_augment, write_manifest
 from pipeline.data.sets import FileInspector, SetLimits, check_disjoint, limit_utterances, write_set

@@ -18,8 +18,8 @@ import pytest
 import soundfile
 import soxr
 
-from pipeline.audio.augment.recipe import condition_recipe
 from pipeline.audio.augment.sources import SourcePool
+from pipeline.config.recipes import condition_recipe
 from pipeline.data.corpora import list_utterances
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
 from pipeline.data.sets import FileInspector

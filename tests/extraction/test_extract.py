@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from pipeline.audio.augment.corrupt import replay
-from pipeline.audio.augment.recipe import Recipe, condition_recipe, training_recipe
+from pipeline.audio.augment.recipe import Recipe
 from pipeline.audio.augment.sources import Source, SourcePool
 from pipeline.audio.reading import cut, read_audio
 from pipeline.config.extract import Extract
+from pipeline.config.recipes import condition_recipe, training_recipe
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError, StoreError

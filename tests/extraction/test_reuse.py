@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.audio.augment.recipe import Recipe, training_recipe
+from pipeline.audio.augment.recipe import Recipe
 from pipeline.audio.augment.sources import Source, SourcePool
 from pipeline.audio.reading import read_audio
 from pipeline.config.extract import Extract
+from pipeline.config.recipes import training_recipe
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import ExtractionError

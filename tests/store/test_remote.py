@@ -15,9 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from s3fs import S3FileSystem
 
-from pipeline.audio.augment.recipe import condition_recipe
 from pipeline.audio.augment.sources import SourcePool
 from pipeline.config.params import Params
+from pipeline.config.recipes import condition_recipe
 from pipeline.config.train import Train
 from pipeline.data.manifest import Utterance, write_manifest
 from pipeline.encoders.encoder import Encoder

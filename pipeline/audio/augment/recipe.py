@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.audio.augment.corrupt import Trace, corrupt
-from pipeline.audio.augment.effects import CODINGS, check_codec
+from pipeline.audio.augment.corruption import Corruption
 from pipeline.audio.augment.sources import Source, SourcePool
+from pipeline.audio.augment.steps import OneOf, alternatives
 from pipeline.audio.reading import Waveform, cut, even_starts, random_start
-from pipeline.config.corruption import SOURCES, Effect, OneOf, condition_steps, effects
-from pipeline.config.extract import samples
-from pipeline.config.params import TRAIN, Params
 from pipeline.errors import CorpusError
 
 
@@ -28,11 +26,11 @@ class View:
     """A named chain of corruptions; the clean view has none."""
 
     name: str
-    steps: tuple[Effect | OneOf, ...] = ()
+    steps: tuple[Corruption | OneOf, ...] = ()
 
 
 @dataclass(frozen=True)
-class Made:
+class ViewAudio:
     """A view of an utterance: its wave [S] at 16 kHz, and what happened to it."""
 
     wave: Waveform
@@ -53,41 +51,13 @@ class Recipe:
     """Samples in a crop, or None for the whole recording (evaluation only)."""
     evaluation: bool
 
-    def effects(self) -> list[Effect]:
-        """Return all that may happen."""
-        return [effect for view in self.views for step in view.steps for effect in effects(step)]
+    def corruptions(self) -> list[Corruption]:
+        """Return all corruptions that may happen."""
+        return [corruption for view in self.views for step in view.steps for corruption in alternatives(step)]
 
-    def kinds(self) -> set[str]:
-        """Return the kinds of sources the steps draw on."""
-        return {SOURCES[effect.kind] for effect in self.effects() if effect.kind in SOURCES}
-
-
-def training_recipe(draws: int, crop: int, views: Mapping[str, Sequence[Effect | OneOf]]) -> Recipe:
-    """Return the recipe of training pairs: fresh crops, clean and as each of `views` corrupts them."""
-    noisy = (View(name, tuple(steps)) for name, steps in views.items())
-    return Recipe((View("clean"), *noisy), draws, crop, evaluation=False)
-
-
-def condition_recipe(name: str, crops: int, crop: int | None) -> Recipe:
-    """Return the recipe of an evaluation condition: one view, `crops` evenly spaced crops of `crop` samples.
-
-    Raises:
-        ConfigError: the name is no condition.
-    """
-    return Recipe((View(name, condition_steps(name)),), crops, crop, evaluation=True)
-
-
-def recipe_for(params: Params, name: str) -> Recipe:
-    """Return the recipe of a set: the training views, or one evaluation condition.
-
-    Raises:
-        ConfigError: the name is neither the training set nor a condition.
-    """
-    extract = params.extract
-    if name == TRAIN:
-        return training_recipe(extract.draws, samples(extract.frames), extract.views)
-    frames = extract.eval_frames
-    return condition_recipe(name, extract.eval_crops, None if frames is None else samples(frames))
+    def source_kinds(self) -> set[str]:
+        """Return the kinds of sources that the steps draw from."""
+        return {corruption.source for corruption in self.corruptions() if corruption.source}
 
 
 def make_views(
@@ -97,8 +67,8 @@ def make_views(
     utterance: str,
     pool: SourcePool,
     speaker: str | None = None,
-    own: Path | None = None,
-) -> list[list[Made]]:
+    path: Path | None = None,
+) -> list[list[ViewAudio]]:
     """Return the waves and traces [draws][views] of one utterance, a function of (seed, utterance, draw, view).
 
     Args:
@@ -108,16 +78,16 @@ def make_views(
         utterance: its id.
         pool: noise, music, rooms and talkers to draw on.
         speaker: its speaker, whose own voice is kept out of the babble.
-        own: its file, kept out of the babble where the speaker is unknown.
+        path: its file, kept out of the babble if the speaker is unknown.
     """
     if recipe.evaluation:
         corrupted = [
-            corrupt(wave, view.steps, stream(seed, utterance, 0, view.name), pool, speaker, own)
+            corrupt(wave, view.steps, stream(seed, utterance, 0, view.name), pool, speaker, path)
             for view in recipe.views
         ]
         starts = even_starts(len(wave), recipe.draws, recipe.crop)
         return [
-            [Made(cut(each, start, recipe.crop), {"start": start, "steps": steps}) for each, steps in corrupted]
+            [ViewAudio(cut(each, start, recipe.crop), {"start": start, "steps": steps}) for each, steps in corrupted]
             for start in starts
         ]
     length = recipe.crop or len(wave)
@@ -127,8 +97,8 @@ def make_views(
         crop = cut(wave, start, length)
         views = []
         for view in recipe.views:
-            made, steps = corrupt(crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, own)
-            views.append(Made(made, {"start": start, "steps": steps}))
+            made, steps = corrupt(crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, path)
+            views.append(ViewAudio(made, {"start": start, "steps": steps}))
         draws.append(views)
     return draws
 
@@ -140,13 +110,12 @@ def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where
         CorpusError: there is nothing to draw on for a step.
         ConfigError: libsndfile lacks a codec.
     """
-    missing = sorted(kind for kind in recipe.kinds() if not sources.get(kind))
+    missing = sorted(kind for kind in recipe.source_kinds() if not sources.get(kind))
     if missing:
         names = "+".join(view.name for view in recipe.views)
         raise CorpusError(
             f"{where}: no {', '.join(missing)} files, which the recipe {names} needs."
             " Add them to the augmentation list, or leave the condition out."
         )
-    for effect in recipe.effects():
-        if effect.kind in CODINGS:
-            check_codec(effect.kind)
+    for corruption in recipe.corruptions():
+        corruption.check()

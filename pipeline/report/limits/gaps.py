@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.corruption import condition_steps, effects, is_condition
+from pipeline.config.conditions import condition_snr, condition_steps, is_condition
 from pipeline.data.trials.table import Index
 from pipeline.metrics.quantiles import PERCENTS
 from pipeline.scoring.comparison import Vectors, mean_units, unit_crops
@@ -136,10 +136,11 @@ def corruptions(store: EmbeddingStore, rows: Index, name: str) -> tuple[list[str
     kinds, snrs = np.full(shape, "", dtype=object), np.full(shape, np.nan)
     traces = read_traces(store.path, rows)
     if traces is None:
-        steps = [effect for step in condition_steps(name) for effect in effects(step)] if is_condition(name) else None
-        kinds[...] = "unknown" if steps is None else "+".join(step.kind for step in steps) or CLEAN
-        levels = [step.snr[0] for step in steps or () if step.snr]
-        snrs[...] = levels[0] if len(levels) == 1 else np.nan
+        kinds[...] = "unknown"
+        if is_condition(name):
+            kinds[...] = "+".join(step.kind for step in condition_steps(name)) or CLEAN
+            snr = condition_snr(name)
+            snrs[...] = np.nan if snr is None else snr
         return names, kinds, snrs
     for place, text in np.ndenumerate(traces):
         done = json.loads(text)["steps"]

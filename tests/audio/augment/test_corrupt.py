@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 
 from pipeline.audio.augment.corrupt import corrupt, dump_trace, replay
+from pipeline.audio.augment.corruptions.clipping import Clip
+from pipeline.audio.augment.corruptions.codecs import Mp3, Opus, Vorbis
+from pipeline.audio.augment.corruptions.noise import Babble, Music, Noise
+from pipeline.audio.augment.corruptions.reverb import Reverb
+from pipeline.audio.augment.corruptions.telephone import Gsm, Phone
 from pipeline.audio.augment.recipe import stream
 from pipeline.audio.augment.sources import Source, SourcePool
+from pipeline.audio.augment.steps import OneOf
 from pipeline.audio.reading import read_audio
-from pipeline.config.corruption import Effect, OneOf, condition_steps
+from pipeline.config.conditions import condition_steps
 from pipeline.config.extract import Extract
 from pipeline.errors import CorpusError
 from tests.conftest import voice
@@ -47,7 +53,7 @@ def test_longer_music_is_cut_where_the_trace_says(pool: SourcePool) -> None:
 
 
 def test_babble_is_of_as_many_different_talkers_as_asked_for(pool: SourcePool) -> None:
-    step = Effect(kind="babble", snr=[13.0, 20.0], talkers=[2, 3])
+    step = Babble(snr=[13.0, 20.0], talkers=[2, 3])
     counts = set()
     for draw in range(20):
         _, (applied,) = corrupt(SPEECH, [step], rng(draw), pool, speaker="s1")
@@ -63,12 +69,12 @@ def test_a_trace_is_enough_to_do_it_again(pool: SourcePool) -> None:
     chain = [
         *condition_steps("reverb_clip5"),
         *NOISE_OR_BABBLE,
-        Effect(kind="mp3", kbit=[16, 32]),
-        Effect(kind="opus", kbit=[16]),
-        Effect(kind="vorbis", quality=[0, 3]),
-        Effect(kind="phone"),
-        Effect(kind="gsm"),
-        Effect(kind="music", snr=[5.0, 15.0], probability=0.5),
+        Mp3(kbit=[16, 32]),
+        Opus(kbit=[16]),
+        Vorbis(quality=[0, 3]),
+        Phone(),
+        Gsm(),
+        Music(snr=[5.0, 15.0], probability=0.5),
     ]
     for draw in range(3):
         made, steps = corrupt(SPEECH, chain, rng(draw), pool)
@@ -87,13 +93,13 @@ def test_the_trace_names_files_as_they_are_listed(pool: SourcePool) -> None:
 
 
 def test_a_step_happens_as_often_as_its_probability_says(pool: SourcePool) -> None:
-    step = Effect(kind="noise", snr=[5.0, 5.0], probability=0.25)
+    step = Noise(snr=[5.0, 5.0], probability=0.25)
     done = [len(corrupt(SPEECH[:400], [step], rng(draw), pool)[1]) for draw in range(400)]
     assert np.mean(done) == pytest.approx(0.25, abs=0.07)
 
 
 def test_one_of_several_happens_each_with_its_share(pool: SourcePool) -> None:
-    kinds = [Effect(kind="reverb", probability=0.2), Effect(kind="clip", percent=[1, 9], probability=0.5)]
+    kinds = [Reverb(probability=0.2), Clip(percent=[1, 9], probability=0.5)]
     names = []
     for draw in range(400):
         _, steps = corrupt(SPEECH[:400], [OneOf(one_of=kinds)], rng(draw), pool)
@@ -103,7 +109,7 @@ def test_one_of_several_happens_each_with_its_share(pool: SourcePool) -> None:
 
 
 def test_shares_that_add_up_to_one_leave_nothing_undone(pool: SourcePool) -> None:
-    tenths = OneOf(one_of=[Effect(kind="clip", percent=[1, 1], probability=0.1)] * 10)
+    tenths = OneOf(one_of=[Clip(percent=[1, 1], probability=0.1)] * 10)
 
     class Highest:
         def random(self) -> float:

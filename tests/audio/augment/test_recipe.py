@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.audio.augment.recipe import Made, check_sources, condition_recipe, make_views, stream, training_recipe
+from pipeline.audio.augment.recipe import ViewAudio, check_sources, make_views, stream
 from pipeline.audio.augment.sources import LONG, Source, SourcePool
 from pipeline.config.extract import Extract
+from pipeline.config.recipes import condition_recipe, training_recipe
 from pipeline.errors import ConfigError, CorpusError
 from tests.conftest import voice
 
@@ -23,7 +24,7 @@ PINNED = {
 }
 
 
-def waves(draws: list[list[Made]]) -> list[list[np.ndarray]]:
+def waves(draws: list[list[ViewAudio]]) -> list[list[np.ndarray]]:
     return [[view.wave for view in views] for views in draws]
 
 

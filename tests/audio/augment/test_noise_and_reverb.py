@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio.augment.effects import add_at_snr, babble, power, reverberate
+from pipeline.audio.augment.corruptions.noise import Babble, add_at_snr, power
+from pipeline.audio.augment.corruptions.reverb import reverberate
 
 
 @given(snr=st.floats(-20, 30), level=st.floats(1e-3, 10), seed=st.integers(0, 99))
@@ -44,5 +45,5 @@ def test_every_talker_is_as_loud_in_the_babble() -> None:
     talkers = [
         (level * np.sin(2 * np.pi * f * time / 16_000)).astype(np.float32) for level, f in ((0.01, 500), (1, 900))
     ]
-    spectrum = np.abs(np.fft.rfft(babble(talkers)))
+    spectrum = np.abs(np.fft.rfft(Babble.mix(talkers)))
     assert spectrum[500] == pytest.approx(spectrum[900], rel=1e-3)

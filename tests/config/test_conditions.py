@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.corruption import Effect, condition_steps
+from pipeline.audio.augment.corruptions import find_corruption
+from pipeline.config.conditions import condition_steps
 from pipeline.errors import ConfigError
 
 
@@ -20,11 +21,11 @@ from pipeline.errors import ConfigError
     ],
 )
 def test_conditions_are_read_from_their_names(name: str, steps: list[dict[str, Any]]) -> None:
-    assert condition_steps(name) == tuple(Effect(**step) for step in steps)
+    assert condition_steps(name) == tuple(find_corruption(step["kind"])(**step) for step in steps)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "noise", "noise5dB", "echo", "clean_noise5", "noise5_", "mp3_32", "mp332", "reverb5", "clip", "clip-5"]
+    "name", ["", "noise", "noise5dB", "echo", "clean_noise5", "noise5_", "mp3_32", "mp332", "reverb5", "clip"]
 )
 def test_any_other_name_is_an_error_that_says_what_there_is(name: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown condition .*reverb_noise5"):
@@ -35,10 +36,11 @@ def test_any_other_name_is_an_error_that_says_what_there_is(name: str) -> None:
     ("name", "says"),
     [
         ("noise500", "condition 'noise500': snr: must be [lowest, highest] SNR in dB"),
-        ("mp3-33k", "condition 'mp3-33k': kbit of mp3 at 16 kHz: each one of 8, 16"),
-        ("opus-500k", "kbit of opus: each between 6 and 256"),
-        ("phone_vorbis-q11", "condition 'phone_vorbis-q11': quality of vorbis: each between 0 and 10"),
+        ("mp3-33k", "condition 'mp3-33k': kbit.0: Input should be 8, 16, 24"),
+        ("opus-500k", "kbit.0: Input should be less than or equal to 256, got 500"),
+        ("phone_vorbis-q11", "condition 'phone_vorbis-q11': quality.0: Input should be less than or equal to 10"),
         ("clip70", "percent: must be [lowest, highest] % of the samples, between 0 and 50"),
+        ("clip-5", "percent: must be [lowest, highest] % of the samples, between 0 and 50"),
     ],
 )
 def test_a_setting_out_of_range_is_one_line_that_names_the_condition(name: str, says: str) -> None:
