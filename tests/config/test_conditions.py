@@ -1,9 +1,11 @@
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.audio.augment.corruptions import find_corruption
-from pipeline.config.conditions import condition_steps
+from pipeline.audio.augment.corruptions import all_corruptions, find_corruption
+from pipeline.config.conditions import condition_snr, condition_steps, is_condition
 from pipeline.errors import ConfigError
 
 
@@ -48,3 +50,25 @@ def test_a_setting_out_of_range_is_one_line_that_names_the_condition(name: str, 
         condition_steps(name)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "snr"), [("noise5", 5), ("reverb_babble-3_gsm", -3), ("clean", None), ("noise5_music5", None)]
+)
+def test_the_snr_of_a_condition_is_that_of_its_one_added_sound(name: str, snr: float | None) -> None:
+    assert is_condition(name)
+    assert condition_snr(name) == snr
+
+
+def test_the_documentation_lists_all_corruptions() -> None:
+    project = Path(__file__).parents[2]
+    table = (project / "docs/data.md").read_text().split("| kind | settings |")[1].split("\n\n")[0]
+    comment = " ".join((project / "params.yaml").read_text().replace("\n#", " ").split())
+    rows = [row.split("|") for row in table.splitlines() if row.startswith("| `")]
+    for corruption in all_corruptions():
+        kind = corruption.model_fields["kind"].default
+        (row,) = (row for row in rows if f"`{kind}`" in row[1])
+        settings = set(corruption.model_fields) - {"kind", "probability"}
+        assert all(f"`{setting}" in row[2] for setting in settings)
+        assert any(corruption.match_condition(name) is not None for name in re.findall("`(.*?)`", row[3]))
+        assert corruption.spelling.partition("<")[0] in comment
