@@ -1,4 +1,4 @@
-"""Write `parameters.md` from `params.yaml`, the models that check it, and `dvc.yaml`: `python docs/parameters.py`."""
+"""Write `parameters.md` from `params.yaml`, the models of `pipeline/config`, and `dvc.yaml`."""
 
 import ast
 import inspect
@@ -20,17 +20,17 @@ PAGE = PROJECT / "docs/parameters.md"
 
 HEAD = """# Parameters
 
-<!-- Made by `python docs/parameters.py` of params.yaml, pipeline/config/params.py and dvc.yaml: edit those. -->
+<!-- Made by `python docs/parameters.py` from params.yaml, pipeline/config/ and dvc.yaml: edit those. -->
 
-Everything that [params.yaml](../params.yaml) may hold. An unknown key, or a value that is not allowed, is one line that
-names it, before anything is done. `dvc exp run -S train.network.blocks=3` runs with another value and keeps the result.
+All parameters of [params.yaml](../params.yaml). An unknown key or an invalid value stops a command at once, with one
+line that names it. `dvc exp run -S train.network.blocks=3` runs the pipeline with another value and keeps the result.
 
-"Reruns" are the stages whose command or parameters in [dvc.yaml](../dvc.yaml) change with it; what depends on their
-outputs follows, if these have changed. "New ones" are stages that are added, one for each new entry; those that there
-were stay. A parameter that reruns nothing changes no result. Where stages are run by hand, all read `params.yaml` of
-the working folder, or what `--params` names; `--seed`, `--draws` and the like win over it.
+"Reruns" lists the stages that DVC runs again when the parameter changes ([dvc.yaml](../dvc.yaml)). Later stages follow
+if their inputs have changed. "New ones" are stages that DVC adds for each new entry; existing ones stay. A parameter
+that reruns nothing changes no result. Commands that you run by hand read `params.yaml` in the working folder, or the
+file that `--params` names. Options such as `--seed` and `--draws` override it.
 
-Steps of views and names of conditions: [data.md](data.md#views-and-conditions). Front-ends of an encoder's file:
+More about views and conditions: [data.md](data.md#views-and-conditions). Front-ends of encoder files:
 [encoders.md](encoders.md#a-file-onnx-or-torchscript). Training and enhancement: [training.md](training.md). Systems:
 [backends.md](backends.md). The paper's values: [params/paper.yaml](../params/paper.yaml).
 """
@@ -49,7 +49,7 @@ UNITS = {
     "extract.max_failures": "utterances",
     "encoder.<name>.min_samples": "samples at 16 kHz",
     "train.network.blocks": "blocks",
-    "train.network.width": "dimensions of the embedding",
+    "train.network.width": "embedding dimensions",
     "train.noisy_views": "views",
     "train.swap": "share",
     "train.timesteps": "timesteps",
@@ -60,7 +60,7 @@ UNITS = {
     "train.patience": "epochs",
     "train.validation": "share",
     "train.strength": "share",
-    "train.folds": "parts",
+    "train.folds": "folds",
     "train.memory": "GB",
     "train.threads": "threads",
     "train.save_every": "steps",
@@ -87,7 +87,7 @@ UNITS = {
 }
 
 ALLOWED = {"train.noisy_views": "whole number ≥ 1, list of names, or null"}
-"""Where a function decides, and not the type."""
+"""Allowed values of parameters that a function validates, not a type."""
 
 
 class Parameter(NamedTuple):
@@ -99,32 +99,32 @@ class Parameter(NamedTuple):
     allowed: str
 
 
-def parameters() -> list[Parameter]:
-    """Return all parameters, in the order of the models."""
-    comments = comments_of((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+def read_parameters() -> list[Parameter]:
+    """Return all parameters in the order of the models."""
+    comments = read_comments((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     values = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     return list(walk(Params, "", values, comments))
 
 
 def walk(model: type[BaseModel], prefix: str, values: Any, comments: dict[str, str]) -> Iterator[Parameter]:
-    """Yield the parameters of a model, and of those within."""
-    told = docstrings(model)
+    """Yield the parameters of a model and of the models nested in it."""
+    descriptions = docstrings(model)
     for name, field in model.model_fields.items():
         key = prefix + name
         value = values.get(name, PydanticUndefined) if isinstance(values, dict) else PydanticUndefined
-        inner, many = within(field.annotation)
+        inner, many = nested_model(field.annotation)
         if inner and not many:
             yield from walk(inner, f"{key}.", value, comments)
             continue
-        meaning = comments.get(key) or told.get(name, "")
-        allowed = ALLOWED.get(key) or described(field.annotation, list(field.metadata))
-        yield Parameter(key, shown(field, value), meaning, allowed)
+        meaning = comments.get(key) or descriptions.get(name, "")
+        allowed = ALLOWED.get(key) or describe_type(field.annotation, list(field.metadata))
+        yield Parameter(key, format_default(field, value), meaning, allowed)
         if inner:
             yield from walk(inner, f"{key}{many}.", None, comments)
 
 
-def within(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """Return the model that a field holds, and how its entries are told apart where it holds many."""
+def nested_model(annotation: Any) -> tuple[type[BaseModel] | None, str]:
+    """Return the model that a field holds, if any, and the key suffix of its entries if it holds many."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return annotation, ""
     arguments = get_args(annotation)
@@ -134,8 +134,8 @@ def within(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     return None, ""
 
 
-def shown(field: FieldInfo, value: Any) -> str:
-    """Return the value that `params.yaml` has, else the model's default."""
+def format_default(field: FieldInfo, value: Any) -> str:
+    """Return the value in `params.yaml`, or the default of the model, as text."""
     if value is PydanticUndefined:
         value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
@@ -151,29 +151,29 @@ def _values(value: dict[str, Any] | list[Any]) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value
 
 
-def described(annotation: Any, bounds: list[Any]) -> str:
-    """Say which values a type and its bounds allow."""
+def describe_type(annotation: Any, bounds: list[Any]) -> str:
+    """Return the values that a type and its bounds allow as text."""
     if get_origin(annotation) is Annotated:
         kind, *more = get_args(annotation)
-        return described(kind, [*more, *bounds])
+        return describe_type(kind, [*more, *bounds])
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        texts = list(dict.fromkeys(described(kind, bounds) for kind in kinds))
+        texts = list(dict.fromkeys(describe_type(kind, bounds) for kind in kinds))
         return ", or ".join([*texts, *(["null"] if len(kinds) < len(get_args(annotation)) else [])])
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) is list:
-        return f"list of {described(get_args(annotation)[0], [])}{',' * bool(bounds)}{limits(bounds)}"
+        return f"list of {describe_type(get_args(annotation)[0], [])}{',' * bool(bounds)}{describe_bounds(bounds)}"
     if get_origin(annotation) is dict:
         return "entries by name"
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return "its settings"
     names = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
-    return f"{names[annotation]}{limits(bounds)}"
+    return f"{names[annotation]}{describe_bounds(bounds)}"
 
 
-def limits(bounds: list[Any]) -> str:
-    """Say what bounds allow: ` ≥ 0, < 1`."""
+def describe_bounds(bounds: list[Any]) -> str:
+    """Return bounds as text, such as ` ≥ 0, < 1`."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     texts = []
     for bound in bounds:
@@ -186,9 +186,9 @@ def limits(bounds: list[Any]) -> str:
     return ",".join(texts)
 
 
-def comments_of(text: str) -> dict[str, str]:
-    """Return the comment of each key of a YAML file: that above it, less what is indented there, and that beside it."""
-    found: dict[str, str] = {}
+def read_comments(text: str) -> dict[str, str]:
+    """Return the comment of each key of a YAML file: the one above, without its indented lines, and the one beside."""
+    comments: dict[str, str] = {}
     above: list[str] = []
     path: list[tuple[int, str]] = []
     for line in text.splitlines():
@@ -197,12 +197,12 @@ def comments_of(text: str) -> dict[str, str]:
         elif entry := re.fullmatch(r"(\s*)([\w-]+):(?: .*?)??(?:\s+# (.*))?", line):
             indent = len(entry[1])
             path = [*(each for each in path if each[0] < indent), (indent, entry[2])]
-            told = " ".join([*above, *([entry[3]] if entry[3] else [])])
-            found[".".join(name for _, name in path)] = told
+            text = " ".join([*above, *([entry[3]] if entry[3] else [])])
+            comments[".".join(name for _, name in path)] = text
             above = []
         else:
             above = []
-    return found
+    return comments
 
 
 def docstrings(model: type[BaseModel]) -> dict[str, str]:
@@ -218,13 +218,13 @@ def docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def stages() -> dict[str, Any]:
-    """Return the stages of `dvc.yaml`, in the order data flows through them."""
+    """Return the stages of `dvc.yaml` in the order in which data flows through them."""
     content = YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
     return dict(content["stages"])
 
 
 def reruns(key: str) -> str:
-    """Say which stages run again where a parameter has another value."""
+    """Return the stages that run again when a parameter changes."""
     again, added = [], []
     for name, stage in stages().items():
         watched = [each.replace("${item.encoder}", "<name>") for each in stage["params"] if isinstance(each, str)]
@@ -238,14 +238,15 @@ def reruns(key: str) -> str:
 def render() -> str:
     """Return the page."""
     lines, section = [HEAD.rstrip()], ""
-    for each in parameters():
+    for each in read_parameters():
         first = each.key.split(".")[0]
         title = first if "." in each.key and first != "encoder" else "corpus, encoders, conditions"
         if title != section:
             lines += ["", f"## {title}", "", "| parameter | default | meaning | unit | allowed | reruns |"]
             lines.append("|---" * 6 + "|")
             section = title
-        meaning = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", each.meaning.replace("<", "&lt;"))
+        meaning = each.meaning[:1].upper() + each.meaning[1:].removesuffix(".").replace("<", "&lt;")
+        meaning = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", meaning)
         row = (f"`{each.key}`", each.default, meaning, UNITS.get(each.key, ""), each.allowed, reruns(each.key))
         lines.append("| " + " | ".join(cell.replace("|", r"\|").strip() for cell in row) + " |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""An encoder family for SEED: statistics of filter bank energies, projected; small, but complete."""
+"""An encoder family for SEED, small but complete: a projection of filter bank statistics."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ class OwnEncoder(Network):
 
     dim = 64
     min_samples = KaldiFbank.LENGTH + KaldiFbank.HOP
-    """Two frames: one has no deviation."""
+    """Length of two frames, because one frame has no deviation."""
 
     def __init__(self) -> None:
-        """Lay out the network, with weights that are always the same."""
+        """Build the network with fixed pseudo-random weights."""
         super().__init__()
         self.front_end = KaldiFbank(remove_mean=False)
         self.linear = nn.Linear(160, self.dim)
@@ -26,16 +26,16 @@ class OwnEncoder(Network):
             nn.init.normal_(parameter, std=160**-0.5, generator=generator)
 
     def features(self, waves: Tensor) -> Tensor:
-        """Return [B, frames, 80] for waves [B, S]; float32 whatever the precision."""
+        """Return features [B, frames, 80] of waves [B, S], always in float32."""
         return self.front_end(waves)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [B, 64] for features [B, frames, 80]."""
+        """Return embeddings [B, 64] of features [B, frames, 80]."""
         return self.linear(torch.cat([features.mean(dim=1), features.std(dim=1)], dim=1))
 
 
 def build(weights: Path | None) -> Network:
-    """Return the network, with the weights of a file if params.yaml names one."""
+    """Return the network, with the weights file of params.yaml if it names one."""
     network = OwnEncoder()
     if weights is not None:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

@@ -316,8 +316,8 @@ def test_the_page_of_parameters_is_as_the_parameters_are(monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(PROJECT / "docs")
     page = importlib.import_module("parameters")
     assert page.render() == page.PAGE.read_text(), "run python docs/parameters.py"
-    assert [each.key for each in page.parameters() if not each.meaning] == []
-    assert set(page.UNITS) | set(page.ALLOWED) <= {each.key for each in page.parameters()}
+    assert [each.key for each in page.read_parameters() if not each.meaning] == []
+    assert set(page.UNITS) | set(page.ALLOWED) <= {each.key for each in page.read_parameters()}
 
 
 @pytest.mark.parametrize(
