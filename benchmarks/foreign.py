@@ -24,7 +24,7 @@ from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import eer, roc_of
 from pipeline.metrics.bootstrap import Ranking, p_value, replicates
 from pipeline.model.apply import enhance_vectors
-from pipeline.model.diffusion.inference import interpolate
+from pipeline.model.diffusion.interpolation import interpolate
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import FAMILIAR, FOREIGN, strength_in_domain
 from pipeline.model.seed_model import SeedModel

@@ -31,9 +31,10 @@ from benchmarks.extraction import crops_of, generate
 from pipeline.config.params import Params
 from pipeline.config.train import NetworkSettings, Train
 from pipeline.extraction.cluster import Spec
-from pipeline.model.diffusion.contrast import with_contrast
+from pipeline.model.diffusion.contrast import add_contrast
 from pipeline.model.diffusion.network import DiffusionNetwork
-from pipeline.model.diffusion.objective import DISTANCES, seed_loss
+from pipeline.model.diffusion.objective import load_distance
+from pipeline.model.diffusion.objectives.seed import seed_loss
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
@@ -110,7 +111,7 @@ def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
     dim, batch = pairs.shape[2], settings.batch_size
     shape = settings.network
     network = DiffusionNetwork(dim, shape.blocks, shape.dropout, shape.predict, width=shape.width).train()
-    distance = with_contrast(DISTANCES[settings.loss], settings.contrast, VECTORS, settings.temperature)
+    distance = add_contrast(load_distance(settings.loss), settings.contrast, VECTORS, settings.temperature)
     highest, source = 1 + (settings.max_timestep or settings.timesteps - 1), torch.Generator()
     abar = cumulative_alphas(scaled_linear_betas(settings.timesteps))
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from pipeline.config.params import Params
+from pipeline.utils.validation import OneOf
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs/parameters.md"
@@ -162,6 +163,9 @@ def describe_type(annotation: Any, bounds: list[Any]) -> str:
         return ", or ".join([*texts, *(["null"] if len(kinds) < len(get_args(annotation)) else [])])
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    for bound in bounds:
+        if isinstance(bound, OneOf):
+            return ", ".join(f"`{name}`" for name in bound.list_names())
     if get_origin(annotation) is list:
         return f"list of {describe_type(get_args(annotation)[0], [])}{',' * bool(bounds)}{describe_bounds(bounds)}"
     if get_origin(annotation) is dict:

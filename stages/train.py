@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from pipeline.utils.paths import Place
 
 
-@click.command()
+class TrainCommand(click.Command):
+    """A command whose help lists the registered objectives."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names that train.objective may take."""
+        from pipeline.config.objectives import list_objectives
+
+        formatter.write_paragraph()
+        formatter.write_text(f"Objectives (train.objective): {', '.join(list_objectives())}.")
+
+
+@click.command(cls=TrainCommand)
 @click.option("--store", type=STORE, required=True, help="Training store: view 0 clean, the other views corrupted.")
 @click.option(
     "--manifest",

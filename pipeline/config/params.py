@@ -10,7 +10,7 @@ from pipeline.config.encoder import EncoderDefinition
 from pipeline.config.extract import Extract
 from pipeline.config.quality import Quality
 from pipeline.config.score import Score
-from pipeline.config.train import Enhance, Train, misfit
+from pipeline.config.train import Enhance, Train
 from pipeline.utils.validation import NAME, Frozen, load_yaml, validated
 
 TRAIN = "train"
@@ -57,10 +57,9 @@ class Params(Frozen):
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:
             raise ValueError(f"sets must be '{TRAIN}' followed by the conditions, in the same order")
-        if wrong := self.train.misfit_of_timestep(self.enhance.timestep):
+        if wrong := self.train.find_timestep_conflict(self.enhance.timestep):
             raise ValueError(f"enhance.timestep {self.enhance.timestep}: of train, {wrong}")
-        wrong = misfit(self.train.objective, self.enhance.steps, self.enhance.noise)
-        if wrong:
+        if wrong := self.train.find_sampling_conflict(self.enhance.steps, self.enhance.noise):
             raise ValueError(f"enhance: {wrong}")
         return self
 

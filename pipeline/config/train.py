@@ -1,35 +1,30 @@
-"""What is told to training and to enhancement: the blocks `train` and `enhance` of `params.yaml`."""
+"""Settings of training and enhancement: the sections `train` and `enhance` of `params.yaml`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.utils.validation import Frozen
+from pipeline.config.objectives import DISTANCES, ObjectiveTraits, list_objectives, read_traits
+from pipeline.utils.validation import Frozen, OneOf
 
-DIFFUSED = ("seed", "gap")
-"""Objectives whose network sees Gaussian noise."""
-MOVING = (*DIFFUSED, "bridge")
-"""Objectives whose network sees a point of a path, which has a velocity."""
 WATCHING = ("log", "save_every")
-"""Parameters of training that its result does not depend on."""
-ONE_PASS = ("dae", "vmf-pl")
-"""Objectives whose network sees an embedding once, at no time in particular."""
+"""Parameters of training that do not change its result."""
 
 
-def _views(wanted: Any) -> Any:
-    number = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 1
-    names = isinstance(wanted, list) and wanted and all(isinstance(name, str) for name in wanted)
-    if not (wanted is None or number or names):
+def _check_views(views: Any) -> Any:
+    number = isinstance(views, int) and not isinstance(views, bool) and views >= 1
+    names = isinstance(views, list) and views and all(isinstance(name, str) for name in views)
+    if not (views is None or number or names):
         raise ValueError("must be null, a number from 1 up, or a list of names of views")
-    return wanted
+    return views
 
 
-NoisyViews = Annotated[int | list[str] | None, BeforeValidator(_views)]
-"""So many corrupted views, the first of a store; or those of these names; or all."""
+NoisyViews = Annotated[int | list[str] | None, BeforeValidator(_check_views)]
+"""The number of corrupted views to use, the first of a store; or their names; or None for all."""
 
 
 class NetworkSettings(Frozen):
-    """The denoising network and what it is given."""
+    """The denoising network and the map in front of it."""
 
     predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
     precondition: Literal["none", "center", "whiten", "project", "ridge", "wiener"] = "whiten"
@@ -39,11 +34,11 @@ class NetworkSettings(Frozen):
 
 
 class Train(Frozen):
-    """Stage two: fit SEED on cached pairs."""
+    """Training of SEED on cached pairs."""
 
     network: NetworkSettings = NetworkSettings()
-    objective: Literal["seed", "gap", "dae", "vmf-pl", "bridge"] = "seed"
-    loss: Literal["l1", "l2", "huber"] = "l1"
+    objective: Annotated[str, OneOf(list_objectives)] = "seed"
+    loss: Annotated[str, OneOf(DISTANCES.keys)] = "l1"
     scale: Literal["both", "sampling"] = "both"
     noisy_views: NoisyViews = None
     target: Literal["crop", "utterance"] = "utterance"
@@ -72,35 +67,49 @@ class Train(Frozen):
     log: list[Literal["tensorboard", "dvclive"]] = Field([])
     save_every: int = Field(100, ge=0)
 
+    @property
+    def traits(self) -> ObjectiveTraits:
+        """The traits of the objective."""
+        return read_traits(self.objective)
+
     @model_validator(mode="after")
-    def _goes_together(self) -> "Train":
-        if self.objective not in DIFFUSED and self.network.predict == "epsilon":
+    def _check_combination(self) -> "Train":
+        traits = self.traits
+        if not traits.gaussian_noise and self.network.predict == "epsilon":
             raise ValueError(f"objective {self.objective} has no noise to predict; set network.predict to sample")
-        if self.objective not in MOVING and self.network.predict == "v":
+        if not traits.velocity and self.network.predict == "v":
             raise ValueError(f"objective {self.objective} has no velocity to predict; set network.predict to sample")
-        if self.objective == "vmf-pl" and self.loss != "l1":
-            raise ValueError("objective vmf-pl is a loss of its own; leave loss at l1")
-        if self.objective == "vmf-pl" and self.contrast:
-            raise ValueError("objective vmf-pl is a loss of its own; set contrast to 0")
+        if traits.own_loss and self.loss != "l1":
+            raise ValueError(f"objective {self.objective} has a loss of its own; leave loss at l1")
+        if traits.own_loss and self.contrast:
+            raise ValueError(f"objective {self.objective} has a loss of its own; set contrast to 0")
         if self.max_timestep is not None and self.max_timestep >= self.timesteps:
             raise ValueError("max_timestep must be below timesteps")
         if self.max_epochs == 0 and self.network.predict == "sample":
             raise ValueError("max_epochs 0 needs network.predict: correction; an untrained sample is zero")
-        if self.objective == "gap" and self.scale == "sampling":
-            raise ValueError("objective gap compares lengths, which must be one in training, too; set scale to both")
+        if traits.scaled_pairs and self.scale == "sampling":
+            raise ValueError(f"objective {self.objective} needs vectors of one length in training; set scale to both")
         return self
 
-    def misfit_of_timestep(self, timestep: int) -> str | None:
-        """Return why a model that is trained so cannot enhance from a timestep, if it cannot."""
+    def find_timestep_conflict(self, timestep: int) -> str | None:
+        """Return why a model trained with these settings cannot enhance from a timestep; None if it can."""
         if timestep >= self.timesteps:
-            return f"there are timesteps from 0 to {self.timesteps - 1}"
-        if self.objective in DIFFUSED and self.max_timestep is not None and timestep > self.max_timestep:
+            return f"timesteps are from 0 to {self.timesteps - 1}"
+        if self.traits.gaussian_noise and self.max_timestep is not None and timestep > self.max_timestep:
             return f"nothing is learnt above max_timestep, which is {self.max_timestep}"
+        return None
+
+    def find_sampling_conflict(self, steps: int, noise: int) -> str | None:
+        """Return why a model cannot enhance with this many steps and draws of noise; None if it can."""
+        if self.traits.one_pass and steps > 1:
+            return f"objective {self.objective} takes one pass of the network; set steps to 1"
+        if not self.traits.gaussian_noise and noise > 0:
+            return f"objective {self.objective} is trained without Gaussian noise; set noise to 0"
         return None
 
 
 class Enhance(Frozen):
-    """The way back from timestep t."""
+    """The reverse process, from timestep t back to an enhanced embedding."""
 
     timestep: int = Field(50, ge=0)
     steps: int = Field(1, ge=1)
@@ -110,18 +119,9 @@ class Enhance(Frozen):
     strength: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "Enhance":
+    def _check_combination(self) -> "Enhance":
         if self.steps > self.timestep + 1:
             raise ValueError(f"{self.steps} steps do not fit below timestep {self.timestep}")
         if self.eta > 0 and self.noise == 0:
             raise ValueError("eta needs noise: 1 draw or more")
         return self
-
-
-def misfit(objective: str, steps: int, noise: int) -> str | None:
-    """Return why a model of an objective cannot enhance in so many steps with so many draws of noise, if it cannot."""
-    if objective in ONE_PASS and steps > 1:
-        return f"objective {objective} takes one pass of the network; set steps to 1"
-    if objective not in DIFFUSED and noise > 0:
-        return f"objective {objective} is trained without Gaussian noise; set noise to 0"
-    return None

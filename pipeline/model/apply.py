@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.train import misfit
 from pipeline.errors import ConfigError
 from pipeline.model.diagnostics import ZERO, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
@@ -30,9 +29,9 @@ AS_TRAINED = Sampling(strength=None)
 
 def check_sampling(model: SeedModel, how: Sampling, path: Place) -> None:
     """Raise ConfigError if a model, read from `path`, cannot enhance in this way."""
-    if wrong := model.settings.misfit_of_timestep(how.timestep):
+    if wrong := model.settings.find_timestep_conflict(how.timestep):
         raise ConfigError(f"timestep {how.timestep}: of {path}, {wrong}.")
-    if wrong := misfit(model.settings.objective, how.steps, how.noise):
+    if wrong := model.settings.find_sampling_conflict(how.steps, how.noise):
         raise ConfigError(f"enhance: {wrong}, as {path} was trained on it.")
 
 

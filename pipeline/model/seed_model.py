@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.config.train import DIFFUSED, NetworkSettings, Train
-from pipeline.model.diffusion.inference import infer, interpolate
-from pipeline.model.diffusion.network import NETWORKS, Conditioning, DiffusionNetwork
+from pipeline.config.train import NetworkSettings, Train
+from pipeline.model.diffusion.interpolation import interpolate
+from pipeline.model.diffusion.network import Conditioning
+from pipeline.model.diffusion.objective import load_objective
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.model.training_stats import TrainingStats
@@ -38,8 +39,8 @@ class SeedModel(nn.Module):
         shape: NetworkSettings = settings.network
         betas = scaled_linear_betas(settings.timesteps, settings.beta_start, settings.beta_end)
         abar = cumulative_alphas(betas)
-        kind = NETWORKS.get(settings.objective, DiffusionNetwork)
-        self.network = kind(dim, shape.blocks, shape.dropout, shape.predict, abar, shape.width)
+        self.objective = load_objective(settings.objective)
+        self.network = self.objective.network(dim, shape.blocks, shape.dropout, shape.predict, abar, shape.width)
         self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
@@ -57,9 +58,9 @@ class SeedModel(nn.Module):
         return scaled
 
     def conditioning(self, timestep: int) -> Conditioning:
-        """Return what the network is told in a single step, see `DiffusionNetwork.conditioning`."""
+        """Return what the network is told in a single step, see `DiffusionNetwork.compute_conditioning`."""
         with torch.no_grad():
-            return self.network.conditioning([timestep if self.settings.objective in DIFFUSED else 0])
+            return self.network.compute_conditioning([timestep if self.settings.traits.gaussian_noise else 0])
 
     def forward(
         self,
@@ -76,12 +77,12 @@ class SeedModel(nn.Module):
         Args:
             embeddings: as the encoder gave them.
             how: timestep and steps.
-            draws: of noise, see `infer`.
+            draws: of noise, see `NoiseDraws`.
             told: what the network would be told anyway, computed before.
         """
         strength = float(self.strength) if how.strength is None else how.strength
-        network = partial(self.network, told=told) if told else self.network
-        enhanced = infer(self.settings.objective, network, self.prepare(embeddings), how, self.abar, draws)
+        network = partial(self.network, conditioning=told) if told else self.network
+        enhanced = self.objective.infer(network, self.prepare(embeddings), how, self.abar, draws)
         return interpolate(embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.config.train import DIFFUSED, Train
+from pipeline.config.train import Train
 from pipeline.errors import TrainingError
-from pipeline.model.diffusion.contrast import with_contrast
-from pipeline.model.diffusion.inference import infer
-from pipeline.model.diffusion.objective import DISTANCES, LOSSES
+from pipeline.model.diffusion.contrast import add_contrast
+from pipeline.model.diffusion.objective import load_distance
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.batches import BatchSource
@@ -87,9 +86,9 @@ def run_training(
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     per_epoch = math.ceil(feed.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
-    loss_of, views = LOSSES[settings.objective], feed.validation.shape[1]
-    distance = with_contrast(DISTANCES[settings.loss], settings.contrast, views, settings.temperature)
-    limited = settings.max_timestep is not None and settings.objective in DIFFUSED
+    loss_of, views = model.objective.loss, feed.validation.shape[1]
+    distance = add_contrast(load_distance(settings.loss), settings.contrast, views, settings.temperature)
+    limited = settings.max_timestep is not None and settings.traits.gaussian_noise
     highest = 1 + settings.max_timestep if limited and settings.max_timestep is not None else settings.timesteps
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
     first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
@@ -174,9 +173,9 @@ def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep
     """
     network.eval()
     settings, how = model.settings, Sampling(timestep)
-    distance = with_contrast(l1_loss, settings.contrast, held.shape[1], settings.temperature)
+    distance = add_contrast(l1_loss, settings.contrast, held.shape[1], settings.temperature)
     total = 0.0
     for part in held.split(256):  # type: ignore[no-untyped-call]
-        enhanced = infer(settings.objective, network, part.flatten(0, 1), how, model.abar)
+        enhanced = model.objective.infer(network, part.flatten(0, 1), how, model.abar, ())
         total += len(part) * float(distance(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0)))
     return total / len(held)

@@ -14,7 +14,7 @@ from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.errors import TrialError
 from pipeline.metrics import Ranking, eer, replicates, roc_of
 from pipeline.model.apply import enhance_vectors
-from pipeline.model.diffusion.inference import interpolate
+from pipeline.model.diffusion.interpolation import interpolate
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import LEVELS, UNUSUAL, TrainingStats, lengths, percentiles

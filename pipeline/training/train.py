@@ -72,7 +72,7 @@ def train(
             one, or a loss that is not finite before anything was learnt.
     """
     store.check_raw()
-    if wrong := settings.misfit_of_timestep(timestep):
+    if wrong := settings.find_timestep_conflict(timestep):
         raise ConfigError(f"timestep {timestep}: {wrong}.")
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
     if len(ids) < 2 or views < 2:

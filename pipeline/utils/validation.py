@@ -2,10 +2,13 @@
 
 import re
 import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from pipeline.errors import ConfigError
 
@@ -17,6 +20,22 @@ class Frozen(BaseModel):
     """Unknown keys and values of another type are errors; nothing changes once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotate a text field with the names that a registry allows: `Annotated[str, OneOf(list_objectives)]`."""
+
+    list_names: Callable[[], Iterable[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        names = list(self.list_names())
+        if name not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return name
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
         ("train: {max_epochs: 0, network: {predict: sample}}\n", "untrained sample"),
         ("train: {objective: dae, network: {predict: v}}\n", "train: objective dae has no velocity to predict"),
         ("train: {objective: bridge, network: {predict: epsilon}}\n", "objective bridge has no noise to predict"),
-        ("train: {objective: vmf-pl, loss: l2}\n", "objective vmf-pl is a loss of its own"),
+        ("train: {objective: vmf-pl, loss: l2}\n", "objective vmf-pl has a loss of its own"),
         ("train: {objective: gap, scale: sampling}\n", "set scale to both"),
         ("train: {objective: dae}\nenhance: {steps: 3}\n", "enhance: objective dae takes one pass"),
         ("train: {objective: bridge}\nenhance: {noise: 1}\n", "objective bridge is trained without Gaussian noise"),

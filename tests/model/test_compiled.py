@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.objectives import OBJECTIVES
 from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import SeedWarning, VectorError
 from pipeline.model.compiled import SingleVectorPath
@@ -17,7 +18,6 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import Lengths, TrainingStats
 
 DIM = 24
-OBJECTIVES = ("seed", "gap", "dae", "vmf-pl", "bridge")
 
 
 def model_of(objective: str = "seed", strength: float = 0.6, **network: Any) -> SeedModel:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 import pipeline.model.export as exporting
-from pipeline.config.train import NetworkSettings, Train, misfit
+from pipeline.config.objectives import OBJECTIVES
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import ConfigError, ExportError, OutputError, WeightsError
 from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
@@ -75,15 +76,13 @@ def agrees(path: Path, model: SeedModel, how: Sampling) -> None:
 def allowed(objective: str, predict: str, steps: int) -> bool:
     """Whether there are such models, and they enhance in so many steps."""
     try:
-        Train.model_validate({"objective": objective, "network": {"predict": predict}, "contrast": 0.0})
+        settings = Train.model_validate({"objective": objective, "network": {"predict": predict}, "contrast": 0.0})
     except ValueError:
         return False
-    return misfit(objective, steps, 0) is None
+    return settings.find_sampling_conflict(steps, 0) is None
 
 
-WAYS = [
-    way for way in product(get_args(Train.model_fields["objective"].annotation), PREDICTIONS, (1, 3)) if allowed(*way)
-]
+WAYS = [way for way in product(OBJECTIVES, PREDICTIONS, (1, 3)) if allowed(*way)]
 FEWER = [way for way in WAYS if way[2] == 1 or way[:2] in {("seed", "epsilon"), ("gap", "v"), ("bridge", "v")}]
 """For ONNX, whose exporter takes seconds: in several steps one of each kind."""
 

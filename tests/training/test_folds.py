@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config.train import NetworkSettings, Train
-from pipeline.model.diffusion.objective import LOSSES
+from pipeline.model.diffusion.objectives.seed import seed_loss
 from pipeline.model.model_file import save_model
 from pipeline.training import train as module
 from pipeline.training.checkpoints import Checkpoints
@@ -17,7 +17,7 @@ from pipeline.training.loop import Trained
 from pipeline.training.progress import Pace
 from pipeline.training.strength import HeldOut, StrengthPoint, find_strength
 from pipeline.training.train import ENOUGH, PER_FOLD, split_folds, train
-from tests.training.test_train import ENCODER, QUICK, make_store
+from tests.training.test_train import ENCODER, QUICK, make_store, use_loss
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
 
@@ -218,8 +218,7 @@ def test_a_training_for_the_strength_that_breaks_off_costs_no_model(
     def watch(pace: Pace) -> None:
         broken.extend([pace] if pace.what.startswith("strength, part 2") and pace.epoch == epoch else [])
 
-    real = LOSSES["seed"]
-    monkeypatch.setitem(LOSSES, "seed", lambda *args: real(*args) * (float("nan") if broken else 1.0))
+    use_loss(monkeypatch, lambda *args: seed_loss(*args) * (float("nan") if broken else 1.0))
     trained = train(store, SHORT, 0, 50, speakers, watch=watch)
     assert broken
     assert trained.facts["folds_failed"].startswith(f"part 2 of 3: in epoch {epoch} the loss is nan")

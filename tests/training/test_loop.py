@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import TrainingError
-from pipeline.model.diffusion.objective import LOSSES
+from pipeline.model.diffusion.objectives.seed import seed_loss
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.loop import Trained, run_training
+from tests.training.test_train import use_loss
 
 DIM, PAIRS, BATCH, EPOCHS = 8, 24, 8, 2
 PLAIN: dict[str, Any] = {
@@ -118,13 +119,12 @@ def test_every_knob_of_the_loop_is_its_formula(changed: dict[str, Any]) -> None:
 @pytest.mark.parametrize("highest", [None, 7])
 def test_timesteps_are_drawn_evenly_up_to_the_highest(monkeypatch: pytest.MonkeyPatch, highest: int | None) -> None:
     drawn: list[int] = []
-    real = LOSSES["seed"]
 
     def spy(network: Any, x0: Tensor, views: Tensor, t: Tensor, *rest: Any) -> Tensor:
         drawn.extend(t.tolist())
-        return real(network, x0, views, t, *rest)
+        return seed_loss(network, x0, views, t, *rest)
 
-    monkeypatch.setitem(LOSSES, "seed", spy)  # type: ignore[arg-type]
+    use_loss(monkeypatch, spy)
     trained_by_us(Train.model_validate(PLAIN | {"timesteps": 12, "max_timestep": highest, "max_epochs": 60}))
     counts = np.bincount(drawn)
     assert len(counts) == (12 if highest is None else 8)

@@ -7,7 +7,7 @@ from scipy.spatial.distance import mahalanobis
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.config.train import NetworkSettings, Train
-from pipeline.model.diffusion.inference import interpolate
+from pipeline.model.diffusion.interpolation import interpolate
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import FAMILIAR, FOREIGN, domain_confidence
 from pipeline.model.enhance_store import enhance_store

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from pipeline.config.train import NetworkSettings, Train
 from pipeline.data.manifest import Utterance, write_manifest
 from pipeline.errors import ConfigError, OutputError, StoreError, TrainingError, WeightsError
 from pipeline.model.apply import enhance_vectors
-from pipeline.model.diffusion.objective import LOSSES, Loss, seed_loss
+from pipeline.model.diffusion.objective import Loss
+from pipeline.model.diffusion.objectives import seed as seed_objective
+from pipeline.model.diffusion.objectives.seed import seed_loss
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import load_model, save_model
@@ -147,6 +150,11 @@ def fails_after(steps: int) -> Loss:
     return loss
 
 
+def use_loss(monkeypatch: pytest.MonkeyPatch, loss: Loss) -> None:
+    """Replace the loss of the objective seed."""
+    monkeypatch.setattr(seed_objective, "OBJECTIVE", replace(seed_objective.OBJECTIVE, loss=loss))
+
+
 def test_a_loss_that_is_no_number_ends_training_with_the_last_good_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,13 +163,13 @@ def test_a_loss_that_is_no_number_ends_training_with_the_last_good_weights(
     assert good.best_epoch == 6
     assert not good.stopped
     steps = math.ceil(72 * 2 / QUICK.batch_size)
-    monkeypatch.setitem(LOSSES, "seed", fails_after(6 * steps + 2))
+    use_loss(monkeypatch, fails_after(6 * steps + 2))
     cut = train(store, QUICK, 0, 50, speakers)
     assert cut.stopped.startswith("in epoch 7 the loss is nan")
     assert cut.curve[1:] == good.curve[1:]
     for name, value in cut.model.state_dict().items():
         assert torch.equal(value, good.model.state_dict()[name])
-    monkeypatch.setitem(LOSSES, "seed", fails_after(2))
+    use_loss(monkeypatch, fails_after(2))
     with pytest.raises(TrainingError, match=r"epoch 1 the loss is nan.*nothing was learnt"):
         train(store, QUICK, 0, 50, speakers)
 
@@ -171,7 +179,7 @@ def test_seed_train_says_that_it_was_stopped_and_writes_the_model(
 ) -> None:
     make_store(tmp_path / "s.zarr")
     (tmp_path / "p.yaml").write_text("train: {batch_size: 32, learning_rate: 2e-3, ema: 0.9, threads: 1}\n")
-    monkeypatch.setitem(LOSSES, "seed", fails_after(40))
+    use_loss(monkeypatch, fails_after(40))
     out = tmp_path / "m.safetensors"
     told = ["train", "--store", str(tmp_path / "s.zarr"), "--out", str(out), "--params", str(tmp_path / "p.yaml")]
     main(told)

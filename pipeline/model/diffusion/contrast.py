@@ -1,4 +1,4 @@
-"""A contrast between recordings, added to any distance: who is told apart by it, nobody has to say."""
+"""A contrast between recordings that can be added to any distance; it needs no speaker labels."""
 
 import math
 
@@ -9,20 +9,21 @@ from torch.nn.functional import cross_entropy, normalize
 from pipeline.model.diffusion.objective import Distance
 
 _SAME = 1 - 1e-5
-"""Cosine above which two clean embeddings are one, rounding aside."""
+"""Cosine above which two clean embeddings count as equal, up to rounding."""
 
 
 def contrast_loss(predicted: Tensor, clean: Tensor, count: int, temperature: float) -> Tensor:
-    """Cross-entropy of finding the own clean embedding among those of the batch (InfoNCE; van den Oord et al., 2018).
+    """Return the cross-entropy of finding one's own clean embedding in the batch (InfoNCE; van den Oord et al., 2018).
 
     Mean of -log exp(cos(x̂_i, x_i) / tau) / sum over j of exp(cos(x̂_i, x_j) / tau), x_j the clean crop of row j. A
-    distance weighs all directions alike; this weighs those more by which recordings differ. No labels are asked for, so
-    that the few rows that are by the same speaker count as others; rows with the same clean embedding do not.
+    distance weighs all directions alike; the contrast gives more weight to directions in which recordings differ. No
+    labels are used, so the few other rows of the same speaker count as negatives; rows with an equal clean embedding do
+    not.
 
     Args:
-        predicted: clean embeddings x̂ as predicted, row by row for `count` inputs of each [B * count, D].
-        clean: the true ones, repeated likewise [B * count, D].
-        count: inputs of a row.
+        predicted: predicted clean embeddings x̂, `count` consecutive ones per row [B * count, D].
+        clean: true clean embeddings in the same order [B * count, D].
+        count: number of inputs per row.
         temperature: tau.
     """
     keys = normalize(clean[::count], dim=1)
@@ -32,7 +33,7 @@ def contrast_loss(predicted: Tensor, clean: Tensor, count: int, temperature: flo
     return cross_entropy(cosines / temperature, own)
 
 
-def with_contrast(distance: Distance, weight: float, count: int, temperature: float) -> Distance:
+def add_contrast(distance: Distance, weight: float, count: int, temperature: float) -> Distance:
     """Return a distance [B * count, D] plus `weight` times `contrast_loss`."""
     if not weight:
         return distance

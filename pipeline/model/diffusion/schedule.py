@@ -1,4 +1,4 @@
-"""The noise schedule of the diffusion process, and the way forward along it."""
+"""The noise schedule of the diffusion process, and its forward step."""
 
 import torch
 from torch import Tensor

@@ -4,8 +4,9 @@ import torch
 from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 
-from pipeline.model.diffusion.contrast import contrast_loss, with_contrast
-from pipeline.model.diffusion.objective import DISTANCES
+from pipeline.config.objectives import DISTANCES
+from pipeline.model.diffusion.contrast import add_contrast, contrast_loss
+from pipeline.model.diffusion.objective import load_distance
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,7 +44,7 @@ def test_crops_of_one_utterance_are_no_others() -> None:
 @pytest.mark.parametrize("name", list(DISTANCES))
 def test_it_is_added_to_a_distance_by_its_weight(name: str) -> None:
     clean, predicted = randn(6, 4).repeat_interleave(2, dim=0), randn(12, 4, seed=1)
-    plain = DISTANCES[name](predicted, clean)
+    plain = load_distance(name)(predicted, clean)
     expected = plain + 0.5 * contrast_loss(predicted, clean, 2, 0.1)
-    torch.testing.assert_close(with_contrast(DISTANCES[name], 0.5, 2, 0.1)(predicted, clean), expected)
-    assert with_contrast(DISTANCES[name], 0, 2, 0.1) is DISTANCES[name]
+    torch.testing.assert_close(add_contrast(load_distance(name), 0.5, 2, 0.1)(predicted, clean), expected)
+    assert add_contrast(load_distance(name), 0, 2, 0.1) is load_distance(name)

@@ -4,10 +4,13 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from pipeline.model.diffusion.inference import infer
-from pipeline.model.diffusion.network import BridgeNetwork, DiffusionNetwork, GapNetwork, timestep_embedding
-from pipeline.model.diffusion.objective import DISTANCES, LOSSES, seed_loss
-from pipeline.model.diffusion.sampler import Sampling, along_bridge, ddim, ddim_step, step_times
+from pipeline.config.objectives import OBJECTIVES
+from pipeline.model.diffusion.network import DiffusionNetwork, timestep_embedding
+from pipeline.model.diffusion.objective import load_distance, load_objective
+from pipeline.model.diffusion.objectives.bridge import BridgeNetwork, infer_by_euler
+from pipeline.model.diffusion.objectives.gap import GapNetwork, infer_with_gap
+from pipeline.model.diffusion.objectives.seed import infer_by_ddim, seed_loss
+from pipeline.model.diffusion.sampler import Sampling, ddim, ddim_step, step_times
 from pipeline.model.diffusion.schedule import cumulative_alphas, forward_diffuse, scaled_linear_betas
 
 
@@ -189,7 +192,7 @@ def ideal(x0: Tensor) -> "torch.nn.Module":
 @pytest.mark.parametrize("name", ["l1", "l2", "huber"])
 def test_losses_are_the_distance_to_the_clean_embedding(objective: str, name: str) -> None:
     x0, views, noise, t = randn(4, 8), randn(4, 3, 8, seed=1), randn(4, 8, seed=2), torch.tensor([0, 10, 500, 999])
-    assert LOSSES[objective](ideal(x0), x0, views, t, noise, ABAR, DISTANCES[name]) == 0
+    assert load_objective(objective).loss(ideal(x0), x0, views, t, noise, ABAR, load_distance(name)) == 0
 
     def identity(x: Tensor, t: Tensor) -> Tensor:
         return x
@@ -207,9 +210,9 @@ def test_losses_are_the_distance_to_the_clean_embedding(objective: str, name: st
         "l2": off**2,
         "huber": np.where(np.abs(off) < 1, off**2 / 2, np.abs(off) - 0.5),
     }[name].mean()
-    assert float(LOSSES[objective](identity, x0, views, t, noise, ABAR, DISTANCES[name])) == pytest.approx(
-        expected, 1e-5
-    )
+    assert float(
+        load_objective(objective).loss(identity, x0, views, t, noise, ABAR, load_distance(name))
+    ) == pytest.approx(expected, 1e-5)
 
 
 def test_vmf_pl_is_its_formula() -> None:
@@ -217,17 +220,17 @@ def test_vmf_pl_is_its_formula() -> None:
     inputs = torch.cat([x0[:, None], views], dim=1)
     units = torch.nn.functional.normalize(inputs, dim=2), torch.nn.functional.normalize(x0, dim=1)[:, None]
     expected = ((units[0] - units[1]).square().sum(dim=2) + 1e-6).log().mean()
-    found = LOSSES["vmf-pl"](lambda x, t: 3 * x, x0, views, t, x0, ABAR, DISTANCES["l1"])
+    found = load_objective("vmf-pl").loss(lambda x, t: 3 * x, x0, views, t, x0, ABAR, load_distance("l1"))
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("objective", list(LOSSES))
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 @pytest.mark.parametrize("predict", ["sample", "correction"])
 def test_the_first_gradient_is_of_an_ordinary_size(objective: str, predict: str) -> None:
     torch.manual_seed(0)
-    network = (GapNetwork if objective == "gap" else DiffusionNetwork)(32, predict=predict, abar=ABAR)
+    network = load_objective(objective).network(32, predict=predict, abar=ABAR)
     x0, views, t = randn(64, 32), randn(64, 3, 32, seed=1), torch.arange(0, 960, 15)
-    LOSSES[objective](network, x0, views, t, randn(64, 32, seed=2), ABAR, DISTANCES["l1"]).backward()
+    load_objective(objective).loss(network, x0, views, t, randn(64, 32, seed=2), ABAR, load_distance("l1")).backward()
     gradients = [parameter.grad.norm() for parameter in network.parameters() if parameter.grad is not None]
     assert 1e-3 < torch.stack(gradients).norm() < 100
 
@@ -235,14 +238,14 @@ def test_the_first_gradient_is_of_an_ordinary_size(objective: str, predict: str)
 def test_a_bridge_of_a_perfect_network_ends_where_it_says_however_many_steps() -> None:
     x0, x = randn(4, 8), randn(4, 8, seed=1)
     for steps in (1, 3, 10):
-        torch.testing.assert_close(along_bridge(ideal(x0), x, steps, 1000), x0)
+        torch.testing.assert_close(infer_by_euler(ideal(x0), x, Sampling(steps=steps), ABAR), x0)
     seen: list[int] = []
 
     def half(z: Tensor, t: Tensor) -> Tensor:
         seen.append(int(t[0]))
         return torch.zeros_like(z)
 
-    torch.testing.assert_close(along_bridge(half, x, 4, 1000), torch.zeros_like(x))
+    torch.testing.assert_close(infer_by_euler(half, x, Sampling(steps=4), ABAR), torch.zeros_like(x))
     assert seen == [0, 250, 500, 750]
 
 
@@ -257,7 +260,7 @@ def test_a_bridge_by_its_velocity_takes_eulers_steps() -> None:
         for number in range(steps):
             u = raw(torch.from_numpy(z).float(), torch.full((4,), number * 1000 // steps))
             z = z + u.double().numpy() / steps
-        ours = along_bridge(network, x, steps, 1000)
+        ours = infer_by_euler(network, x, Sampling(steps=steps), ABAR)
     np.testing.assert_allclose(ours.numpy(), z, rtol=1e-5, atol=1e-5)
     assert np.abs(z - x.numpy()).max() > 0.1
 
@@ -267,18 +270,18 @@ def test_the_loss_of_a_velocity_is_the_distance_to_the_true_one_weighted() -> No
     network = BridgeNetwork(8, predict="v", abar=ABAR).eval()  # untrained, u = 0
     true = (x0[:, None] - torch.cat([x0[:, None], views], dim=1)).double().numpy()
     expected = ((1 - t.numpy() / 1000)[:, None, None] * np.abs(true)).mean()
-    found = LOSSES["bridge"](network, x0, views, t, x0, ABAR, DISTANCES["l1"])
+    found = load_objective("bridge").loss(network, x0, views, t, x0, ABAR, load_distance("l1"))
     assert float(found.detach()) == pytest.approx(expected, 1e-5)
 
 
-def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
+def test_the_network_is_conditioned_on_the_gap_that_it_learns_to_estimate() -> None:
     network = GapNetwork(8, predict="correction", abar=ABAR)
     x0, views, noise, t = randn(64, 8), randn(64, 3, 8, seed=1), randn(64, 8, seed=2), torch.arange(64)
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     torch.manual_seed(0)
     before = None
     for _ in range(150):
-        loss = LOSSES["gap"](network, x0, views, t, noise, ABAR, DISTANCES["l1"])
+        loss = load_objective("gap").loss(network, x0, views, t, noise, ABAR, load_distance("l1"))
         before = before or loss.item()
         optimiser.zero_grad()
         loss.backward()
@@ -289,23 +292,27 @@ def test_the_gap_is_told_to_the_network_and_learnt_beside_it() -> None:
         clean, noisy = network.estimate(x0).mean(), network.estimate(views.flatten(0, 1)).mean()
         assert clean < noisy
         expected = ddim(lambda x, at: network(x, at, network.estimate(x0)), x0, Sampling(50), ABAR)
-        torch.testing.assert_close(infer("gap", network, x0, Sampling(50), ABAR), expected)
+        torch.testing.assert_close(infer_with_gap(network, x0, Sampling(50), ABAR), expected)
         assert not torch.equal(network(x0, t, torch.zeros(64)), network(x0, t, torch.ones(64)))
 
 
 @pytest.mark.parametrize("predict", ["sample", "correction", "v"])
-def test_what_is_told_of_a_time_may_be_computed_before(predict: str) -> None:
+def test_conditioning_may_be_precomputed(predict: str) -> None:
     network, x = DiffusionNetwork(8, predict=predict, abar=ABAR).eval(), randn(5, 8)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
-        told = network.conditioning([50, 0])
-        for time in (50, 0, 7):  # also one of which nothing is known
+        known = network.compute_conditioning([50, 0])
+        for time in (50, 0, 7):  # 7 is not precomputed
             t = torch.tensor([time])
-            assert torch.equal(network(x, t, told=told), network(x, t))
-        assert not torch.equal(network(x, torch.tensor([50]), told={50: told[0]}), network(x, torch.tensor([50])))
-        assert torch.equal(network(x, torch.tensor([50] * 5), told={50: []}), network(x, torch.tensor([50] * 5)))
-    assert GapNetwork(8, abar=ABAR).conditioning([50]) == {}
+            assert torch.equal(network(x, t, conditioning=known), network(x, t))
+        assert not torch.equal(
+            network(x, torch.tensor([50]), conditioning={50: known[0]}), network(x, torch.tensor([50]))
+        )
+        assert torch.equal(
+            network(x, torch.tensor([50] * 5), conditioning={50: []}), network(x, torch.tensor([50] * 5))
+        )
+    assert GapNetwork(8, abar=ABAR).compute_conditioning([50]) == {}
 
 
 def test_several_draws_are_averaged() -> None:
@@ -313,5 +320,5 @@ def test_several_draws_are_averaged() -> None:
     x, draws = randn(3, 8), [[randn(3, 8, seed=1)], [randn(3, 8, seed=2)]]
     how = Sampling(50, noise=2)
     with torch.no_grad():
-        each = [infer("seed", network, x, how, ABAR, [noises]) for noises in draws]
-        torch.testing.assert_close(infer("seed", network, x, how, ABAR, draws), (each[0] + each[1]) / 2)
+        each = [infer_by_ddim(network, x, how, ABAR, [noises]) for noises in draws]
+        torch.testing.assert_close(infer_by_ddim(network, x, how, ABAR, draws), (each[0] + each[1]) / 2)

@@ -243,7 +243,10 @@ def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str
     for text, says in (
         ("seeds: [0]\n", "neither a grid nor runs"),
         ("grid: {train.speed: [1]}\n", "train.speed: no such parameter"),
-        ("grid: {train.objective: [gan]}\n", "train.objective=gan, seed=0: train.objective: Input should be"),
+        (
+            "grid: {train.objective: [gan]}\n",
+            "train.objective=gan, seed=0: train.objective: must be one of seed, gap, dae, vmf-pl, bridge",
+        ),
         ("grids: {}\n", "unknown key"),
         (
             "grid: {train.objective: [seed, dae], train.network.predict: [correction, epsilon]}\n",

@@ -1,0 +1,1 @@
+"""One file per objective: its loss, inference and network, as `OBJECTIVE`."""
