@@ -86,7 +86,7 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
         ("score: {operating_points: [{p_target: 0.1, cost: 1}]}\n", "operating_points.0.cost: unknown key"),
         ("score: {operating_points: [{p_target: 0.1}, {p_target: 0.1}]}\n", "score: operating_points must differ"),
         ("score: {operating_points: [{p_target: 0.1, c_fa: .inf}]}\n", "score.operating_points.0.c_fa: "),
-        ("enhance: {timestep: 1000}\n", "enhance.timestep 1000: of train, there are timesteps from 0 to 999"),
+        ("enhance: {timestep: 1000}\n", "enhance.timestep 1000: of train, timesteps are from 0 to 999"),
         ("train: {max_epochs: 0, network: {predict: sample}}\n", "untrained sample"),
         ("train: {objective: dae, network: {predict: v}}\n", "train: objective dae has no velocity to predict"),
         ("train: {objective: bridge, network: {predict: epsilon}}\n", "objective bridge has no noise to predict"),

@@ -202,7 +202,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("m.pt", Sampling(noise=1), ExportError, "cannot be exported with draws of noise"),
         ("m.onnx", Sampling(noise=2, eta=1.0), ExportError, "cannot be exported with draws of noise"),
         ("m.bin", Sampling(), ConfigError, "m.bin: no form has this suffix"),
-        ("m.pt", Sampling(1000), ConfigError, "there are timesteps from 0 to 999"),
+        ("m.pt", Sampling(1000), ConfigError, "timesteps are from 0 to 999"),
         (".", Sampling(), ConfigError, "no form has this suffix"),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     feeds: list[np.ndarray] = []
     real = module.open_batches
     monkeypatch.setattr(
-        module, "open_feed", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
+        module, "open_batches", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
     )
     told: list[Pace] = []
     train(store, SHORT, 0, 50, speakers, watch=told.append)

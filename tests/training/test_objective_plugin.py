@@ -61,9 +61,7 @@ def test_a_plugin_trains_and_enhances(
     enhanced = EmbeddingStore.open(tmp_path / "e.zarr").read()
     assert np.isfinite(enhanced).all()
     assert np.abs(enhanced - store.read()).max() > 0.01
-    with pytest.raises(SystemExit) as left:
-        main(["train", "--help"])
-    assert not left.value.code
+    main(["train", "--help"])
     assert "seed, gap, dae, vmf-pl, bridge, cosine" in " ".join(capsys.readouterr().out.split())
 
 
