@@ -25,8 +25,8 @@ def infer_on_sphere(
     network: Predictor, x: Tensor, sampling: Sampling, abar: Tensor, noise_draws: NoiseDraws = ()
 ) -> Tensor:
     """Return f(x, 0) scaled to length sqrt(D), because the loss ignores lengths."""
-    directions: Tensor = normalize(infer_in_one_pass(network, x, sampling, abar), dim=1)
-    return directions * x.shape[1] ** 0.5
+    out: Tensor = normalize(infer_in_one_pass(network, x, sampling, abar), dim=1) * x.shape[1] ** 0.5
+    return out
 
 
 OBJECTIVE = Objective(vmf_pl_loss, infer_on_sphere)
