@@ -14,14 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import altair as alt
 import click
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
 from pipeline.utils.atomic import write_text
+from pipeline.utils.charts import write_svg
 
 SWEEPS = {
     "variants": "One change at a time",
@@ -118,25 +117,30 @@ def table(runs: Mapping[str, Sequence[Row]]) -> str:
 
 
 def draw(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draw clean against noisy test EERs of all encoders, a line for what is the same but for the strength."""
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same figures give the same file
-    figure = Figure(figsize=(5 * len(runs), 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (encoder, rows) in zip(np.atleast_1d(figure.subplots(1, len(runs))), runs.items(), strict=True):
-        lines: dict[str, dict[str, list[Row]]] = {}
+    """Draw clean against noisy test EERs of all encoders, a line for the runs that differ only in the strength."""
+    panels = []
+    for encoder, rows in runs.items():
+        lines: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
             parameters = {name: value for name, value in row.items() if name.startswith("train.") and value}
             name = LINES.get((parameters.get("train.objective", ""), parameters.get("train.max_epochs", "")))
             name = f"{name}, L1 alone" if name == "dae" and "train.contrast" in parameters else str(name)
-            lines.setdefault(name, {}).setdefault(row["enhance.strength"], []).append(row)
-        for name, points in lines.items():
-            means = [[np.mean([float(row[of]) for row in same]) for of in COLUMNS["test"]] for same in points.values()]
-            axes.plot(*np.transpose(means), marker="o", markersize=4, label=name)
-        axes.set(title=encoder, xlabel="EER, clean, %", ylabel="mean EER, noisy, %")
-        axes.grid(alpha=0.3)
-    axes.legend()
+            lines.setdefault((name, row["enhance.strength"]), []).append(row)
+        points = []
+        for place, ((name, _), same) in enumerate(lines.items()):
+            clean, noisy = (float(np.mean([float(row[column]) for row in same])) for column in COLUMNS["test"])
+            points.append({"line": name, "strength": place, "x": clean, "y": noisy})
+        panel = alt.Chart(alt.Data(values=points), title=encoder, width=360, height=290).mark_line(point=True)
+        panels.append(
+            panel.encode(
+                alt.X("x:Q", title="EER, clean, %", scale=alt.Scale(zero=False)),
+                alt.Y("y:Q", title="mean EER, noisy, %", scale=alt.Scale(zero=False)),
+                alt.Color("line:N", title=None, sort=None),
+                alt.Order("strength:Q"),
+            )
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    write_svg(path, alt.hconcat(*panels).to_dict())
 
 
 def told(parameters: Mapping[str, str]) -> str:

@@ -88,8 +88,9 @@ def gap(
     from pipeline.report.limits.files import write_tables
     from pipeline.report.limits.limits import Options, Places, analyse
     from pipeline.report.limits.page import markdown
-    from pipeline.report.plots import HOW_TO, can_plot, write_svg
+    from pipeline.report.plots import HOW_TO, can_plot
     from pipeline.utils.atomic import write_text
+    from pipeline.utils.charts import write_svg
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     options, found = Options(bins, snr_width, max_trials, seeds, longer), {}
@@ -113,7 +114,7 @@ def gap(
     written = write_tables(found, out)
     for plot in pictures:
         written.append(out / "pictures" / f"limits-{plot.name}.svg")
-        write_svg(written[-1], plot)
+        write_svg(written[-1], plot.spec)
     text = markdown(found, pictures, "pictures")
     written.append(out / "limits.md")
     write_text(written[-1], text)

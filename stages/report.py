@@ -51,10 +51,11 @@ def report(
     from pipeline.extraction.quality import read_quality
     from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table
     from pipeline.report.page import page
-    from pipeline.report.plots import HOW_TO, can_plot, plots_of, write_png
+    from pipeline.report.plots import HOW_TO, can_plot, plots_of
     from pipeline.report.results import EER_COLUMNS, RESULTS, eer_rows
     from pipeline.report.series import read_series
     from pipeline.utils.atomic import write_json, write_table, write_text
+    from pipeline.utils.charts import write_png
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)
@@ -72,7 +73,7 @@ def report(
         for encoder, drawn in plots.items() if png else ():
             for plot in drawn:
                 written.append(out / "plots" / f"{encoder}-{plot.name}.png")
-                write_png(written[-1], plot, dpi)
+                write_png(written[-1], {**plot.spec, "title": plot.title}, dpi)
     else:
         (out / "report.html").unlink(missing_ok=True)  # it is from an earlier run
     console = make_console()

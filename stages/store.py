@@ -55,14 +55,14 @@ def check(
     from pipeline.errors import QualityError
     from pipeline.extraction.quality import FILE as JSON
     from pipeline.extraction.quality import as_json, exceeded, measure, spreads, summary
-    from pipeline.extraction.quality_plot import draw, need_plots
+    from pipeline.extraction.quality_plot import draw_quality, require_plots
     from pipeline.metrics.quantiles import PERCENTS
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"quality.files": files})
     if out and picture:
-        need_plots()
+        require_plots()
     limits = settings.quality
     figures, values = measure(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
     if manifest:
@@ -82,7 +82,7 @@ def check(
     if out:
         write_json(out / JSON, as_json(figures, limits))
         if picture:
-            draw(values, path.name, out / "quality.png")
+            draw_quality(values, path.name, out / "quality.png")
         console.print(f"Written: {out}", soft_wrap=True)
     over = exceeded(figures, limits)
     if over:

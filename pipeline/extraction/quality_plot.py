@@ -1,64 +1,74 @@
-"""Pictures of a store's quality. They need the extra `plots`."""
+"""Picture of a store's quality. It needs the extra `plots`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.extraction.quality import Array, Spread
-from pipeline.utils.atomic import replacing
+from pipeline.utils.charts import write_png
 from pipeline.utils.paths import Place
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import altair as alt
 
 BINS = 60
 
 
-def need_plots() -> None:
-    """Raise ConfigError if the library that draws is not installed."""
+def require_plots() -> None:
+    """Raise ConfigError unless the libraries that draw are installed."""
     try:
-        import matplotlib  # noqa: F401
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
     except ImportError:
-        raise ConfigError(
-            "a picture needs matplotlib; pip install 'speaker-seed[plots]', or say --no-picture."
-        ) from None
+        raise ConfigError("a picture needs Altair: pip install 'speaker-seed[plots]', or say --no-picture.") from None
 
 
-def draw(spread: Spread, title: str, path: Place) -> None:
-    """Draw a PNG: histograms of distance and cosine to the first view by view, and of the cosine to the nearest other.
+def draw_quality(spread: Spread, title: str, path: Place) -> None:
+    """Draw a PNG of histograms: distances and cosines to the first view, by view, and cosines to the nearest other row.
 
-    The same values give the same bytes: no date and no version are written.
+    The same values give the same bytes.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: Altair is not installed.
     """
-    need_plots()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    require_plots()
+    import altair as alt
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels: list[Axes] = list(figure.subplots(1, 3))
-    for axes, values, name in zip(panels, (spread.distances, spread.cosines), ("distance", "cosine"), strict=False):
-        edges = _edges(list(values.values()))
-        for view, numbers in values.items():
-            axes.hist(numbers, bins=edges, histtype="step", label=view)
-        axes.set(xlabel=f"{name} to the first view", ylabel="pairs of crops")
-        if values:
-            axes.legend()
-        else:
-            axes.text(0.5, 0.5, "one view only", ha="center", va="center", transform=axes.transAxes)
-    panels[2].hist(spread.nearest, bins=_edges([spread.nearest]), histtype="step", color="black")
-    panels[2].set(xlabel="cosine to the nearest other utterance", ylabel="utterances")
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    chart = alt.hconcat(
+        _histogram(spread.distances, "distance to the first view", "pairs of crops"),
+        _histogram(spread.cosines, "cosine to the first view", "pairs of crops"),
+        _histogram({"": spread.nearest}, "cosine to the nearest other utterance", "utterances"),
+        title=title,
+    )
+    write_png(path, chart.resolve_scale(color="independent").to_dict(), ppi=100)
+
+
+def _histogram(values: Mapping[str, Array], x: str, y: str) -> "alt.Chart":
+    """Return the outline of a histogram for each named array, in bins that they share."""
+    import altair as alt
+
+    if not values:
+        empty: alt.Chart = alt.Chart(alt.Data(values=[{}]), width=290, height=230).mark_text(text="one view only")
+        return empty
+    edges = _edges(list(values.values()))
+    corners = [
+        {"view": view, "x": edge, "y": count}
+        for view, numbers in values.items()
+        for edge, count in zip([edges[0], *edges], [0, *np.histogram(numbers, edges)[0].tolist(), 0], strict=True)
+    ]
+    chart: alt.Chart = alt.Chart(alt.Data(values=corners), width=290, height=230)
+    chart = chart.mark_line(interpolate="step-after", strokeWidth=1).encode(
+        alt.X("x:Q", title=x, scale=alt.Scale(zero=False)), alt.Y("y:Q", title=y)
+    )
+    if "" not in values:
+        chart = chart.encode(alt.Color("view:N", sort=list(values), legend=alt.Legend(title=None, orient="top")))
+    return chart
 
 
 def _edges(values: Sequence[Array]) -> list[float]:
-    """Return the edges of bins that hold all values, and are not narrower than a float32 can tell apart."""
+    """Return the edges of bins that hold all values, and are not narrower than float32 can resolve."""
     there = [part for part in values if len(part)]
     low = min((float(part.min()) for part in there), default=0.0)
     high = max((float(part.max()) for part in there), default=1.0)

@@ -7,8 +7,9 @@ import altair as alt
 
 from pipeline.report.results import CLEAN
 from pipeline.report.series import Row
-from pipeline.report.style import FAINT, OTHERS, Layers, colours, inline
+from pipeline.report.style import OTHERS, Layers, colours, inline
 from pipeline.scoring.distances import ITSELF, OTHER, SAME
+from pipeline.utils.charts import FAINT
 
 REFERENCES = {SAME: "clean: same speaker", OTHER: "clean: another speaker"}
 

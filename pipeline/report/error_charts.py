@@ -12,7 +12,6 @@ from pipeline.report.series import Row
 from pipeline.report.style import (
     DET_TICKS,
     DET_WINDOW,
-    FAINT,
     NONTARGETS,
     TARGETS,
     Layers,
@@ -21,6 +20,7 @@ from pipeline.report.style import (
     inline,
     on_probit,
 )
+from pipeline.utils.charts import FAINT
 
 _POINTS = 150  # of a DET curve on the page
 _SNR = re.compile(r"(noise|music|babble)(-?\d+)")

@@ -12,8 +12,8 @@ from pipeline.data.corpora import Corpus
 from pipeline.extraction.quality import StoreQuality, summary
 from pipeline.report.plots import Plot, javascript
 from pipeline.report.results import PROTOCOL, RESULTS, Table, marked
-from pipeline.report.style import CONFIG, FONT
 from pipeline.report.tables import FOOTNOTE, MEAN, counts, header, protocol_lines, rows, summary_line
+from pipeline.utils.charts import CONFIG, FONT
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

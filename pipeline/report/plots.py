@@ -6,15 +6,10 @@ from typing import Any
 
 from pipeline.report.results import Table, systems_of
 from pipeline.report.series import Series
-from pipeline.report.style import CONFIG
-from pipeline.utils.atomic import replacing
-from pipeline.utils.paths import Place
+from pipeline.utils.charts import VEGA_LITE
 
 Spec = dict[str, Any]
 """A chart as Vega-Lite has it."""
-
-VEGA_LITE = "6.4"
-"""The version that the charts are made for, of those that vl-convert brings."""
 
 NEEDED = ("altair", "vl_convert", "jinja2")
 HOW_TO = "plots and page need Altair: pip install 'speaker-seed[plots]'"
@@ -87,26 +82,6 @@ def plots_of(table: Table, series: Series) -> list[Plot]:
         for name, title, caption, chart in charts
         if chart is not None
     ]
-
-
-def write_png(path: Place, plot: Plot, ppi: int) -> None:
-    """Draw a plot on white, at so many pixels an inch (72 units of the chart are one)."""
-    import vl_convert
-
-    config = {**CONFIG, "background": "white", "font": "sans-serif"}
-    spec = {**plot.spec, "title": plot.title}
-    with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, ppi=ppi, config=config))
-
-
-def write_svg(path: Place, plot: Plot) -> None:
-    """Draw a plot on white, in lines that stay sharp."""
-    import vl_convert
-
-    config = {**CONFIG, "background": "white", "font": "sans-serif"}
-    with replacing(path) as temporary:
-        text = vl_convert.vegalite_to_svg(plot.spec, vl_version=VEGA_LITE, config=config)
-        temporary.write_text(text, encoding="utf-8")
 
 
 def javascript() -> str:

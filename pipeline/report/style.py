@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -33,38 +32,10 @@ BASELINE = "#7d8590"
 OTHERS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3")
 """Colours of systems, after Okabe and Ito: they differ for the colour-blind too, on white and on black."""
 TARGETS, NONTARGETS = "#1f7fc4", "#e69f00"
-FAINT = "#8b949e"
 
 DET_TICKS = (0.1, 0.5, 2, 5, 10, 20, 40)
 """Percent, on both axes of a DET plot."""
 DET_WINDOW = (0.05, 60.0)
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-CONFIG: Mapping[str, Any] = {
-    "font": FONT,
-    "background": None,
-    "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "gridOpacity": 0.35,
-        "gridColor": FAINT,
-        "domainColor": FAINT,
-        "tickColor": FAINT,
-    },
-    "legend": {
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "symbolStrokeWidth": 2,
-        "symbolOpacity": 1,
-    },
-    "header": {"labelFontSize": 12, "titleFontSize": 12},
-    "title": {"fontSize": 14, "anchor": "start", "fontWeight": 600, "offset": 12},
-}
-"""Configuration of Vega-Lite that every plot shares; the page adds the colours of text, light or dark."""
 
 
 def colours(systems: Sequence[str]) -> list[str]:

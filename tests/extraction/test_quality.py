@@ -11,7 +11,7 @@ from pipeline.data.recordings import RecordingCheck
 from pipeline.errors import ConfigError, StoreError
 from pipeline.extraction import quality
 from pipeline.extraction.quality import as_json, exceeded, markdown, measure, nearest, read_quality
-from pipeline.extraction.quality_plot import draw
+from pipeline.extraction.quality_plot import draw_quality
 from pipeline.report import markdown_report
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, MISSING, OK
@@ -121,13 +121,13 @@ def test_stores_of_one_view_and_of_one_row_have_figures(tmp_path: Path) -> None:
     figures, spread = measure(stored(tmp_path, vectors(1)[:, :1, :1]), LIMITS, 0)
     assert (figures.views, figures.nearest, figures.duplicates) == ({}, {}, 0)
     assert exceeded(figures, LIMITS) == []
-    draw(spread, "one", tmp_path / "q.png")
+    draw_quality(spread, "one", tmp_path / "q.png")
 
 
 def test_the_picture_is_a_png_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     _, spread = measure(stored(tmp_path, vectors()), LIMITS, 0)
     for name in ("a.png", "b.png"):
-        draw(spread, "s.zarr", tmp_path / name)
+        draw_quality(spread, "s.zarr", tmp_path / name)
     content = (tmp_path / "a.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert b"tEXt" not in content
@@ -135,10 +135,10 @@ def test_the_picture_is_a_png_and_the_same_bytes_each_time(tmp_path: Path) -> No
 
 
 def test_without_the_library_a_picture_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
     _, spread = measure(stored(tmp_path, vectors()), LIMITS, 0)
     with pytest.raises(ConfigError, match=r"speaker-seed\[plots\]"):
-        draw(spread, "s.zarr", tmp_path / "a.png")
+        draw_quality(spread, "s.zarr", tmp_path / "a.png")
 
 
 def test_the_report_holds_the_same_figures(tmp_path: Path) -> None:

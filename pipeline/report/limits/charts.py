@@ -12,8 +12,9 @@ from pipeline.report.limits.page import mean_noisy
 from pipeline.report.limits.transfer import MEAN
 from pipeline.report.plots import Plot
 from pipeline.report.series import Row
-from pipeline.report.style import BASELINE, FAINT, OTHERS, Layers, inline
+from pipeline.report.style import BASELINE, OTHERS, Layers, inline
 from pipeline.scoring.distances import OTHER, SAME
+from pipeline.utils.charts import FAINT
 
 All = Mapping[str, Findings]
 """By encoder."""
