@@ -38,8 +38,7 @@ def check(name: str, sample: int, corpora: Path, data_root: str | None, params: 
 
     Compares the number of files and trials with the published numbers, and reads some files.
     """
-    from pipeline.data.corpora import data_root as find_root
-    from pipeline.data.corpora import read_corpora
+    from pipeline.data.corpora import find_data_root, read_corpora
     from pipeline.data.inventory import take_inventory
     from pipeline.data.published_lists import resolve_parts
     from pipeline.errors import CorpusError
@@ -48,12 +47,12 @@ def check(name: str, sample: int, corpora: Path, data_root: str | None, params: 
     known = read_corpora(corpora)
     parts = resolve_parts(known, name)
     missing: dict[str, int] = {}
-    click.echo(f"{name}, below {find_root(known[name], settings.data_root)}")
+    click.echo(f"{name}, below {find_data_root(known[name], settings.data_root)}")
     for found in take_inventory(known, name, settings.data_root, sample):
         expected = f" of {found.expected:,}" if found.expected is not None else ""
-        says = found.missing or found.remark or "ok"
-        click.echo(f"  {found.corpus:16} {found.what:44} {found.found:>9,}{expected:13} {says}")
-        if found.missing:
+        says = found.problem or found.remark or "ok"
+        click.echo(f"  {found.corpus:16} {found.name:44} {found.count:>9,}{expected:13} {says}")
+        if found.problem:
             missing[found.corpus] = missing.get(found.corpus, 0) + 1
     for part in missing:
         origin = parts[part].origin

@@ -88,7 +88,7 @@ def extract(
     from contextlib import nullcontext
     from time import perf_counter
 
-    from pipeline.data.manifest import fingerprint
+    from pipeline.data.manifest import hash_list
     from pipeline.extraction.cluster import Spec, connected, remote
     from pipeline.extraction.extract import extract as run
     from pipeline.extraction.extract import failures_path, store_attributes, threads
@@ -100,7 +100,7 @@ def extract(
     lists = manifest.resolve(), augment and augment.resolve(), root.resolve()
     spec = Spec(*lists, set_name, encoder, weights, content, denoise)
     job = spec.load()
-    attributes = store_attributes(job, fingerprint(manifest), fingerprint(augment))
+    attributes = store_attributes(job, hash_list(manifest), hash_list(augment))
     remove_cached_journals(out.parent)
     options = settings.extract
     limits = options.shard, options.max_failures

@@ -20,8 +20,7 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
     """
     from rich.console import Console
 
-    from pipeline.data.corpora import data_root as find_root
-    from pipeline.data.corpora import read_corpora, read_corpus
+    from pipeline.data.corpora import find_data_root, read_corpora, read_corpus
     from pipeline.data.fetch import fetch_corpus as run
     from pipeline.data.published_lists import find_list_path
 
@@ -36,5 +35,5 @@ def fetch(corpus: str | None, corpora: Path, data_root: str | None, out: Path | 
         def show(what: str, done: int, total: int | None) -> None:
             status.update(f"{what} {done:,} of {total:,}" if total else f"{what} {done or ''}")
 
-        run(settings.corpus, definition, find_root(definition, settings.data_root), target, show, lists)
+        run(settings.corpus, definition, find_data_root(definition, settings.data_root), target, show, lists)
     click.echo(f"{settings.corpus}: {definition.title}\n  in {target}; licence: {definition.licence}")

@@ -39,7 +39,8 @@ def manifest(
         raise click.UsageError("--pattern needs --audio")
     from pipeline.config.params import TRAIN
     from pipeline.config.recipes import recipe_for
-    from pipeline.data.corpora import list_utterances, read_corpus
+    from pipeline.data.corpora import read_corpus
+    from pipeline.data.corpus_files import list_utterances
     from pipeline.data.manifest import write_manifest
     from pipeline.data.sets import FileInspector, SetLimits, check_disjoint, write_set
 

@@ -26,8 +26,7 @@ def vcmix(
     vox1_o: str, voxconverse: str, out: Path | None, corpora: Path, data_root: str | None, params: Path | None
 ) -> None:
     """Build VC-Mix: the targets of Vox1-O and the non-targets of the VoxConverse speaker verification list."""
-    from pipeline.data.corpora import data_root as find_root
-    from pipeline.data.corpora import read_corpora
+    from pipeline.data.corpora import find_data_root, read_corpora
     from pipeline.data.published_lists import find_list
     from pipeline.data.trials.vcmix import NONTARGETS, TARGETS, write_vcmix
 
@@ -35,7 +34,7 @@ def vcmix(
     first, second = (find_trial_list(name, corpora, settings.data_root).path for name in (vox1_o, voxconverse))
     if out is None:
         corpus, published = find_list(read_corpora(corpora), "vc-mix")
-        out = find_root(corpus, settings.data_root) / published.path
+        out = find_data_root(corpus, settings.data_root) / published.path
     targets, nontargets = write_vcmix(first, second, out)
     click.echo(f"{out}: {targets:,} targets of {first}, {nontargets:,} non-targets of {second}")
     if (targets, nontargets) != (TARGETS, NONTARGETS):

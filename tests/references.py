@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.encoders.weights import default_cache
+from pipeline.encoders.weights import get_cache_folder
 
 WHEELS = {
     "TTS": "coqui-tts==0.28.0",
@@ -46,7 +46,7 @@ def stand_in_for_torchaudio() -> None:
 
 
 def _unpacked(requirement: str) -> Path:
-    folder = default_cache() / "references" / requirement.replace("==", "-")
+    folder = get_cache_folder() / "references" / requirement.replace("==", "-")
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]

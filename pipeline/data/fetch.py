@@ -1,4 +1,4 @@
-"""Bring a corpus to `data/audio/<name>`: generate it, download it, or link to where it already is."""
+"""Put a corpus into `data/audio/<name>`: generate it, download it, or link to existing folders."""
 
 import json
 import shutil
@@ -14,10 +14,10 @@ from pipeline.utils.atomic import locked, replacing, replacing_folder
 from pipeline.utils.download import download
 
 RECEIPT = "corpus.json"
-_MARK = ".seed-fetch"  # the folder is ours: what stands in it may be replaced
+_MARK = ".seed-fetch"  # marks a folder as ours, so that its contents may be replaced
 
 FetchProgress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and of how much (if known)."""
+"""Callback that gets the name of a step, the amount done, and the total if it is known."""
 
 
 def fetch_corpus(
@@ -28,33 +28,33 @@ def fetch_corpus(
     progress: FetchProgress | None = None,
     lists: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Make `out` hold the corpus's folders (speech, noise, music, rooms, babble, simulated, trials) and a receipt.
+    """Fill `out` with the corpus's folders (speech, noise, music, rooms, babble, simulated, trials) and a receipt.
 
-    Recorded corpora are linked, not copied. A role the corpus lacks is an empty folder, so that whatever watches the
-    folders (DVC does) finds each of them.
+    Recorded corpora are linked, not copied. A role that the corpus lacks becomes an empty folder, because DVC expects
+    every folder to exist.
 
     Args:
-        name: the corpus's name.
+        name: name of the corpus.
         corpus: its definition.
-        root: the folder above its role folders, see `corpora.data_root`.
-        out: where to bring it.
-        progress: see `Progress`.
-        lists: trial lists by name, see `named_lists.paths`.
+        root: folder above its role folders, see `corpora.find_data_root`.
+        out: folder to fill.
+        progress: see `FetchProgress`.
+        lists: paths of trial lists by name, see `published_lists.find_list_path`.
 
     Returns:
-        The receipt, a JSON file that says what the corpus is and under which licence.
+        The receipt, a JSON file with the corpus's title, licence and origin.
 
     Raises:
-        CorpusError: the corpus is not there and has no url, or a role folder is missing.
-        FetchError: the download failed or is not what the definition promises.
+        CorpusError: the corpus is missing and has no url, or a role folder is missing.
+        FetchError: the download failed, or differs from the definition.
         OutputError: another process is fetching to `out`.
     """
     report = progress or (lambda what, done, total: None)
     if corpus.train is None:
-        raise CorpusError(f"corpus {name!r} is a part of others: it has no train and test. Fetch one that has.")
+        raise CorpusError(f"corpus {name!r} is a part of others and has no train and test. Fetch one that has both.")
     out.mkdir(parents=True, exist_ok=True)
     if not (out / _MARK).exists() and any(out.iterdir()):
-        raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder by --out.")
+        raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder with --out.")
     (out / _MARK).mkdir(exist_ok=True)
     with locked(out / _MARK):
         return _fill_folder(name, corpus, root, out, report, lists or {})
@@ -64,7 +64,7 @@ def _fill_folder(
     name: str, corpus: Corpus, root: Path, out: Path, report: FetchProgress, lists: Mapping[str, Path]
 ) -> Path:
     receipt = out / RECEIPT
-    receipt.unlink(missing_ok=True)  # whoever finds a receipt may rely on the rest
+    receipt.unlink(missing_ok=True)  # a receipt promises that the rest is complete
     if corpus.origin.synthesis:
         _synthesise(corpus.origin.synthesis, out, lambda done, total: report("synthesising", done, total))
     else:
@@ -90,18 +90,18 @@ def _synthesise(size: Synthesis, out: Path, progress: Callable[[int, int], None]
     _remove(new)
     new.mkdir()
     make_demo(new, progress, **size.model_dump())
-    for part in sorted(new.iterdir()):
-        _remove(out / part.name)
-        part.replace(out / part.name)
+    for child in sorted(new.iterdir()):
+        _remove(out / child.name)
+        child.replace(out / child.name)
     new.rmdir()
 
 
 def _download(name: str, corpus: Corpus, root: Path, folder: str, report: FetchProgress) -> None:
     origin, speech = corpus.origin, root / folder
     if origin.url is None:
-        page = f" It can be had from {origin.page}." if origin.page else ""
+        page = f" Get it from {origin.page}." if origin.page else ""
         raise CorpusError(
-            f"corpus {name!r} is not there: no folder {speech}. Point SEED_DATA or data_root to the folder that holds"
+            f"corpus {name!r} is missing: no folder {speech}. Point SEED_DATA or data_root to the folder that holds"
             f" {folder!r}, or give the corpus an origin url in data/corpora.yaml.{page}"
         )
     if origin.sha256 is None:
@@ -113,7 +113,7 @@ def _download(name: str, corpus: Corpus, root: Path, folder: str, report: FetchP
 
 
 def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> None:
-    """Link a role's folder, or make a folder of links to several."""
+    """Link the folder of a role, or make a folder of links to several."""
     if isinstance(folders, str):
         _link(role, (root / folders).resolve(), out)
         return
@@ -130,8 +130,8 @@ def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> No
 def _link(role: str, source: Path, link: Path) -> None:
     if not source.is_dir():
         raise CorpusError(
-            f"no folder {source}, where the corpus's {role} should be. Point SEED_DATA or data_root to the folder"
-            " that holds it, or correct folders in data/corpora.yaml."
+            f"no folder {source} for the corpus's {role}. Point SEED_DATA or data_root to the folder that holds it, or"
+            " correct folders in data/corpora.yaml."
         )
     if link.is_symlink() and link.resolve() == source:
         return

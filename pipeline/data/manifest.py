@@ -1,4 +1,4 @@
-"""Utterance lists: which recordings a set holds, in row order, and what may be mixed into them."""
+"""Manifests, which list the recordings of a set in row order, and lists of the sounds to mix into them."""
 
 import csv
 import hashlib
@@ -15,9 +15,10 @@ AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a manifest; `path` is below the audio root, `seconds` and `sha256` are the file's, where known.
+    """One row of a manifest.
 
-    Speakers may have a gender, and an age in years, by which error rates are told apart.
+    `path` is below the audio root. `seconds` and `sha256` describe the file, where known. The speaker's gender and age
+    in years allow error rates by group.
     """
 
     utterance: str
@@ -30,12 +31,12 @@ class Utterance:
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
-_WHERE_KNOWN = ("gender", "age")
-"""Columns that are left out of a list in which nobody has them."""
+_OPTIONAL = ("gender", "age")
+"""Columns that are left out if no speaker has them."""
 
 
 def escape_undecodable(name: str) -> str:
-    """Return a file's name as text that UTF-8 can hold; bytes that are no part of it become hexadecimal escapes."""
+    """Return a file's name as text that UTF-8 can encode; other bytes become hexadecimal escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -54,7 +55,7 @@ def read_manifest(path: Path) -> list[Utterance]:
             raise ManifestError(f"{path}:{line}: the row has no utterance or no path. Fill it in or remove the row.")
         if name in seen:
             raise ManifestError(
-                f"{path}:{line}: utterance {name!r} stands on line {seen[name]} already. Ids must be unique."
+                f"{path}:{line}: utterance {name!r} is already on line {seen[name]}. Ids must be unique."
             )
         seen[name] = line
         manifest.append(
@@ -69,12 +70,12 @@ def read_manifest(path: Path) -> list[Utterance]:
             )
         )
     if not manifest:
-        raise ManifestError(f"{path}: lists no utterances. Check the file pattern it was made with.")
+        raise ManifestError(f"{path}: lists no utterances. Check the file pattern of the manifest.")
     return manifest
 
 
 def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
-    """Write a manifest as CSV, whole or not at all."""
+    """Write a manifest as CSV atomically."""
     rows = (
         {
             "utterance": row.utterance,
@@ -87,20 +88,20 @@ def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
         }
         for row in manifest
     )
-    empty = {name for name in _WHERE_KNOWN if all(getattr(row, name) is None for row in manifest)}
+    empty = {name for name in _OPTIONAL if all(getattr(row, name) is None for row in manifest)}
     _write_csv(path, [name for name in COLUMNS if name not in empty], rows)
 
 
 def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
-    """Read an augmentation list (`kind,path` and any of `speaker,index,sha256`) as sources by kind below `root`.
+    """Read an augmentation list (`kind,path` and any of `speaker,index,sha256`): sources below `root`, by kind.
 
     Raises:
-        ManifestError: a wrong column, or a kind that is not noise, music, rooms or babble.
+        ManifestError: a wrong column, or a kind that is not one of `KINDS`.
     """
     sources: dict[str, list[Source]] = {}
     for line, row in _read_csv(path, required=AUGMENT_COLUMNS[:2], known=AUGMENT_COLUMNS):
         if row["kind"] not in KINDS:
-            raise ManifestError(f"{path}:{line}: unknown kind {row['kind']!r}, it is one of {', '.join(KINDS)}.")
+            raise ManifestError(f"{path}:{line}: unknown kind {row['kind']!r}. Use one of {', '.join(KINDS)}.")
         index = row.get("index") or None
         if index is not None and not index.isdecimal():
             raise ManifestError(f"{path}:{line}: index is {index!r}, not a number from 0.")
@@ -111,20 +112,20 @@ def read_augment(path: Path, root: Path) -> dict[str, list[Source]]:
 
 
 def write_augment(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """Write an augmentation list as CSV, whole or not at all."""
+    """Write an augmentation list as CSV atomically."""
     _write_csv(path, AUGMENT_COLUMNS, rows)
 
 
-def fingerprint(path: Path | None) -> str | None:
-    """Return the SHA-256 of a list's bytes; with the files' own checksums in it, that covers what they hold."""
+def hash_list(path: Path | None) -> str | None:
+    """Return the SHA-256 of a list's bytes, which covers the files through the checksums in the list."""
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a list of ours that has all of `columns`, as text.
+    """Read the rows of a CSV file that has all of `columns` and no others, as text.
 
     Raises:
-        ManifestError: it is missing, or has other columns.
+        ManifestError: the file is missing, or has other columns.
     """
     return [row for _, row in _read_csv(path, columns, columns)]
 
@@ -139,7 +140,7 @@ def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float
 
 def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        # Spreadsheets write a byte order mark; a path is bytes to the file system, and need not be UTF-8.
+        # Spreadsheets write a byte order mark, and file systems allow paths that are not UTF-8.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             header = next(reader, [])
@@ -152,26 +153,26 @@ def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iter
                         f"{path}:{reader.line_num}: {len(cells)} fields where the header has {len(header)}."
                     )
                 row = dict(zip(header, cells, strict=True))
-                foreign = [name for name, cell in row.items() if name != "path" and cell != escape_undecodable(cell)]
-                if foreign:
+                invalid = [name for name, cell in row.items() if name != "path" and cell != escape_undecodable(cell)]
+                if invalid:
                     raise ManifestError(
-                        f"{path}:{reader.line_num}: not a CSV text in UTF-8 (see {foreign[0]}). Save it as UTF-8."
+                        f"{path}:{reader.line_num}: not CSV text in UTF-8 (see {invalid[0]}). Save it as UTF-8."
                     )
                 yield reader.line_num, row
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest. Make it with `seed manifest`.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: not a CSV text in UTF-8 ({error}).") from error
+        raise ManifestError(f"{path}: not CSV text in UTF-8 ({error}).") from error
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str], known: Sequence[str]) -> None:
     duplicate = sorted({name for name in header if header.count(name) > 1})
     unknown = [name for name in header if name not in known]
     missing = [name for name in required if name not in header]
-    for what, names in (("duplicate", duplicate), ("unknown", unknown), ("missing", missing)):
+    for fault, names in (("duplicate", duplicate), ("unknown", unknown), ("missing", missing)):
         if names:
             raise ManifestError(
-                f"{path}:1: {what} column {', '.join(map(repr, names))}. Columns are {', '.join(known)}."
+                f"{path}:1: {fault} column {', '.join(map(repr, names))}. Columns are {', '.join(known)}."
             )
 
 

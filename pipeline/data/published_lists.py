@@ -1,18 +1,18 @@
-"""Trial lists by name: where a published list lies, and whether it holds what it should."""
+"""Published trial lists by name: their paths, and checks of their sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.data.corpora import Corpus, PublishedList, data_root
+from pipeline.data.corpora import Corpus, PublishedList, find_data_root
 from pipeline.data.trials.lists import TrialCounts
 from pipeline.errors import CorpusError
 
 
 def resolve_parts(corpora: Mapping[str, Corpus], name: str) -> dict[str, Corpus]:
-    """Return a corpus and the ones it is put together from, by name.
+    """Return a corpus and its parts, by name.
 
     Raises:
-        CorpusError: there is none of a name.
+        CorpusError: a corpus is not defined.
     """
     names = [name, *(corpora[name].parts if name in corpora else [])]
     for part in names:
@@ -22,10 +22,10 @@ def resolve_parts(corpora: Mapping[str, Corpus], name: str) -> dict[str, Corpus]
 
 
 def find_list(corpora: Mapping[str, Corpus], name: str) -> tuple[Corpus, PublishedList]:
-    """Return the list of a name, and the corpus that it is published with.
+    """Return a trial list, and the corpus that it is published with.
 
     Raises:
-        CorpusError: there is none.
+        CorpusError: there is no list of that name.
     """
     for corpus in corpora.values():
         if name in corpus.lists:
@@ -35,24 +35,24 @@ def find_list(corpora: Mapping[str, Corpus], name: str) -> tuple[Corpus, Publish
 
 
 def find_list_path(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Path:
-    """Return where a list of a name lies, given the data root of the parameter file.
+    """Return the path of a trial list, given the data root of the parameter file.
 
     Raises:
-        CorpusError: there is none of that name, or it is not there.
+        CorpusError: there is no list of that name, or its file is missing.
     """
     corpus, published = find_list(corpora, name)
-    path = data_root(corpus, root) / published.path
+    path = find_data_root(corpus, root) / published.path
     if not path.is_file():
-        raise CorpusError(f"trial list {name!r} is not there: no file {path}. Get it: {published.source}.")
+        raise CorpusError(f"trial list {name!r} is missing: no file {path}. Get it: {published.source}.")
     return path
 
 
-def compare_counts(name: str, published: PublishedList, found: TrialCounts) -> str | None:
-    """Say how a list's counts differ from those that are published, if they do."""
-    pairs = ((found.trials, published.trials, "trials"), (found.targets, published.targets, "targets"))
-    wrong = [
-        f"{have:,} {what} where {want:,} are published"
-        for have, want, what in pairs
-        if have is not None and want is not None and have != want
+def compare_counts(name: str, published: PublishedList, counts: TrialCounts) -> str | None:
+    """Return the difference between the counts of a list and the published ones, or None if there is none."""
+    pairs = ((counts.trials, published.trials, "trials"), (counts.targets, published.targets, "targets"))
+    differences = [
+        f"{number:,} {what} where {expected:,} are published"
+        for number, expected, what in pairs
+        if None not in (number, expected) and number != expected
     ]
-    return f"trial list {name}: {' and '.join(wrong)}" if wrong else None
+    return f"trial list {name}: {' and '.join(differences)}" if differences else None

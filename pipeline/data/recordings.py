@@ -1,4 +1,4 @@
-"""Recordings that are worse than their format says: clipped ones, and narrow-band ones stored at a higher rate."""
+"""Checks for recordings that are worse than their format suggests: clipped, or upsampled from a narrow band."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import AudioError
 
 CHECKED_SECONDS = 60
-"""Seconds of a recording that are looked at, from its start."""
+"""Seconds of a recording that are checked, from its start."""
 
 FULL_SCALE, FLAT, RUN = 0.99, 2.0**-14, 3
-"""A sample is clipped in a run of at least three beyond 0.99 that differ by no more than two 16-bit steps: the peak of
-a wave that is merely loud is round, and even 100 Hz at full scale has no such run at 16 kHz."""
+"""Limits of clipping: a run of at least three samples beyond 0.99 that differ by no more than two 16-bit steps. The
+peak of a wave that is merely loud is round, and even 100 Hz at full scale has no such run at 16 kHz."""
 CLIPPED = 1e-3
-"""Share of clipped samples from which on a recording counts as clipped."""
+"""Share of clipped samples above which a recording counts as clipped."""
 
 BAND = 250.0
-"""Hz. Spectra are looked at in bands of this width."""
+"""Width of the bands of a spectrum, Hz."""
 QUIET = 60.0
-"""dB below the strongest band at which a band counts as empty. Speech reaches -40 dB up to 7 kHz in its hisses; where
-there was nothing before upsampling, the rounding to 16 bits leaves less than -75 dB."""
+"""Level below the strongest band, dB, at which a band counts as empty. Speech reaches -40 dB up to 7 kHz in its hisses.
+In a band that was empty before upsampling, the rounding to 16 bits leaves less than -75 dB."""
 LOUD_FRAMES = 95
-"""Percentile of the frames' powers in a band: hisses are rare, and the mean would bury them under vowels and pauses."""
+"""Percentile of the frames' powers in a band. Hisses are rare, and a mean would hide them among vowels and pauses."""
 NARROW = 6_000.0
-"""Hz. Recordings with less bandwidth were upsampled, from 12 kHz or less, or will be on reading."""
+"""Bandwidth in Hz below which a recording was upsampled from 12 kHz or less, or will be on reading."""
 
 _FRAME = 0.032  # seconds
 
 
 @dataclass(frozen=True)
 class RecordingCheck:
-    """What a look at some recordings of a manifest found; `names` are the paths of the bad ones."""
+    """Result of checking some recordings of a manifest; `names` are the paths of the bad ones."""
 
     files: int
-    """Recordings that could be read."""
+    """Number of readable recordings."""
     unreadable: int
     clipped: int
     upsampled: int
@@ -48,7 +48,7 @@ class RecordingCheck:
 
 
 def measure_clipping(samples: NDArray[np.float32]) -> float:
-    """Return the share of samples [S, channel] (full scale 1) that stand in flat runs at full scale."""
+    """Return the share of samples [S, channel] (full scale 1) that lie in flat runs at full scale."""
     if len(samples) < RUN:
         return 0.0
     high = np.abs(samples) >= FULL_SCALE
@@ -62,13 +62,13 @@ def measure_clipping(samples: NDArray[np.float32]) -> float:
 
 
 def measure_bandwidth(wave: NDArray[np.float32], rate: int) -> float:
-    """Return up to which frequency in Hz a wave [S] holds sound, looked for up to 8 kHz; 0 for silence.
+    """Return the highest frequency in Hz at which a wave [S] has sound, up to 8 kHz; 0 for silence.
 
-    It is the upper edge of the highest band of 250 Hz whose power in its loud frames (95th percentile) is within 60 dB
-    of the strongest band's. A resampler that cuts sharply, as all good ones do, leaves less than that above the old
-    rate's half; linear interpolation leaves mirror images, which this takes for sound.
+    The result is the upper edge of the highest 250 Hz band whose power in its loud frames (95th percentile) is within
+    60 dB of the strongest band's. A resampler with a sharp cutoff leaves less than that above half of the old rate.
+    Linear interpolation leaves mirror images, which count as sound here.
     """
-    if rate > 2 * SAMPLE_RATE:  # nothing above 8 kHz counts, and long frames cost memory
+    if rate > 2 * SAMPLE_RATE:  # bands above 8 kHz are ignored, and long frames cost memory
         wave, rate = soxr.resample(wave, rate, 2 * SAMPLE_RATE), 2 * SAMPLE_RATE
     size = int(_FRAME * rate)
     wave = np.resize(wave, max(len(wave), size))
@@ -89,13 +89,13 @@ def check_recordings(
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> RecordingCheck:
-    """Look at a random sample of at most `files` recordings of a manifest, at the rates they are stored at.
+    """Check a random sample of at most `files` recordings of a manifest, at their stored sample rates.
 
     Args:
         manifest: the utterances.
         root: folder the manifest's paths are relative to.
-        files: recordings to look at.
-        seed: of the sample.
+        files: number of recordings to check.
+        seed: seed of the sample.
         progress: called with 1 after each recording.
     """
     chosen = np.random.default_rng(seed).permutation(len(manifest))[:files]
@@ -107,7 +107,7 @@ def check_recordings(
         try:
             samples, rate = _read_start(path)
         except AudioError:
-            unreadable += 1  # the extraction has said why
+            unreadable += 1  # the extraction has reported the reason
             continue
         if measure_clipping(samples) > CLIPPED:
             clipped.append(escape_undecodable(manifest[row].path))
@@ -120,10 +120,10 @@ def check_recordings(
 
 def _read_start(path: Path) -> tuple[NDArray[np.float32], int]:
     """Return the first minute of a recording [S, channel] and its rate in Hz."""
-    parts: list[NDArray[np.float32]] = []
+    blocks: list[NDArray[np.float32]] = []
     rate = 1
     for samples, rate in read_blocks(path):
-        parts.append(samples)
-        if sum(map(len, parts)) >= CHECKED_SECONDS * rate:
+        blocks.append(samples)
+        if sum(map(len, blocks)) >= CHECKED_SECONDS * rate:
             break
-    return np.concatenate(parts)[: CHECKED_SECONDS * rate], rate
+    return np.concatenate(blocks)[: CHECKED_SECONDS * rate], rate

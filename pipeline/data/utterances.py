@@ -1,4 +1,4 @@
-"""What a manifest says of the utterances of stores."""
+"""Facts about the utterances of stores, from a manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 
 @dataclass(frozen=True)
 class Utterances:
-    """What is known of the utterances of all stores, in their order."""
+    """Ids, speakers, durations, genders and ages of utterances, in the order of the stores."""
 
     ids: tuple[str, ...]
     speakers: tuple[str | None, ...]
@@ -23,16 +23,16 @@ class Utterances:
     ages: tuple[float | None, ...] = ()
 
     def numbers(self) -> Index:
-        """Return a number a speaker [N], -1 where it is unknown."""
+        """Return the number of each utterance's speaker [N], -1 if unknown."""
         known: dict[str, int] = {}
         return np.array([-1 if name is None else known.setdefault(name, len(known)) for name in self.speakers])
 
 
 def select_utterances(ids: Sequence[str], manifest: Sequence[Utterance], path: Path) -> Utterances:
-    """Return what a manifest says of the utterances of stores.
+    """Look up the utterances of stores in a manifest.
 
     Raises:
-        UnknownUtteranceError: it lacks one.
+        UnknownUtteranceError: the manifest lacks one.
     """
     rows = {row.utterance: row for row in manifest}
     for name in ids:
@@ -49,11 +49,11 @@ def select_utterances(ids: Sequence[str], manifest: Sequence[Utterance], path: P
 
 
 def read_speakers(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
-    """Return who speaks in the utterances of a store, by a manifest.
+    """Return the speaker of each utterance of a store, from a manifest.
 
     Raises:
         ManifestError: the manifest is malformed.
-        UnknownUtteranceError: it lacks one.
+        UnknownUtteranceError: the manifest lacks one.
     """
-    listed = select_utterances(store.utterances, read_manifest(path), path)
-    return dict(zip(listed.ids, listed.speakers, strict=True))
+    utterances = select_utterances(store.utterances, read_manifest(path), path)
+    return dict(zip(utterances.ids, utterances.speakers, strict=True))

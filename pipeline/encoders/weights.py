@@ -52,7 +52,7 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
     name = _file_name(uri)
     # Unpinned files are kept by address, so that a pinned one never meets them.
     key = expected or "unpinned-" + hashlib.sha256(uri.encode()).hexdigest()
-    cached = (cache or default_cache()) / "weights" / key / name
+    cached = (cache or get_cache_folder()) / "weights" / key / name
     seen = cached.with_name(f"{name}.sha256")
     try:
         wanted = expected or (seen.read_text().strip() if seen.is_file() else None)
@@ -76,7 +76,7 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
     return Weights(cached, digest)
 
 
-def default_cache() -> Path:
+def get_cache_folder() -> Path:
     """Return `$SEED_CACHE`, else `~/.cache/speaker-seed`."""
     chosen = os.environ.get("SEED_CACHE")
     return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "speaker-seed"

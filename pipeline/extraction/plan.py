@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.audio.reading import SAMPLE_RATE
 from pipeline.config.params import TRAIN, Params
 from pipeline.config.recipes import recipe_for
-from pipeline.data.corpora import Corpus, data_root, find_files
+from pipeline.data.corpora import Corpus, find_data_root
+from pipeline.data.corpus_files import find_files
 from pipeline.data.inventory import count_published_files, list_split_patterns
 from pipeline.data.manifest import read_manifest
 from pipeline.data.published_lists import find_list, find_list_path
@@ -104,7 +105,7 @@ def _count_split(params: Params, corpora: Mapping[str, Corpus], split: str) -> E
     corpus = corpora[params.corpus]
     if size := corpus.origin.synthesis:
         return Estimate((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
-    root, published = data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
+    root, published = find_data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
     found: list[int] = []
     bases, unknown = set(), []
     for pattern in list_split_patterns(corpus, split, "speech"):

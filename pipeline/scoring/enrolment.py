@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.trials.lists import read_line_blocks
 from pipeline.data.trials.missing_ids import MissingIds
+from pipeline.data.trials.parser import read_line_blocks
 from pipeline.data.trials.table import Index, Trials
 from pipeline.errors import TrialError
 

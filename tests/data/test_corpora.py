@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.corpora import Corpus, Split, data_root, list_utterances, read_corpora, read_corpus
+from pipeline.data.corpora import Corpus, Split, find_data_root, read_corpora, read_corpus
+from pipeline.data.corpus_files import list_utterances
 from pipeline.data.inventory import count_published_files, list_split_patterns
 from pipeline.errors import ConfigError, CorpusError
 from tests.conftest import WriteVoice
@@ -74,8 +75,8 @@ def test_speakers_of_the_paper_are_read_where_paths_name_them(tmp_path: Path, pa
     [
         ("folders: {speech: [a/wav, b/wav]}", "folders of speech must end in different names"),
         ("train: {speech: '*'}", "give both train and test, or neither"),
-        ("lists: {noise5: {path: p, source: s}}", "list 'noise5': take a name .* that is no condition's"),
-        ("lists: {'a b': {path: p, source: s}}", "list 'a b': take a name"),
+        ("lists: {noise5: {path: p, source: s}}", "list 'noise5': use .* not the name of a condition"),
+        ("lists: {'a b': {path: p, source: s}}", "list 'a b': use letters"),
         ("lists: {a: {path: p}}", "lists.a.source: Field required"),
     ],
 )
@@ -128,14 +129,14 @@ def test_nothing_found_is_an_error_that_says_where(audio: Path) -> None:
         list_utterances(audio / "nowhere", "*.wav", None)
     with pytest.raises(CorpusError, match=r"nothing matches '\*\.flac'"):
         list_utterances(audio / "speech", "*.flac", None)
-    with pytest.raises(CorpusError, match=r"finds nothing in 'train/a/0\.wav'"):
+    with pytest.raises(CorpusError, match=r"does not match 'train/a/0\.wav'"):
         list_utterances(audio / "speech", "train/*/*.wav", r"SPEAKER(\d+)")
 
 
 def test_the_data_root_is_as_given_else_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEED_DATA", "/from/environment")
-    assert data_root(CORPUS, "/given") == Path("/given")
-    assert data_root(CORPUS, None) == Path("/from/environment")
-    assert data_root(CORPUS.model_copy(update={"root": "below"}), None) == Path("/from/environment/below")
+    assert find_data_root(CORPUS, "/given") == Path("/given")
+    assert find_data_root(CORPUS, None) == Path("/from/environment")
+    assert find_data_root(CORPUS.model_copy(update={"root": "below"}), None) == Path("/from/environment/below")
     monkeypatch.delenv("SEED_DATA")
-    assert data_root(CORPUS, None) == Path("data/corpora")
+    assert find_data_root(CORPUS, None) == Path("data/corpora")

@@ -59,7 +59,7 @@ def test_a_root_that_is_not_there_is_an_error_that_says_what_to_do(tmp_path: Pat
         fetch_corpus("c", corpus(), tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out/corpus.json").exists()
     (tmp_path / "root/voices").mkdir(parents=True)
-    with pytest.raises(CorpusError, match=r"where the corpus's music should be"):
+    with pytest.raises(CorpusError, match=r"for the corpus's music"):
         fetch_corpus("c", corpus(folders={"speech": "voices", "music": "tunes"}), tmp_path / "root", tmp_path / "out")
 
 

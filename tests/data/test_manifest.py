@@ -20,7 +20,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("utterance\na\n", ":1: missing column 'path'"),
         ("", ":1: missing column 'utterance', 'path'"),
         ("utterance,path\n", "lists no utterances"),
-        ("utterance,path\na,1.wav\nb,2.wav\na,3.wav\n", ":4: utterance 'a' stands on line 2"),
+        ("utterance,path\na,1.wav\nb,2.wav\na,3.wav\n", ":4: utterance 'a' is already on line 2"),
         ("utterance,path\na\n", ":2: 1 fields where the header has 2"),
         ("utterance,path\na,\n", ":2: the row has no utterance or no path"),
         ("utterance,path,seconds\na,1.wav,long\n", ":2: seconds is 'long'"),
@@ -40,7 +40,7 @@ def test_a_missing_or_binary_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such manifest"):
         read_manifest(tmp_path / "m.csv")
     (tmp_path / "m.csv").write_bytes(b"utterance,path\n\xff\xfe\x00,b\n")
-    with pytest.raises(ManifestError, match="not a CSV text in UTF-8"):
+    with pytest.raises(ManifestError, match="not CSV text in UTF-8"):
         read_manifest(tmp_path / "m.csv")
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline.encoders.weights import default_cache, find_weights
+from pipeline.encoders.weights import find_weights, get_cache_folder
 from pipeline.errors import WeightsError
 from pipeline.utils.checkpoint import read_checkpoint
 
@@ -127,10 +127,10 @@ class TestRemote:
 
     def test_default_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("SEED_CACHE", str(tmp_path / "own"))
-        assert default_cache() == tmp_path / "own"
+        assert get_cache_folder() == tmp_path / "own"
         monkeypatch.delenv("SEED_CACHE")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert default_cache() == tmp_path / ".cache" / "speaker-seed"
+        assert get_cache_folder() == tmp_path / ".cache" / "speaker-seed"
 
     def test_unpinned_is_what_it_was_at_first(self, site: str, tmp_path: Path) -> None:
         cache, served = tmp_path / "cache", tmp_path / "site" / "net.pt"

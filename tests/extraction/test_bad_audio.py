@@ -20,7 +20,7 @@ import soxr
 
 from pipeline.audio.augment.sources import SourcePool
 from pipeline.config.recipes import condition_recipe
-from pipeline.data.corpora import list_utterances
+from pipeline.data.corpus_files import list_utterances
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
 from pipeline.data.sets import FileInspector
 from pipeline.encoders.encoder import Encoder

@@ -131,7 +131,7 @@ def test_a_part_of_corpora_can_neither_be_fetched_nor_planned(capsys: pytest.Cap
     code, _, err = run(capsys, "fetch", "--corpus", "musan")
     assert (code, err) == (
         1,
-        "seed: error: corpus 'musan' is a part of others: it has no train and test. Fetch one that has.\n",
+        "seed: error: corpus 'musan' is a part of others and has no train and test. Fetch one that has both.\n",
     )
     assert "is a part of others" in run(capsys, "plan", "--corpus", "musan")[2]
     assert (
@@ -140,7 +140,7 @@ def test_a_part_of_corpora_can_neither_be_fetched_nor_planned(capsys: pytest.Cap
     (place / "root/vcmix.txt").unlink(missing_ok=True)
     code, _, err = run(capsys, "fetch")
     assert code == 1
-    assert "trial list 'vc-mix' is not there" in err
+    assert "trial list 'vc-mix' is missing" in err
     assert "seed trials vcmix" in err
 
 

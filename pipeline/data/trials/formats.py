@@ -1,4 +1,4 @@
-"""The forms a trial list comes in: which column is what, and how a block of lines is cut into fields."""
+"""Formats of trial lists: their columns, their detection, and the splitting of lines into fields."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _SPACE[list(b" \t\n\r\v\f")] = True
 
 @dataclass(frozen=True)
 class TrialFormat:
-    """How a line is written: the columns of enrolment, test and label (None: unlabeled), of how many in all."""
+    """Layout of a line: the columns of enrolment, test and label (None: unlabeled), and the number of columns."""
 
     name: str
     width: int
@@ -35,70 +35,70 @@ class TrialFormat:
     test: int
     label: int | None
     labels: frozenset[bytes] = frozenset()
-    """What may stand in the label's column."""
+    """Values that the label column may have."""
     delimiter: bytes | None = None
-    """None: any white space."""
+    """Separator of the columns; None: any white space."""
     header: bool = False
     shape: str = ""
-    """How to tell a person what a line should look like."""
+    """Pattern of a line, for messages."""
 
 
 VOXCELEB = TrialFormat("VoxCeleb", 3, 1, 2, 0, _DIGITS, shape="1|0 enrolment test")
 KALDI = TrialFormat("Kaldi", 3, 0, 1, 2, _WORDS, shape="enrolment test target|nontarget")
 UNLABELED = TrialFormat("unlabeled", 2, 0, 1, None, shape="enrolment test")
 HEADERLESS = (KALDI, VOXCELEB, UNLABELED)
-"""In the order in which they are tried: a model may be called 1, while nobody is called target."""
+"""Formats without a header, in the order of detection: a model may be called 1, but none is called target."""
 
 
 def detect_format(line: bytes) -> TrialFormat | None:
-    """Return the form that a list's first line shows, or None if it shows none."""
+    """Return the format of a list from its first line, or None if it fits none."""
     delimiter = next((mark for mark in (b"\t", b",", b";") if mark in line), None)
-    found = _detect_table(split_line(line, delimiter), delimiter) or _detect_table(line.split(), None)
-    if found:
-        return found
+    table = _detect_table(split_line(line, delimiter), delimiter) or _detect_table(line.split(), None)
+    if table:
+        return table
     fields = line.split()
-    return next((form for form in HEADERLESS if _fits(form, fields)), None)
+    return next((format for format in HEADERLESS if _fits(format, fields)), None)
 
 
 def split_line(line: bytes, delimiter: bytes | None) -> list[bytes]:
-    """Return the fields of one line, without white space and quotes around them."""
+    """Return the fields of a line, without surrounding white space and quotes."""
     return line.split() if delimiter is None else [cell.strip(b'" \t\r') for cell in line.split(delimiter)]
 
 
 def _detect_table(names: Sequence[bytes], delimiter: bytes | None) -> TrialFormat | None:
-    """Return the form of a header that names an enrolment and a test column, or None."""
+    """Return the format of a header that names an enrolment and a test column, or None."""
     plain = [name.decode("utf-8", "replace").lower().translate(str.maketrans("", "", "_-. ")) for name in names]
     enrol, test, label = (
-        [place for place, name in enumerate(plain) if name in known] for known in (_ENROL, _TEST, _LABEL)
+        [column for column, name in enumerate(plain) if name in known] for known in (_ENROL, _TEST, _LABEL)
     )
     if len(enrol) != 1 or len(test) != 1 or len(label) > 1:
         return None
     shape = (delimiter or b" ").decode().join(name.decode("utf-8", "replace") for name in names)
-    column = label[0] if label else None
-    return TrialFormat("table", len(names), enrol[0], test[0], column, TARGET | NONTARGET, delimiter, True, shape)
+    label_column = label[0] if label else None
+    return TrialFormat("table", len(names), enrol[0], test[0], label_column, TARGET | NONTARGET, delimiter, True, shape)
 
 
-def _fits(form: TrialFormat, fields: Sequence[bytes]) -> bool:
-    if len(fields) != form.width:
+def _fits(format: TrialFormat, fields: Sequence[bytes]) -> bool:
+    if len(fields) != format.width:
         return False
-    # `1 a` is a VoxCeleb line cut short rather than an utterance called 1.
-    return fields[0] not in _DIGITS if form.label is None else fields[form.label].lower() in form.labels
+    # `1 a` is a truncated VoxCeleb line rather than an utterance called 1.
+    return fields[0] not in _DIGITS if format.label is None else fields[format.label].lower() in format.labels
 
 
-def split_block(block: bytes, form: TrialFormat) -> tuple[NDArray[np.int64], list[bytes]]:
-    """Cut whole lines into fields: how many each line [L] has (blank ones: 0), and all of them in turn."""
+def split_block(block: bytes, format: TrialFormat) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Split whole lines into fields; return their number in each line [L] (0 if blank), and all fields in order."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     if not block.endswith(b"\n"):
         ends = np.append(ends, len(data))
-    if form.delimiter is None:
+    if format.delimiter is None:
         space = _SPACE[data]
         begins = np.flatnonzero(~space & np.concatenate([[True], space[:-1]]))
         return np.diff(np.searchsorted(begins, ends), prepend=0), block.split()
-    marks = np.diff(np.searchsorted(np.flatnonzero(data == ord(form.delimiter)), ends), prepend=0)
+    marks = np.diff(np.searchsorted(np.flatnonzero(data == ord(format.delimiter)), ends), prepend=0)
     filled = np.diff(ends, prepend=-1) > 1 + (data[ends - 1] == ord("\r"))
-    lines = re.sub(rb"(?:\r?\n)+", b"\n", block).strip(b"\r\n").replace(b"\n", form.delimiter)
-    fields = lines.split(form.delimiter) if lines else []
+    lines = re.sub(rb"(?:\r?\n)+", b"\n", block).strip(b"\r\n").replace(b"\n", format.delimiter)
+    fields = lines.split(format.delimiter) if lines else []
     if b'"' in lines or b" " in lines:
         fields = [field.strip(b'" ') for field in fields]
     return np.where(filled, marks + 1, 0), fields

@@ -1,4 +1,4 @@
-"""Trial lists too long for memory: read once into a file of row numbers, and from there block by block."""
+"""Trial lists that do not fit in memory: row numbers in a temporary file, read block by block."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,28 +15,28 @@ from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 
 BLOCK = 1 << 16
-"""Trials scored and written at a time."""
+"""Number of trials scored and written at a time."""
 
-_RANGE = 1 << 24  # trials among which repeated ones are looked for at a time: 8 bytes each
+_RANGE = 1 << 24  # trials searched for repeats at a time, 8 bytes each
 _RECORD = np.dtype([("enrol", "<i4"), ("test", "<i4"), ("target", "?")])
 
 
 @dataclass(frozen=True)
 class SpooledTrials:
-    """A trial list on disk, every line of it checked: a record of 9 bytes a trial."""
+    """A checked trial list on disk, with a record of 9 bytes for each trial."""
 
     format: str
     counts: TrialCounts
     duplicates: int
     contradictions: int
-    """See `trial_lists.TrialList`."""
+    """See `lists.TrialList`."""
     file: BinaryIO
 
     def blocks(self, size: int = BLOCK) -> Iterator[Trials]:
-        """Yield the trials in the order of the list, so many at a time."""
-        for part in _read_records(self.file, size):
-            labels = None if self.counts.targets is None else part["target"].copy()
-            yield Trials(part["enrol"].astype(np.int64), part["test"].astype(np.int64), labels)
+        """Yield the trials in the order of the list, at most `size` at a time."""
+        for records in _read_records(self.file, size):
+            labels = None if self.counts.targets is None else records["target"].copy()
+            yield Trials(records["enrol"].astype(np.int64), records["test"].astype(np.int64), labels)
 
 
 @contextmanager
@@ -47,59 +47,59 @@ def spool_trials(
     where: str = "in the store",
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[SpooledTrials]:
-    """Read a trial list as `trial_lists.read_list` does, and yield it as a temporary file, which then goes.
+    """Read a trial list as `lists.read_list` does, into a temporary file that is deleted on exit.
 
-    In memory is a block of lines, and what finding repeated trials takes: 8 bytes for each of 17 million at a time.
+    Memory holds one block of lines, and 8 bytes for each of 17 million trials while repeats are counted.
 
     Args:
         path: the list.
         enrol: ids of the enrolment side in row order: utterances, or models.
         test: utterance ids of the test side in row order.
-        where: these ids are from, for messages.
+        where: source of these ids, for messages.
         progress: called with the number of trials of each block as it is read.
 
     Raises:
-        TrialError, UnknownUtteranceError: see `trial_lists.read_list`.
+        TrialError, UnknownUtteranceError: see `lists.read_list`.
     """
     with tempfile.TemporaryFile(prefix="seed-trials-") as file:
-        form, trials, targets, labeled = "", 0, 0, False
+        format, trials, targets, labeled = "", 0, 0, False
         by_enrol = np.zeros(len(enrol), dtype=np.int64)
         for name, rows, label in read_rows(path, enrol, test, where):
-            form = name
-            part = np.zeros(len(rows[0]), dtype=_RECORD)
-            part["enrol"], part["test"] = rows
+            format = name
+            records = np.zeros(len(rows[0]), dtype=_RECORD)
+            records["enrol"], records["test"] = rows
             labeled = label is not None
             if label is not None:
-                part["target"] = label
-            part.tofile(file)
-            trials, targets = trials + len(part), targets + int(part["target"].sum())
+                records["target"] = label
+            records.tofile(file)
+            trials, targets = trials + len(records), targets + int(records["target"].sum())
             by_enrol += np.bincount(rows[0], minlength=len(enrol))
             if progress:
-                progress(len(part))
+                progress(len(records))
         if labeled and targets in (0, trials):
             raise TrialError(f"{path}: {trials} trials of one class only; error rates need targets and non-targets.")
         counts = TrialCounts(trials, targets if labeled else None)
-        yield SpooledTrials(form, counts, *_count_repeats(file, by_enrol, len(test), labeled), file)
+        yield SpooledTrials(format, counts, *_count_repeats(file, by_enrol, len(test), labeled), file)
 
 
 def _read_records(file: BinaryIO, size: int) -> Iterator[NDArray[np.void]]:
     file.seek(0)
-    while len(part := np.fromfile(file, dtype=_RECORD, count=size)):
-        yield part
+    while len(records := np.fromfile(file, dtype=_RECORD, count=size)):
+        yield records
 
 
 def _count_repeats(file: BinaryIO, by_enrol: NDArray[np.int64], tests: int, labeled: bool) -> tuple[int, int]:
-    """Count repeated trials and contradictions, of as many enrolments at a time as have `_RANGE` trials together."""
+    """Count repeated trials and contradictions, for ranges of enrolments with about `_RANGE` trials each."""
     ranges = np.cumsum(by_enrol) // _RANGE
     duplicates = contradictions = 0
     for number in np.unique(ranges[by_enrol > 0]):
         chosen = ranges == number
         codes, filled = np.empty(by_enrol[chosen].sum(), dtype=np.int64), 0
-        for part in _read_records(file, BLOCK):
-            part = part[chosen[part["enrol"]]]
-            found = encode_trials(part["enrol"], part["test"], part["target"] if labeled else None, tests)
-            codes[filled : filled + len(found)] = found
-            filled += len(found)
+        for records in _read_records(file, BLOCK):
+            records = records[chosen[records["enrol"]]]
+            target = records["target"] if labeled else None
+            codes[filled : filled + len(records)] = encode_trials(records["enrol"], records["test"], target, tests)
+            filled += len(records)
         more = count_repeats(codes)
         duplicates, contradictions = duplicates + more[0], contradictions + more[1]
     return duplicates, contradictions

@@ -1,4 +1,4 @@
-"""Trial lists: which enrolment is compared with which test utterance, and whether they are the same speaker."""
+"""Trials: pairs of enrolment and test utterances, and their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids (or of models, see `enrolment`)."""
+    """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids (or of models)."""
 
     enrol: Index
     test: Index
     target: NDArray[np.bool_] | None
-    """Whether same speaker [M]; None if nobody says."""
+    """True for the same speaker [M]; None if unlabeled."""
 
     def __len__(self) -> int:
         return len(self.enrol)
@@ -29,14 +29,14 @@ class Trials:
 
 
 def make_all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
-    """Pair every utterance as enrolment with every other one as test, in order of rows.
+    """Pair every utterance as enrolment with every other utterance as test, in row order.
 
-    Above `limit` trials, a seeded sample is drawn: all targets up to half the limit, the rest non-targets.
+    If there are more than `limit` trials, draw a seeded sample: all targets up to half the limit, the rest non-targets.
 
     Args:
         speakers: the speaker of every utterance [N].
-        limit: most trials to make.
-        seed: of the sample.
+        limit: maximum number of trials.
+        seed: seed of the sample.
 
     Raises:
         TrialError: there would be no target or no non-target trial.
@@ -49,7 +49,7 @@ def make_all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
         kind = "target" if len(enrol) == 0 else "non-target"
         raise TrialError(
             f"{count} utterances of {len(set(speakers))} speakers make no {kind}"
-            " trials; two speakers with two utterances each are the least."
+            " trials; give at least two speakers with two utterances each."
         )
     rng = np.random.default_rng(seed)
     if len(enrol) + others > limit:
@@ -76,7 +76,7 @@ def _target_pairs(group: Index) -> tuple[Index, Index]:
 
 
 def _sample_nontargets(group: Index, wanted: int, rng: np.random.Generator) -> Index:
-    """Draw different non-target pairs as codes enrol * N + test, without listing all of them."""
+    """Draw distinct non-target pairs as codes enrol * N + test, without listing all pairs."""
     count = len(group)
     codes: Index = np.empty(0, dtype=np.int64)
     while len(codes) < wanted:

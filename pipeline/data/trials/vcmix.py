@@ -1,9 +1,9 @@
-"""VC-Mix: hard trials of mismatched sessions, the targets of Vox1-O among the non-targets of VoxConverse."""
+"""VC-Mix: hard trials from different sessions, with targets of Vox1-O and non-targets of VoxConverse."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.data.trials.lists import read_pairs
+from pipeline.data.trials.parser import parse_trials
 from pipeline.errors import TrialError
 from pipeline.utils.atomic import replacing
 
@@ -12,13 +12,13 @@ TARGETS, NONTARGETS = 18_802, 140_734
 
 
 def write_vcmix(vox1_o: Path, voxconverse: Path, out: Path) -> tuple[int, int]:
-    """Write the non-targets of a VoxConverse list and after them the targets of a Vox1-O list.
+    """Write the non-targets of a VoxConverse list, then the targets of a Vox1-O list.
 
     Returns:
-        How many targets and non-targets those were.
+        Numbers of targets and non-targets.
 
     Raises:
-        TrialError: a list is malformed, has no labels, or none of the class that is taken from it.
+        TrialError: a list is malformed, has no labels, or has no trials of its class.
     """
     counts = [0, 0]
     with replacing(out) as temporary, temporary.open("wb") as file:
@@ -27,14 +27,14 @@ def write_vcmix(vox1_o: Path, voxconverse: Path, out: Path) -> tuple[int, int]:
                 file.write(b"%d %s %s\n" % (target, enrol, test))
                 counts[target] += 1
             if not counts[target]:
-                raise TrialError(f"{path}: has no {'targets' if target else 'non-targets'}. Give the other list there.")
+                raise TrialError(f"{path}: has no {'targets' if target else 'non-targets'}. Give another list.")
     return counts[True], counts[False]
 
 
 def _read_class(path: Path, target: bool) -> Iterator[tuple[bytes, bytes]]:
-    for enrol, test, labels in read_pairs(path):
-        if labels is None:
-            raise TrialError(f"{path}: has no labels, which tell targets from non-targets. Give a list that has.")
-        for left, right, label in zip(enrol, test, labels.tolist(), strict=True):
+    for block in parse_trials(path):
+        if block.target is None:
+            raise TrialError(f"{path}: has no labels to distinguish targets from non-targets. Give a labeled list.")
+        for enrol, test, label in zip(block.enrol, block.test, block.target.tolist(), strict=True):
             if label == target:
-                yield left, right
+                yield enrol, test

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.trials import lists as trial_lists
+from pipeline.data.trials import parser
 from pipeline.data.trials.lists import TrialCounts, count_trials, read_list
 from pipeline.data.trials.missing_ids import suggest_fix
 from pipeline.errors import TrialError, UnknownUtteranceError
@@ -64,9 +64,9 @@ def test_a_list_without_labels_is_read_without(tmp_path: Path, text: str) -> Non
         ("2 a/1.wav a/2.wav\n", "t.txt:1: expected"),
         ("\n\n1 a/1.wav a/2.wav\n0 a/1.wav\n", "t.txt:4: expected `1|0 enrolment test`, found '0 a/1.wav'"),
         ("1 a/1.wav a/2.wav\n0 a/1.wav b/1.wav 0.3\n", "t.txt:2: expected"),
-        ("1 a/1.wav a/2.wav\na/1.wav b/1.wav nontarget\n", "t.txt:2: .*VoxCeleb form, this one of the Kaldi form"),
-        ("a/1.wav a/2.wav target\n0 a/1.wav b/1.wav\n", "t.txt:2: .*Kaldi form, this one of the VoxCeleb form"),
-        ("1 a/1.wav a/2.wav\na/1.wav b/1.wav\n", "t.txt:2: .*this one of the unlabeled form"),
+        ("1 a/1.wav a/2.wav\na/1.wav b/1.wav nontarget\n", "t.txt:2: .*VoxCeleb format, this one the Kaldi format"),
+        ("a/1.wav a/2.wav target\n0 a/1.wav b/1.wav\n", "t.txt:2: .*Kaldi format, this one the VoxCeleb format"),
+        ("1 a/1.wav a/2.wav\na/1.wav b/1.wav\n", "t.txt:2: .*this one the unlabeled format"),
         (
             "1 a/1.wav a/2.wav\nmaybe a/1.wav b/1.wav\n",
             "t.txt:2: .*'maybe a/1.wav b/1.wav'. A label is one of 1, 0",
@@ -150,7 +150,7 @@ def test_where_blocks_are_cut_makes_no_difference(
     path = tmp_path_factory.mktemp("cut") / "t.txt"
     write(path, "".join(f"{blank}{int(label)} {IDS[left]} {IDS[right]}\n" for label, left, right, blank in trials))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_lists, "_BLOCK", block)
+        patch.setattr(parser, "_BLOCK", block)
         found = read_list(path, IDS, IDS).trials
         broken = path.read_text() + "1 a/1.wav\n"
         with pytest.raises(TrialError, match=f"t.txt:{len(broken.splitlines())}: expected"):
@@ -171,4 +171,4 @@ def test_memory_goes_by_a_trial_and_not_by_a_line(tmp_path: Path) -> None:
     tracemalloc.stop()
     np.testing.assert_array_equal(found.trials.enrol, draws[0])
     # Lines of such a list as Python objects take 300 bytes and more each; a block takes what it takes.
-    assert peak < 60 * len(found.trials) + 30 * trial_lists._BLOCK
+    assert peak < 60 * len(found.trials) + 30 * parser._BLOCK

@@ -65,7 +65,7 @@ def test_what_is_no_list_is_no_spool(tmp_path: Path, text: str, kind: type[Excep
 
 
 def test_memory_does_not_go_by_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.trials.lists._BLOCK", 1 << 14)
+    monkeypatch.setattr("pipeline.data.trials.parser._BLOCK", 1 << 14)
     monkeypatch.setattr(trial_spool, "_RANGE", 10_000)
     draws = np.random.default_rng(0).integers(40, size=(2, 200_000)).tolist()
     path = write(tmp_path / "t.txt", "".join(f"{IDS[a]} {IDS[b]}\n" for a, b in zip(*draws, strict=True)))
