@@ -40,9 +40,9 @@ from pipeline.audio.augment.sources import SourcePool
 from pipeline.audio.reading import SAMPLE_RATE, read_audio
 from pipeline.config.params import Params
 from pipeline.data.manifest import Utterance, write_augment, write_manifest
-from pipeline.extraction.cluster import Spec, connected
-from pipeline.extraction.extract import extract, store_attributes, threads
-from pipeline.extraction.shard import Job
+from pipeline.extraction.cluster import RemoteJob, connect_dask
+from pipeline.extraction.extract import extract, store_attributes, threaded_runner
+from pipeline.extraction.shard import ExtractionJob
 from pipeline.utils.atomic import sha256_of
 
 
@@ -96,7 +96,7 @@ def place(manifest: Path | None, augment: Path | None, root: Path, rows: int) ->
         yield Path(folder, "manifest.csv"), Path(folder, "augment.csv"), Path(folder)
 
 
-def crops_of(job: Job, rows: int) -> list[list[torch.Tensor]]:
+def crops_of(job: ExtractionJob, rows: int) -> list[list[torch.Tensor]]:
     """Return the crops, over draws and views, of the first utterances."""
     made = []
     for row in job.manifest[:rows]:
@@ -112,7 +112,7 @@ def timed(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def loops(job: Job, crops: list[list[torch.Tensor]], workers: int) -> dict[str, Callable[[], object]]:
+def loops(job: ExtractionJob, crops: list[list[torch.Tensor]], workers: int) -> dict[str, Callable[[], object]]:
     """Return the bare loops over crops in memory that an extraction is compared with."""
 
     def one() -> None:
@@ -172,7 +172,7 @@ def speed(
     print("|---|---:|---:|---|---:|")
     with place(manifest, augment, root, rows) as (listed, sources, where):
         for name in encoders:
-            spec = Spec(listed, sources, where, "train", name, None, Params().model_dump_json())
+            spec = RemoteJob(listed, sources, where, "train", name, None, Params().model_dump_json())
             job = spec.load()
             job = replace(job, manifest=job.manifest[:rows], prefetch=Params().extract.prefetch)
             crops = crops_of(job, rows)
@@ -185,7 +185,8 @@ def speed(
                     out = Path(folder, "train.zarr")
                     # Its own cache of sources, cold as a run's is.
                     fresh = replace(job, pool=SourcePool(job.pool.sources))
-                    whole = lambda: extract(fresh, out, store_attributes(job, None, None), 16, run=threads(workers))  # noqa: B023, E731
+                    made = store_attributes(job, None, None), 16
+                    whole = lambda: extract(fresh, out, *made, run=threaded_runner(workers))  # noqa: B023, E731
                     times.setdefault("whole", []).append(timed(whole))
             rates = {what: number / statistics.median(taken) for what, taken in times.items()}
             extraction = rates.pop("whole")
@@ -206,13 +207,13 @@ def augment(tracks: int, rows: int, manifest: Path | None, augment: Path | None,
     print("| sources | crops/s on one core |")
     print("|---|---:|")
     with place(manifest, augment, root, rows) as lists:
-        spec = Spec(*lists, "train", "ge2e", None, params.model_dump_json())
+        spec = RemoteJob(*lists, "train", "ge2e", None, params.model_dump_json())
         job = spec.load()
         for what in ("read for the first time", "in the cache"):
             print(f"| {what} | {rows * 16 / timed(lambda: crops_of(job, rows)):.0f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), rows, 240.0, tracks)
-        spec = Spec(
+        spec = RemoteJob(
             Path(folder, "manifest.csv"),
             Path(folder, "augment.csv"),
             Path(folder),
@@ -278,7 +279,7 @@ def lists(rows: int) -> None:
 @click.option("--count", default=5_000, show_default=True)
 def tasks(count: int) -> None:
     """Shards a second that a Dask scheduler hands out to two processes."""
-    with connected("processes", 2) as client:
+    with connect_dask("processes", 2) as client:
         client.gather(client.map(abs, range(100), pure=False))
         took = timed(lambda: client.gather(client.map(abs, range(count), pure=False)))
     print(f"{count / took:,.0f} tasks/s")

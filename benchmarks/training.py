@@ -30,7 +30,7 @@ import torch
 from benchmarks.extraction import crops_of, generate
 from pipeline.config.params import Params
 from pipeline.config.train import NetworkSettings, Train
-from pipeline.extraction.cluster import Spec
+from pipeline.extraction.cluster import RemoteJob
 from pipeline.model.diffusion.contrast import add_contrast
 from pipeline.model.diffusion.network import DiffusionNetwork
 from pipeline.model.diffusion.objective import load_distance
@@ -196,7 +196,7 @@ def online(encoders: tuple[str, ...], crops: int, pairs: int) -> None:
         generate(Path(folder), crops)
         for name in encoders:
             lists = Path(folder, "manifest.csv"), Path(folder, "augment.csv"), Path(folder)
-            job = Spec(*lists, "train", name, None, params.model_dump_json()).load()
+            job = RemoteJob(*lists, "train", name, None, params.model_dump_json()).load()
             started = perf_counter()
             made = crops_of(job, crops)
             for views in made:

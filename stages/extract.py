@@ -89,16 +89,16 @@ def extract(
     from time import perf_counter
 
     from pipeline.data.manifest import hash_list
-    from pipeline.extraction.cluster import Spec, connected, remote
+    from pipeline.extraction.cluster import RemoteJob, connect_dask, distributed_runner
     from pipeline.extraction.extract import extract as run
-    from pipeline.extraction.extract import failures_path, store_attributes, threads
+    from pipeline.extraction.extract import failures_path, store_attributes, threaded_runner
     from stages.helpers.dvc_cache import is_run_by_dvc, previous_output, remove_cached_journals
     from stages.helpers.progress import extraction_progress
 
     settings = load_params(params, {"seed": seed} | {f"extract.{key}": value for key, value in changes.items()})
     content = settings.model_dump_json()
     lists = manifest.resolve(), augment and augment.resolve(), root.resolve()
-    spec = Spec(*lists, set_name, encoder, weights, content, denoise)
+    spec = RemoteJob(*lists, set_name, encoder, weights, content, denoise)
     job = spec.load()
     attributes = store_attributes(job, hash_list(manifest), hash_list(augment))
     remove_cached_journals(out.parent)
@@ -108,10 +108,10 @@ def extract(
     started = perf_counter()
     with (
         previous_output(out) as previous,
-        nullcontext() if local else connected(options.scheduler, options.workers) as client,
+        nullcontext() if local else connect_dask(options.scheduler, options.workers) as client,
         extraction_progress(f"extract {encoder} {set_name}") as show_progress,
     ):
-        runner = threads(options.workers) if local else remote(client, spec)
+        runner = threaded_runner(options.workers) if local else distributed_runner(client, spec)
         earlier = [previous] if previous else []
         try:
             done = run(job, out, attributes, *limits, show_progress, runner, earlier, is_run_by_dvc())

@@ -54,7 +54,7 @@ def check(
     from pipeline.data.recordings import check_recordings
     from pipeline.errors import QualityError
     from pipeline.extraction.quality import FILE as JSON
-    from pipeline.extraction.quality import as_json, exceeded, measure, spreads, summary
+    from pipeline.extraction.quality import as_json, exceeded_thresholds, list_counts, list_percentiles, measure_store
     from pipeline.extraction.quality_plot import draw_quality, require_plots
     from pipeline.metrics.quantiles import PERCENTS
     from pipeline.store.embedding_store import EmbeddingStore
@@ -64,7 +64,7 @@ def check(
     if out and picture:
         require_plots()
     limits = settings.quality
-    figures, values = measure(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
+    figures, values = measure_store(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
     if manifest:
         rows = read_manifest(manifest)
         with progress_bar("reading recordings", min(limits.files, len(rows))) as advance:
@@ -72,11 +72,11 @@ def check(
         figures = replace(figures, recordings=recordings)
     console = make_console()
     counts = Table(title=str(path), show_header=False)
-    for name, text in summary(figures):
+    for name, text in list_counts(figures):
         counts.add_row(name, text)
     console.print(counts)
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
-    for name, spread in spreads(figures):
+    for name, spread in list_percentiles(figures):
         table.add_row(name, *(f"{spread[str(percent)]:.4f}" if spread else "–" for percent in PERCENTS))
     console.print(table)
     if out:
@@ -84,6 +84,6 @@ def check(
         if picture:
             draw_quality(values, path.name, out / "quality.png")
         console.print(f"Written: {out}", soft_wrap=True)
-    over = exceeded(figures, limits)
+    over = exceeded_thresholds(figures, limits)
     if over:
         raise QualityError(f"{path}: {'; '.join(over)}. Fix the data, or raise the thresholds in the parameter file.")

@@ -194,7 +194,7 @@ def even_crops(wave: Waveform, count: int, length: int | None) -> list[Waveform]
     return [cut(wave, start, length) for start in even_starts(len(wave), count, length)]
 
 
-def duration(path: Path) -> float | None:
+def read_duration(path: Path) -> float | None:
     """Return the length of an audio file in seconds from its header, or None where that cannot be read."""
     info = _info(path)
     return float(info.frames / info.samplerate) if info is not None and info.frames < _UNKNOWN else None

@@ -34,14 +34,14 @@ Steps = Annotated[list[Step], Field(min_length=1)]
 """The steps of a view in turn, for example reverberation and then noise."""
 
 
-def _named(views: dict[str, Steps]) -> dict[str, Steps]:
+def _check_view_names(views: dict[str, Steps]) -> dict[str, Steps]:
     for name in views:
         if name == "clean" or not NAME.fullmatch(name):
             raise ValueError(f"view {name!r}: take a name of letters, digits, '-' and '_'; 'clean' is there already")
     return views
 
 
-Views = Annotated[dict[str, Steps], Field(min_length=1), AfterValidator(_named)]
+Views = Annotated[dict[str, Steps], Field(min_length=1), AfterValidator(_check_view_names)]
 
 
 class Extract(Frozen):
@@ -63,6 +63,6 @@ class Extract(Frozen):
     device: str = "auto"
 
 
-def samples(frames: int) -> int:
+def frames_to_samples(frames: int) -> int:
     """Return the samples that `frames` 25 ms windows at 10 ms shift span at 16 kHz, as the paper counts them."""
     return frames * HOP + OVERHANG

@@ -17,7 +17,7 @@ TRAIN = "train"
 """The name of the training set; every other set is an evaluation condition."""
 
 
-class Cutting(Frozen):
+class ManifestLimits(Frozen):
     """How much of the corpus to use (null: all)."""
 
     max_speakers: int | None = Field(None, ge=1)
@@ -36,7 +36,7 @@ class Params(Frozen):
     )
     sets: list[str] = Field([TRAIN, "clean", "noise0"])
     conditions: list[str] = Field(["clean", "noise0"], min_length=1)
-    manifest: Cutting = Cutting()
+    manifest: ManifestLimits = ManifestLimits()
     extract: Extract = Extract()
     train: Train = Train()
     enhance: Enhance = Enhance()

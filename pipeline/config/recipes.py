@@ -6,7 +6,7 @@ from pipeline.audio.augment.corruption import Corruption
 from pipeline.audio.augment.recipe import Recipe, View
 from pipeline.audio.augment.steps import OneOf
 from pipeline.config.conditions import condition_steps
-from pipeline.config.extract import samples
+from pipeline.config.extract import frames_to_samples
 from pipeline.config.params import TRAIN, Params
 
 
@@ -33,6 +33,6 @@ def recipe_for(params: Params, name: str) -> Recipe:
     """
     extract = params.extract
     if name == TRAIN:
-        return training_recipe(extract.draws, samples(extract.frames), extract.views)
+        return training_recipe(extract.draws, frames_to_samples(extract.frames), extract.views)
     frames = extract.eval_frames
-    return condition_recipe(name, extract.eval_crops, None if frames is None else samples(frames))
+    return condition_recipe(name, extract.eval_crops, None if frames is None else frames_to_samples(frames))

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.audio.augment.recipe import Recipe, check_sources
 from pipeline.audio.augment.sofa import SUFFIX, count_responses
 from pipeline.audio.augment.sources import Source
-from pipeline.audio.reading import duration
+from pipeline.audio.reading import read_duration
 from pipeline.data.corpora import SIMULATED, Corpus, Split
 from pipeline.data.corpus_files import list_files, list_utterances
 from pipeline.data.manifest import (
@@ -168,7 +168,7 @@ class FileInspector:
                 digest = sha256_of(Path(path))
             except OSError:
                 digest = None
-            self._known[path] = (duration(Path(path)), digest)
+            self._known[path] = (read_duration(Path(path)), digest)
             if self._progress:
                 self._progress()
         return self._known[path]

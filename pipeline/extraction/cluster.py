@@ -27,20 +27,20 @@ from pipeline.data.manifest import read_augment, read_manifest
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError, PlaceError
 from pipeline.extraction.extract import Runner
-from pipeline.extraction.reuse import Earlier
-from pipeline.extraction.shard import Job, Shard, encode_shard
+from pipeline.extraction.reuse import EarlierStores
+from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.store.writer import ShardWriter, StoreWriter
 from pipeline.utils.device import choose_device
 from pipeline.utils.paths import Place
 
-DEATHS = 10
+MAX_DEATHS = 10
 """Workers that a shard may lose before it is given up; by default Dask allows three."""
 
 _loading = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Spec:
+class RemoteJob:
     """An extraction as it is sent to workers: absolute paths and plain values."""
 
     manifest: Path
@@ -54,7 +54,7 @@ class Spec:
     denoise: Denoise | None = None
     """In place of what the encoder's entry says."""
 
-    def load(self) -> Job:
+    def load(self) -> ExtractionJob:
         """Read the lists and load the encoder.
 
         Raises:
@@ -71,7 +71,7 @@ class Spec:
         pool = SourcePool(sources)
         recipe = recipe_for(params, self.set_name)
         extract = params.extract
-        return Job(
+        return ExtractionJob(
             utterances,
             self.root,
             recipe,
@@ -86,7 +86,7 @@ class Spec:
 
 
 @contextmanager
-def connected(scheduler: str, workers: int) -> Iterator[Any]:
+def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
     """Yield a `distributed.Client`: of `workers` new processes here, or of a scheduler that runs elsewhere.
 
     Args:
@@ -110,10 +110,10 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
             # Workers count as lost by a shard even if it only waited its turn on them.
             waits = {
                 "distributed.deploy.lost-worker-timeout": "365 days",
-                "distributed.scheduler.allowed-failures": DEATHS,
+                "distributed.scheduler.allowed-failures": MAX_DEATHS,
             }
             stack.enter_context(dask.config.set(waits))
-            runner = _deaf_loop()
+            runner = _start_uninterruptible_loop()
             stack.callback(runner.stop)
             cluster = LocalCluster(
                 n_workers=max(1, workers),
@@ -142,7 +142,7 @@ def connected(scheduler: str, workers: int) -> Iterator[Any]:
         yield client
 
 
-def _deaf_loop() -> Any:
+def _start_uninterruptible_loop() -> Any:
     """Start an event loop whose worker processes do not hear Ctrl-C, which goes to every process of a terminal.
 
     They would answer with a traceback each. They end with this process instead, whichever way it ends.
@@ -166,7 +166,7 @@ def _deaf_loop() -> Any:
     return runner
 
 
-def remote(client: Any, spec: Spec) -> Runner:
+def distributed_runner(client: Any, spec: RemoteJob) -> Runner:
     """Return a runner that encodes on a client's workers, each shard a task.
 
     Where workers declare a resource GPU, every task takes one of it.
@@ -174,7 +174,11 @@ def remote(client: Any, spec: Spec) -> Runner:
     from distributed import KilledWorker, as_completed
 
     def run(
-        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
+        job: ExtractionJob,
+        todo: Sequence[range],
+        writer: StoreWriter,
+        stores: Sequence[Place],
+        done: Callable[[ShardResult], None],
     ) -> None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
@@ -195,7 +199,7 @@ def remote(client: Any, spec: Spec) -> Runner:
     return run
 
 
-def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -> Shard | PlaceError:
+def _encode(rows: range, spec: RemoteJob, store: Place, earlier: tuple[Place, ...]) -> ShardResult | PlaceError:
     """Encode one shard on a worker; what a worker that died since has written of it is not encoded again.
 
     A place that does not answer is returned as an error, which Dask would log with all that led to it, and try again.
@@ -203,7 +207,7 @@ def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -
     try:
         writer = ShardWriter(store)
         with _loading:  # so that the threads of a worker share one encoder
-            job, index = _loaded(spec), _indexed(store, earlier)
+            job, index = _load_job(spec), _index_stores(store, earlier)
         torch.set_num_threads(1)  # in the thread that loaded them, it has been
         return encode_shard(job, rows, writer, index)
     except PlaceError as error:
@@ -211,10 +215,10 @@ def _encode(rows: range, spec: Spec, store: Place, earlier: tuple[Place, ...]) -
 
 
 @lru_cache(maxsize=1)
-def _loaded(spec: Spec) -> Job:
+def _load_job(spec: RemoteJob) -> ExtractionJob:
     return spec.load()
 
 
 @lru_cache(maxsize=1)
-def _indexed(store: Place, earlier: tuple[Place, ...]) -> Earlier:
-    return Earlier(earlier, ShardWriter(store).attributes)
+def _index_stores(store: Place, earlier: tuple[Place, ...]) -> EarlierStores:
+    return EarlierStores(earlier, ShardWriter(store).attributes)

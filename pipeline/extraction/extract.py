@@ -15,19 +15,19 @@ from pipeline import revisions
 from pipeline.audio.augment.recipe import check_sources
 from pipeline.data.manifest import escape_undecodable
 from pipeline.errors import ExtractionError
-from pipeline.extraction.reuse import Earlier
-from pipeline.extraction.shard import Job, Shard, encode_shard
+from pipeline.extraction.reuse import EarlierStores
+from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter
 from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place
 
-Runner = Callable[[Job, Sequence[range], StoreWriter, Sequence[Place], Callable[[Shard], None]], None]
+Runner = Callable[[ExtractionJob, Sequence[range], StoreWriter, Sequence[Place], Callable[[ShardResult], None]], None]
 """Encodes shards, but for what earlier stores hold, and tells of each as it is done."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class ExtractionProgress:
     """How far an extraction is, in utterances of its `rows`: `resumed` had been encoded before it began."""
 
     rows: int
@@ -46,16 +46,16 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ExtractionSummary:
     """What an extraction did; `failures` are (utterance, path, reason) in row order."""
 
-    progress: Progress
+    progress: ExtractionProgress
     failures: list[tuple[str, str, str]]
     stale: list[Place]
     """Unfinished stores of other manifests, recipes or encoders that wait in the journal."""
 
 
-def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
+def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
     """Return a store's attributes: everything its values depend on, and nothing else (no dates, no hosts)."""
     encoder, recipe = job.encoder, job.recipe
     views = [
@@ -90,7 +90,7 @@ def store_attributes(job: Job, manifest_sha256: str | None, augment_sha256: str 
     }
 
 
-def threads(workers: int) -> Runner:
+def threaded_runner(workers: int) -> Runner:
     """Return a runner that encodes in this process: shards side by side in `workers` threads, 0 one after the other.
 
     Torch, NumPy and soxr let go of the interpreter where the time goes. Each computes with as many threads as the
@@ -100,9 +100,13 @@ def threads(workers: int) -> Runner:
     lock = threading.Lock()
 
     def run(
-        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Callable[[Shard], None]
+        job: ExtractionJob,
+        todo: Sequence[range],
+        writer: StoreWriter,
+        stores: Sequence[Place],
+        done: Callable[[ShardResult], None],
     ) -> None:
-        earlier, share = Earlier(stores, writer.attributes), torch.get_num_threads()
+        earlier, share = EarlierStores(stores, writer.attributes), torch.get_num_threads()
 
         def one(rows: range) -> None:
             # A setting of each thread, which others may have changed; sums in another order show in the last bits.
@@ -117,16 +121,16 @@ def threads(workers: int) -> Runner:
 
 
 def extract(
-    job: Job,
+    job: ExtractionJob,
     out: Place,
     attributes: Mapping[str, Any],
     shard: int = 64,
     max_failures: int = 0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
     run: Runner | None = None,
     earlier: Sequence[Place] = (),
     keep: bool = False,
-) -> Summary:
+) -> ExtractionSummary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
     Finished shards wait in a journal beside `out`; a run that was killed goes on from there. Rows that the store to be
@@ -157,9 +161,9 @@ def extract(
         status = writer.status()
         # A shard with failed rows is tried again: the files may have been mended meanwhile.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
-        tally = _Tally(len(names), int((status == OK).sum()), progress or (lambda now: None))
+        tally = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
         # In whatever order: every shard has its own place, and nothing depends on its neighbours.
-        (run or threads(0))(job, todo, writer, [out, *earlier, *writer.stale()], tally.add)
+        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.stale()], tally.add)
         failures = tally.failures()
         _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
@@ -170,18 +174,18 @@ def extract(
                 f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish(keep)
-        return Summary(tally.now, failures, writer.stale())
+        return ExtractionSummary(tally.now, failures, writer.stale())
 
 
-class _Tally:
+class _ProgressCounter:
     """Adds up what becomes of the shards, in whatever order they are done."""
 
-    def __init__(self, rows: int, resumed: int, tell: Callable[[Progress], None]) -> None:
-        self.now, self._tell = Progress(rows, resumed, 0, 0, 0, 0.0), tell
+    def __init__(self, rows: int, resumed: int, tell: Callable[[ExtractionProgress], None]) -> None:
+        self.now, self._tell = ExtractionProgress(rows, resumed, 0, 0, 0, 0.0), tell
         self._failures: dict[int, list[tuple[str, str, str]]] = {}
         tell(self.now)
 
-    def add(self, shard: Shard) -> None:
+    def add(self, shard: ShardResult) -> None:
         now = self.now
         self.now = replace(
             now,

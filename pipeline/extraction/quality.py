@@ -21,19 +21,19 @@ FILE = "quality.json"
 _BLOCK_VALUES = 2**22  # numbers of a store in memory at a time, 16 MB
 _BLOCK_ROWS = 512  # rows of the cosine matrix in memory at a time
 
-Array = NDArray[np.float32]
-Quantiles = dict[str, float]
+Float32Array = NDArray[np.float32]
+Percentiles = dict[str, float]
 """Values by percentage, such as "50" for the median."""
 
 
 @dataclass(frozen=True)
-class Spread:
+class PlotValues:
     """The values that a picture is drawn of."""
 
-    distances: Mapping[str, Array]
+    distances: Mapping[str, Float32Array]
     """By view: Euclidean distance between the first view and this one, one of every pair."""
-    cosines: Mapping[str, Array]
-    nearest: Array
+    cosines: Mapping[str, Float32Array]
+    nearest: Float32Array
     """[row]: cosine between an utterance's first embedding and its nearest neighbour's."""
 
 
@@ -50,14 +50,14 @@ class StoreQuality:
     """Rows that norms, distances and duplicates were measured on: all sound ones, or a random sample of these."""
     duplicates: int
     """Rows among these whose nearest neighbour is nearer than `duplicate_cosine`."""
-    nearest: Quantiles
-    norm: Quantiles
-    views: dict[str, dict[str, Quantiles]]
+    nearest: Percentiles
+    norm: Percentiles
+    views: dict[str, dict[str, Percentiles]]
     """`distance` and `cosine` between the first view, which is clean in training stores, and each other one."""
     recordings: RecordingCheck | None = None
 
 
-def measure(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, Spread]:
+def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, PlotValues]:
     """Read a store block by block, and measure it; a random sample stands for a store of more than `settings.rows`.
 
     Raises:
@@ -78,10 +78,10 @@ def measure(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQ
         norms.append(lengths.ravel())
         distances.append(np.linalg.norm(values[:, :, 1:] - clean, axis=-1))
         cosines.append(np.einsum("ndvk,ndwk->ndv", values[:, :, 1:], clean) / (lengths[:, :, 1:] * length))
-    near = nearest(np.concatenate(first))
+    near = nearest_cosines(np.concatenate(first))
     if len(near) == 0:
         raise StoreError(f"{store.path}: holds no sound row. Extract it again, and see its list of failures.")
-    names = _views(store, values.shape[2])[1:]
+    names = _view_names(store, values.shape[2])[1:]
     by_view = [
         {name: np.concatenate([part[:, :, number].ravel() for part in parts]) for number, name in enumerate(names)}
         for parts in (distances, cosines)
@@ -93,16 +93,17 @@ def measure(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQ
         broken=broken,
         compared=len(near),
         duplicates=int((near > settings.duplicate_cosine).sum()),
-        nearest=quantiles(near[np.isfinite(near)]),
-        norm=quantiles(np.concatenate(norms)),
+        nearest=compute_percentiles(near[np.isfinite(near)]),
+        norm=compute_percentiles(np.concatenate(norms)),
         views={
-            name: {"distance": quantiles(by_view[0][name]), "cosine": quantiles(by_view[1][name])} for name in names
+            name: {"distance": compute_percentiles(by_view[0][name]), "cosine": compute_percentiles(by_view[1][name])}
+            for name in names
         },
     )
-    return figures, Spread(by_view[0], by_view[1], near[np.isfinite(near)])
+    return figures, PlotValues(by_view[0], by_view[1], near[np.isfinite(near)])
 
 
-def nearest(vectors: Array) -> Array:
+def nearest_cosines(vectors: Float32Array) -> Float32Array:
     """Return for each vector of [N, dim] the cosine with its nearest other one, [N]; -inf for a lonely one.
 
     Exact, by comparing all with all, in blocks of rows, so that the matrix [N, N] is never in memory.
@@ -117,7 +118,7 @@ def nearest(vectors: Array) -> Array:
     return result
 
 
-def quantiles(values: Array) -> Quantiles:
+def compute_percentiles(values: Float32Array) -> Percentiles:
     """Return the percentiles PERCENTS of values [N]; none of no values."""
     if len(values) == 0:
         return {}
@@ -125,13 +126,15 @@ def quantiles(values: Array) -> Quantiles:
     return {str(percent): round(float(value), 6) for percent, value in zip(PERCENTS, found, strict=True)}
 
 
-def exceeded(figures: StoreQuality, settings: Quality) -> list[str]:
+def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
     """Return a phrase for every threshold that the figures exceed."""
     found = [
-        _over("missing rows", figures.missing, figures.rows, "max_missing", settings.max_missing),
-        _over("failed rows", figures.failed, figures.rows, "max_failed", settings.max_failed),
-        _over("rows of NaN or zeros", figures.broken, figures.rows, "max_broken", settings.max_broken),
-        _over("near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates", settings.max_duplicates),
+        _describe_excess("missing rows", figures.missing, figures.rows, "max_missing", settings.max_missing),
+        _describe_excess("failed rows", figures.failed, figures.rows, "max_failed", settings.max_failed),
+        _describe_excess("rows of NaN or zeros", figures.broken, figures.rows, "max_broken", settings.max_broken),
+        _describe_excess(
+            "near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates", settings.max_duplicates
+        ),
     ]
     for name, view in figures.views.items():
         median = view["cosine"]["50"]
@@ -139,13 +142,15 @@ def exceeded(figures: StoreQuality, settings: Quality) -> list[str]:
             found.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {settings.max_cosine:g})")
     heard = figures.recordings
     if heard:
-        found.append(_over("clipped recordings", heard.clipped, heard.files, "max_clipped", settings.max_clipped))
+        found.append(
+            _describe_excess("clipped recordings", heard.clipped, heard.files, "max_clipped", settings.max_clipped)
+        )
         upsampled = ("upsampled recordings", heard.upsampled, heard.files, "max_upsampled", settings.max_upsampled)
-        found.append(_over(*upsampled))
+        found.append(_describe_excess(*upsampled))
     return [phrase for phrase in found if phrase]
 
 
-def summary(figures: StoreQuality) -> list[tuple[str, str]]:
+def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
     """Return the counts as text, by what they count."""
     sample = "" if figures.compared == figures.rows else f" (of {figures.compared:,} compared)"
     lines = [
@@ -165,7 +170,7 @@ def summary(figures: StoreQuality) -> list[tuple[str, str]]:
     return lines
 
 
-def spreads(figures: StoreQuality) -> list[tuple[str, Quantiles]]:
+def list_percentiles(figures: StoreQuality) -> list[tuple[str, Percentiles]]:
     """Return everything that has quantiles, by name."""
     lines = [("norm", figures.norm), ("cosine to nearest other", figures.nearest)]
     for what in ("distance", "cosine"):
@@ -175,7 +180,7 @@ def spreads(figures: StoreQuality) -> list[tuple[str, Quantiles]]:
 
 def markdown(figures: StoreQuality) -> list[str]:
     """Return lines of Markdown for a report: the counts, and how far each view is from the clean one."""
-    counts = "; ".join(f"{name} {value}" for name, value in summary(figures))
+    counts = "; ".join(f"{name} {value}" for name, value in list_counts(figures))
     lines = [f"Training store: {counts}."]
     if figures.views:
         lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
@@ -187,7 +192,7 @@ def markdown(figures: StoreQuality) -> list[str]:
 def as_json(figures: StoreQuality, settings: Quality) -> dict[str, Any]:
     """Return all figures and the thresholds they were held against, as JSON values."""
     content = asdict(figures)
-    return {**content, "thresholds": settings.model_dump(), "exceeded": exceeded(figures, settings)}
+    return {**content, "thresholds": settings.model_dump(), "exceeded": exceeded_thresholds(figures, settings)}
 
 
 def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQuality]:
@@ -213,13 +218,13 @@ def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQualit
     return found
 
 
-def _views(store: EmbeddingStore, count: int) -> list[str]:
+def _view_names(store: EmbeddingStore, count: int) -> list[str]:
     """Return the names of a store's views in their order, or numbers where it says none."""
     named = [str(view["name"]) for view in (store.attributes.get("recipe") or {}).get("views", [])]
     return named if len(named) == count else [f"view {number}" for number in range(count)]
 
 
-def _over(what: str, count: int, total: int, name: str, limit: float) -> str | None:
+def _describe_excess(what: str, count: int, total: int, name: str, limit: float) -> str | None:
     if count <= limit * total:
         return None
     return f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.extraction.quality import Array, Spread
+from pipeline.extraction.quality import Float32Array, PlotValues
 from pipeline.utils.charts import write_png
 from pipeline.utils.paths import Place
 
@@ -25,7 +25,7 @@ def require_plots() -> None:
         raise ConfigError("a picture needs Altair: pip install 'speaker-seed[plots]', or say --no-picture.") from None
 
 
-def draw_quality(spread: Spread, title: str, path: Place) -> None:
+def draw_quality(spread: PlotValues, title: str, path: Place) -> None:
     """Draw a PNG of histograms: distances and cosines to the first view, by view, and cosines to the nearest other row.
 
     The same values give the same bytes.
@@ -45,7 +45,7 @@ def draw_quality(spread: Spread, title: str, path: Place) -> None:
     write_png(path, chart.resolve_scale(color="independent").to_dict(), ppi=100)
 
 
-def _histogram(values: Mapping[str, Array], x: str, y: str) -> "alt.Chart":
+def _histogram(values: Mapping[str, Float32Array], x: str, y: str) -> "alt.Chart":
     """Return the outline of a histogram for each named array, in bins that they share."""
     import altair as alt
 
@@ -67,7 +67,7 @@ def _histogram(values: Mapping[str, Array], x: str, y: str) -> "alt.Chart":
     return chart
 
 
-def _edges(values: Sequence[Array]) -> list[float]:
+def _edges(values: Sequence[Float32Array]) -> list[float]:
     """Return the edges of bins that hold all values, and are not narrower than float32 can resolve."""
     there = [part for part in values if len(part)]
     low = min((float(part.min()) for part in there), default=0.0)

@@ -17,7 +17,7 @@ from pipeline.utils.atomic import sha256_of
 from pipeline.utils.paths import Place
 
 
-def fingerprint(utterance: Utterance, root: Path) -> bytes | None:
+def row_fingerprint(utterance: Utterance, root: Path) -> bytes | None:
     """Return what a row depends on beside the store's attributes, hashed; None if its file cannot be read.
 
     That is the recording by its bytes, the name that seeds what is drawn, and whose voice is kept out of the babble:
@@ -36,7 +36,7 @@ def fingerprint(utterance: Utterance, root: Path) -> bytes | None:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=FINGERPRINT).digest()
 
 
-class Earlier:
+class EarlierStores:
     """Earlier stores, finished or not, of the same recipe and encoder as one in the making."""
 
     def __init__(self, stores: Sequence[Place], attributes: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Earlier:
         for path in stores:
             try:
                 store = EmbeddingStore.open(path, unfinished=True)
-                known = store.fingerprints() if _recipe(store.attributes) == _recipe(attributes) else None
+                known = store.fingerprints() if _comparable(store.attributes) == _comparable(attributes) else None
             except StoreError:
                 continue
             if known is not None:
@@ -89,7 +89,7 @@ class Earlier:
         return (np.concatenate(found), RowContents.join(contents)) if found else None
 
 
-def _recipe(attributes: Mapping[str, Any]) -> str:
+def _comparable(attributes: Mapping[str, Any]) -> str:
     """Return a store's attributes without those of the manifest, to compare."""
     kept = {key: value for key, value in attributes.items() if key not in ("schema", "manifest_sha256")}
     return json.dumps(kept, sort_keys=True)

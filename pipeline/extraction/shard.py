@@ -21,7 +21,7 @@ from pipeline.audio.reading import SAMPLE_RATE, read_audio
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
-from pipeline.extraction.reuse import Earlier, fingerprint
+from pipeline.extraction.reuse import EarlierStores, row_fingerprint
 from pipeline.store.embedding_store import RowContents
 from pipeline.store.schema import FAILED, FINGERPRINT, OK
 from pipeline.store.writer import ShardWriter
@@ -32,7 +32,7 @@ ShortAudio = Literal["wrap", "fail"]
 
 
 @dataclass(frozen=True)
-class Job:
+class ExtractionJob:
     """All that a shard's encoding depends on."""
 
     manifest: Sequence[Utterance]
@@ -51,7 +51,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardResult:
     """What became of a shard; `failures` are (utterance, path, reason) in row order."""
 
     rows: range
@@ -65,7 +65,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedUtterance:
     """An utterance in memory: its waves by draw and view, with their traces; or why there are none."""
 
     row: int
@@ -74,7 +74,7 @@ class _Prepared:
     reason: str | None = None
 
 
-def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -> Shard:
+def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: EarlierStores) -> ShardResult:
     """Encode and write one whole shard, but for the rows that it or an earlier store holds already.
 
     A whole one stays untouched: a worker that dies before it could tell of a shard leaves it to another.
@@ -82,11 +82,11 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -
     held, status = writer.read(rows)
     todo = [row for row in rows if status[row - rows.start] != OK]
     if not todo:
-        return Shard(rows, [], 0, 0, 0.0)
-    prints = {row: found for row in todo if (found := fingerprint(job.manifest[row], job.root)) is not None}
+        return ShardResult(rows, [], 0, 0, 0.0)
+    prints = {row: found for row in todo if (found := row_fingerprint(job.manifest[row], job.root)) is not None}
     for row, found in prints.items():
         held.fingerprints[row - rows.start] = np.frombuffer(found, np.uint8)
-    reused = _take(earlier, prints, rows.start, held, status)
+    reused = _reuse_rows(earlier, prints, rows.start, held, status)
     left = [row for row in todo if status[row - rows.start] != OK]
     failures: dict[int, str] = {}
     samples = 0
@@ -99,13 +99,15 @@ def encode_shard(job: Job, rows: range, writer: ShardWriter, earlier: Earlier) -
             samples += sum(len(wave) for part in readable for wave in part.waves)
             failures |= _encode(job, readable, rows.start, held, status)
     for row in failures:
-        _clear(held, status, row - rows.start)
+        _mark_failed(held, status, row - rows.start)
     writer.write(rows, held.values, status, held.traces, held.fingerprints)
     listed = [(job.manifest[row].utterance, job.manifest[row].path, failures[row]) for row in sorted(failures)]
-    return Shard(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
+    return ShardResult(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
 
 
-def _take(earlier: Earlier, prints: dict[int, bytes], start: int, held: RowContents, status: NDArray[np.uint8]) -> int:
+def _reuse_rows(
+    earlier: EarlierStores, prints: dict[int, bytes], start: int, held: RowContents, status: NDArray[np.uint8]
+) -> int:
     """Fill in the rows that an earlier store has, and return how many those are."""
     taken = earlier.take(prints)
     if taken is None:
@@ -115,7 +117,7 @@ def _take(earlier: Earlier, prints: dict[int, bytes], start: int, held: RowConte
     return len(places)
 
 
-def _prepare(job: Job, row: int) -> _Prepared:
+def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
     """Read an utterance and make its views."""
     utterance = job.manifest[row]
     path = job.root / utterance.path
@@ -129,18 +131,18 @@ def _prepare(job: Job, row: int) -> _Prepared:
                 " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
             )
     except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
-        return _Prepared(row, [], [], str(error))
+        return _PreparedUtterance(row, [], [], str(error))
     draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
     made = [view.wave for views in draws for view in views]
     try:
         waves = [torch.from_numpy(job.denoiser(wave) if job.denoiser else wave) for wave in made]
     except AudioError as error:
-        return _Prepared(row, [], [], f"{path}: {error}")
-    return _Prepared(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
+        return _PreparedUtterance(row, [], [], f"{path}: {error}")
+    return _PreparedUtterance(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
 
 
 def _encode(
-    job: Job, batch: Sequence[_Prepared], start: int, held: RowContents, status: NDArray[np.uint8]
+    job: ExtractionJob, batch: Sequence[_PreparedUtterance], start: int, held: RowContents, status: NDArray[np.uint8]
 ) -> dict[int, str]:
     """Encode a batch and fill in its rows; return the reasons of those that failed, by row."""
     if not batch:
@@ -155,7 +157,7 @@ def _encode(
     return failures
 
 
-def _clear(held: RowContents, status: NDArray[np.uint8], place: int) -> None:
+def _mark_failed(held: RowContents, status: NDArray[np.uint8], place: int) -> None:
     """Leave nothing of a failed row but its mark."""
     held.values[place], held.traces[place], held.fingerprints[place] = np.nan, "", np.zeros(FINGERPRINT, np.uint8)
     status[place] = FAILED

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.data.corpora import Corpus
-from pipeline.extraction.quality import StoreQuality, summary
+from pipeline.extraction.quality import StoreQuality, list_counts
 from pipeline.report.plots import Plot, javascript
 from pipeline.report.results import PROTOCOL, RESULTS, Table, marked
 from pipeline.report.tables import FOOTNOTE, MEAN, counts, header, protocol_lines, rows, summary_line
@@ -125,7 +125,7 @@ def _quality(found: StoreQuality | None) -> Facts:
         (f"{name}, median distance to clean", f"{view['distance']['50']:.3f} (cosine {view['cosine']['50']:.3f})")
         for name, view in found.views.items()
     ]
-    return [*summary(found), *views]
+    return [*list_counts(found), *views]
 
 
 def _embedded(content: Any) -> str:

@@ -11,14 +11,14 @@ import click
 from stages.helpers.options import make_bar
 
 if TYPE_CHECKING:
-    from pipeline.extraction.extract import Progress
+    from pipeline.extraction.extract import ExtractionProgress
     from pipeline.training.progress import Epoch, Pace
 
 INTERVAL = 30.0
 """Seconds between two lines of JSON."""
 
 
-def extraction_figures(state: "Progress", seconds: float) -> dict[str, Any]:
+def extraction_figures(state: "ExtractionProgress", seconds: float) -> dict[str, Any]:
     """Return the counts and rates of an extraction that has run for some seconds."""
     rate = (state.done - state.resumed) / seconds if seconds > 0 else 0.0
     return {
@@ -34,7 +34,7 @@ def extraction_figures(state: "Progress", seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def extraction_progress(label: str) -> Iterator[Callable[["Progress"], None]]:
+def extraction_progress(label: str) -> Iterator[Callable[["ExtractionProgress"], None]]:
     """Show the progress of an extraction on stderr. Yield a function that updates it."""
     from rich.progress import TextColumn
 
@@ -42,7 +42,7 @@ def extraction_progress(label: str) -> Iterator[Callable[["Progress"], None]]:
     with make_bar(TextColumn("{task.fields[rates]}")) as bar:
         task = bar.add_task(label, total=None, rates="")
 
-        def update(state: "Progress") -> None:
+        def update(state: "ExtractionProgress") -> None:
             nonlocal last_line
             figures = extraction_figures(state, perf_counter() - started)
             bar.update(task, total=state.rows, completed=state.done, rates=_format_rates(figures))

@@ -27,8 +27,8 @@ from pipeline.data.demo.voices import SENTENCES
 from pipeline.data.manifest import Utterance, write_augment, write_manifest
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError, ConfigError, SeedError, StoreError
-from pipeline.extraction.cluster import Spec
-from pipeline.extraction.extract import extract, store_attributes, threads
+from pipeline.extraction.cluster import RemoteJob
+from pipeline.extraction.extract import extract, store_attributes, threaded_runner
 from pipeline.extraction.plan import make_plan
 from pipeline.model.model_file import describe_denoiser_mismatch, load_model, save_model
 from pipeline.model.seed_model import SeedModel
@@ -165,16 +165,16 @@ VIEWS = {"noise": [{"kind": "noise", "snr": [0, 5]}]}
 SETTINGS: dict[str, Any] = {"extract": {"draws": 2, "frames": 60, "shard": 2, "views": VIEWS}}
 
 
-def spec(place: Path, entry: Mapping[str, Any] | None = None, denoise: Any = None) -> Spec:
+def spec(place: Path, entry: Mapping[str, Any] | None = None, denoise: Any = None) -> RemoteJob:
     settings = SETTINGS | ({"encoder": {"ge2e": {"family": "ge2e"} | dict(entry)}} if entry else {})
     params = Params.model_validate(settings).model_dump_json()
-    return Spec(place / "m.csv", place / "a.csv", place, "train", "ge2e", None, params, denoise)
+    return RemoteJob(place / "m.csv", place / "a.csv", place, "train", "ge2e", None, params, denoise)
 
 
-def made(spec: Spec, out: Path, workers: int = 0) -> tuple[EmbeddingStore, int]:
+def made(spec: RemoteJob, out: Path, workers: int = 0) -> tuple[EmbeddingStore, int]:
     """Extract; return the store, and how many rows were encoded."""
     job = spec.load()
-    done = extract(job, out, store_attributes(job, None, None), 2, run=threads(workers))
+    done = extract(job, out, store_attributes(job, None, None), 2, run=threaded_runner(workers))
     return EmbeddingStore.open(out), done.progress.encoded
 
 

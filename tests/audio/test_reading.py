@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio.reading import duration, even_crops, exact_length, random_crop, read_audio, read_piece
+from pipeline.audio.reading import even_crops, exact_length, random_crop, read_audio, read_duration, read_piece
 from pipeline.errors import AudioError
 
 
@@ -136,8 +136,8 @@ def test_no_crop_length_means_the_whole_wave() -> None:
 
 def test_duration_is_read_from_the_header_or_not_at_all(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(22_050, seconds=1.5), 22_050)
-    assert duration(tmp_path / "a.wav") == pytest.approx(1.5, abs=1e-3)
-    assert duration(tmp_path / "b.wav") is None
+    assert read_duration(tmp_path / "a.wav") == pytest.approx(1.5, abs=1e-3)
+    assert read_duration(tmp_path / "b.wav") is None
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from pipeline.data.corpus_files import list_utterances
 from pipeline.data.manifest import Utterance, read_manifest, write_manifest
 from pipeline.data.sets import FileInspector
 from pipeline.encoders.encoder import Encoder
-from pipeline.extraction.extract import Progress, extract, failures_path, store_attributes, threads
-from pipeline.extraction.shard import Job
+from pipeline.extraction.extract import ExtractionProgress, extract, failures_path, store_attributes, threaded_runner
+from pipeline.extraction.shard import ExtractionJob
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.utils.atomic import sha256_of
@@ -205,13 +205,13 @@ def run(
     encoder: Encoder,
     out: Path,
     workers: int = 0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> dict[str, str]:
     """Extract whole utterances, and return the reason of each failure by utterance."""
     recipe = condition_recipe("clean", 1, None)
-    job = Job(rows, root, recipe, SourcePool({}), encoder, 0, "wrap")
+    job = ExtractionJob(rows, root, recipe, SourcePool({}), encoder, 0, "wrap")
     with at_most(200):
-        done = extract(job, out, store_attributes(job, None, None), 8, len(rows), progress, threads(workers))
+        done = extract(job, out, store_attributes(job, None, None), 8, len(rows), progress, threaded_runner(workers))
     return {name: reason for name, _, reason in done.failures}
 
 
@@ -277,7 +277,7 @@ def test_a_file_that_vanishes_while_the_run_goes_on_is_a_failed_row(tmp_path: Pa
     for row in rows:
         written(tmp_path / row.path)
 
-    def take_away(now: Progress) -> None:
+    def take_away(now: ExtractionProgress) -> None:
         if now.done:  # after the first shard of eight, in whatever order they are taken
             for row in rows:
                 (tmp_path / row.path).unlink(missing_ok=True)

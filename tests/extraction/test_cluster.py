@@ -8,8 +8,8 @@ from pipeline.audio.augment.sources import Source
 from pipeline.config.params import Params
 from pipeline.data.manifest import Utterance, write_augment, write_manifest
 from pipeline.errors import ConfigError, CorpusError, ExtractionError
-from pipeline.extraction.cluster import Spec, connected, remote
-from pipeline.extraction.extract import Summary, extract, store_attributes, threads
+from pipeline.extraction.cluster import RemoteJob, connect_dask, distributed_runner
+from pipeline.extraction.extract import ExtractionSummary, extract, store_attributes, threaded_runner
 from pipeline.store.embedding_store import EmbeddingStore
 from tests.conftest import WriteVoice, assert_same_stores, tree_bytes
 
@@ -19,12 +19,12 @@ SHARD = 2
 @pytest.fixture(scope="module")
 def client() -> Iterator[object]:
     """A real scheduler and two real worker processes on loopback."""
-    with connected("processes", 2) as client:
+    with connect_dask("processes", 2) as client:
         yield client
 
 
 @pytest.fixture
-def spec(tmp_path: Path, write_voice: WriteVoice) -> Spec:
+def spec(tmp_path: Path, write_voice: WriteVoice) -> RemoteJob:
     """Eleven voices and one source of each kind, on disk."""
     root = tmp_path / "audio"
     rows = [Utterance(f"u{n}", f"speech/u{n}.wav", f"s{n}") for n in range(11)]
@@ -38,16 +38,16 @@ def spec(tmp_path: Path, write_voice: WriteVoice) -> Spec:
     write_manifest(tmp_path / "m.csv", rows)
     write_augment(tmp_path / "a.csv", sources)
     params = Params.model_validate({"extract": {"draws": 2, "frames": 100, "shard": SHARD}})
-    return Spec(tmp_path / "m.csv", tmp_path / "a.csv", root, "train", "ge2e", None, params.model_dump_json())
+    return RemoteJob(tmp_path / "m.csv", tmp_path / "a.csv", root, "train", "ge2e", None, params.model_dump_json())
 
 
-def run(spec: Spec, out: Path, client: object | None = None) -> Summary:
+def run(spec: RemoteJob, out: Path, client: object | None = None) -> ExtractionSummary:
     job = spec.load()
-    runner = remote(client, spec) if client else threads(0)
+    runner = distributed_runner(client, spec) if client else threaded_runner(0)
     return extract(job, out, store_attributes(job, None, None), SHARD, 0, None, runner)
 
 
-def test_two_worker_processes_write_the_store_of_one(spec: Spec, client: object, tmp_path: Path) -> None:
+def test_two_worker_processes_write_the_store_of_one(spec: RemoteJob, client: object, tmp_path: Path) -> None:
     alone = run(spec, tmp_path / "alone" / "s.zarr")
     together = run(spec, tmp_path / "together" / "s.zarr", client)
     assert (together.progress.encoded, alone.progress.encoded) == (11, 11)
@@ -55,26 +55,26 @@ def test_two_worker_processes_write_the_store_of_one(spec: Spec, client: object,
     assert_same_stores(tree_bytes(tmp_path / "together"), tree_bytes(tmp_path / "alone"))
 
 
-def test_only_small_things_travel(spec: Spec) -> None:
+def test_only_small_things_travel(spec: RemoteJob) -> None:
     import pickle
 
     assert len(pickle.dumps(spec)) < 10_000
 
 
-def test_a_bad_row_comes_back_with_its_reason(spec: Spec, client: object, tmp_path: Path) -> None:
+def test_a_bad_row_comes_back_with_its_reason(spec: RemoteJob, client: object, tmp_path: Path) -> None:
     (spec.root / "speech/u3.wav").write_text("prose")
     with pytest.raises(ExtractionError, match=r"1 of 11 utterances failed.* First: u3: .*cannot be read as audio"):
         run(spec, tmp_path / "s.zarr", client)
 
 
-def test_an_error_of_a_worker_is_the_users_error(spec: Spec, client: object, tmp_path: Path) -> None:
+def test_an_error_of_a_worker_is_the_users_error(spec: RemoteJob, client: object, tmp_path: Path) -> None:
     (spec.root / "noise.wav").write_text("prose")
     with pytest.raises(CorpusError, match="augmentation source"):
         run(spec, tmp_path / "s.zarr", client)
 
 
-def test_a_scheduler_that_runs_elsewhere(spec: Spec, tmp_path: Path) -> None:
-    with connected("processes", 1) as other, connected(other.cluster.scheduler_address, 0) as client:
+def test_a_scheduler_that_runs_elsewhere(spec: RemoteJob, tmp_path: Path) -> None:
+    with connect_dask("processes", 1) as other, connect_dask(other.cluster.scheduler_address, 0) as client:
         assert run(spec, tmp_path / "s.zarr", client).progress.rows == 11
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == list(range(11))
 
@@ -82,14 +82,14 @@ def test_a_scheduler_that_runs_elsewhere(spec: Spec, tmp_path: Path) -> None:
 def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:
     with (
         pytest.raises(ExtractionError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1: .*"),
-        connected("tcp://127.0.0.1:1", 0),
+        connect_dask("tcp://127.0.0.1:1", 0),
     ):
         pass
 
 
 def test_without_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"speaker-seed\[cluster\]"), connected("processes", 1):
+    with pytest.raises(ConfigError, match=r"speaker-seed\[cluster\]"), connect_dask("processes", 1):
         pass
 
 

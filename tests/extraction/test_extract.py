@@ -19,9 +19,16 @@ from pipeline.config.recipes import condition_recipe, training_recipe
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import CorpusError, ExtractionError, StoreError
-from pipeline.extraction.extract import Progress, Summary, extract, failures_path, store_attributes, threads
-from pipeline.extraction.reuse import Earlier
-from pipeline.extraction.shard import Job, Shard, ShortAudio, encode_shard
+from pipeline.extraction.extract import (
+    ExtractionProgress,
+    ExtractionSummary,
+    extract,
+    failures_path,
+    store_attributes,
+    threaded_runner,
+)
+from pipeline.extraction.reuse import EarlierStores
+from pipeline.extraction.shard import ExtractionJob, ShardResult, ShortAudio, encode_shard
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED
 from pipeline.store.writer import StoreWriter
@@ -60,10 +67,10 @@ class Corpus:
         batch: int = 1,
         prefetch: int = 0,
         **options: Any,
-    ) -> Summary:
+    ) -> ExtractionSummary:
         pool = SourcePool(self.sources)
-        job = Job(self.manifest, self.root, recipe, pool, encoder, 0, short_audio, batch, prefetch)
-        return extract(job, out, store_attributes(job, None, None), 3, **({"run": threads(workers)} | options))
+        job = ExtractionJob(self.manifest, self.root, recipe, pool, encoder, 0, short_audio, batch, prefetch)
+        return extract(job, out, store_attributes(job, None, None), 3, **({"run": threaded_runner(workers)} | options))
 
 
 @pytest.fixture
@@ -114,10 +121,14 @@ def test_threads_compute_as_the_caller_does(corpus: Corpus, ge2e: Encoder, tmp_p
 
 def test_the_order_of_shards_is_all_the_same(corpus: Corpus, ge2e: Encoder, tmp_path: Path) -> None:
     def backwards(
-        job: Job, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Path], done: Callable[[Shard], None]
+        job: ExtractionJob,
+        todo: Sequence[range],
+        writer: StoreWriter,
+        stores: Sequence[Path],
+        done: Callable[[ShardResult], None],
     ) -> None:
         for rows in reversed(todo):
-            done(encode_shard(job, rows, writer, Earlier(stores, writer.attributes)))
+            done(encode_shard(job, rows, writer, EarlierStores(stores, writer.attributes)))
 
     corpus.run(ge2e, tmp_path / "forwards" / "s.zarr")
     corpus.run(ge2e, tmp_path / "backwards" / "s.zarr", run=backwards)
@@ -151,7 +162,7 @@ def test_a_stopped_run_goes_on_without_encoding_a_shard_twice(corpus: Corpus, ge
 
     done: list[int] = []
 
-    def stop_after_two(now: Progress) -> None:
+    def stop_after_two(now: ExtractionProgress) -> None:
         done.append(now.encoded)
         if len(done) == 3:  # the first call tells of what an earlier run left: nothing
             raise StopError

@@ -18,9 +18,15 @@ from pipeline.config.recipes import training_recipe
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import ExtractionError
-from pipeline.extraction.extract import Progress, Summary, extract, store_attributes, threads
-from pipeline.extraction.reuse import Earlier, fingerprint
-from pipeline.extraction.shard import Job
+from pipeline.extraction.extract import (
+    ExtractionProgress,
+    ExtractionSummary,
+    extract,
+    store_attributes,
+    threaded_runner,
+)
+from pipeline.extraction.reuse import EarlierStores, row_fingerprint
+from pipeline.extraction.shard import ExtractionJob
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import journal_of, write_store
@@ -61,13 +67,13 @@ class Voices:
 
     def run(
         self, out: Path, names: Sequence[str], recipe: Recipe = RECIPE, seed: int = 0, **options: Any
-    ) -> tuple[Summary, int]:
+    ) -> tuple[ExtractionSummary, int]:
         """Extract some utterances; return what was done, and how many were given to the encoder."""
         manifest = [self.rows[name] for name in names]
         before = self.encoder.waves
-        job = Job(manifest, self.root, recipe, SourcePool(self.sources), self.encoder, seed, "wrap")
+        job = ExtractionJob(manifest, self.root, recipe, SourcePool(self.sources), self.encoder, seed, "wrap")
         attributes = store_attributes(job, "-".join(names), None)
-        done = extract(job, out, attributes, 3, run=threads(options.pop("workers", 0)), **options)
+        done = extract(job, out, attributes, 3, run=threaded_runner(options.pop("workers", 0)), **options)
         return done, (self.encoder.waves - before) // (recipe.draws * len(recipe.views))
 
 
@@ -130,7 +136,7 @@ def test_an_unfinished_run_of_another_manifest_is_made_use_of(voices: Voices, tm
     class StopError(Exception):
         pass
 
-    def stop(now: Progress) -> None:
+    def stop(now: ExtractionProgress) -> None:
         if now.encoded:
             raise StopError
 
@@ -188,18 +194,18 @@ def test_fingerprints_tell_rows_apart(voices: Voices) -> None:
         lambda row: replace(row, speaker=None),
         lambda row: replace(row, speaker=None, path="u1.wav"),
     ]
-    prints = {fingerprint(row, voices.root), *(fingerprint(change(row), voices.root) for change in changes)}
+    prints = {row_fingerprint(row, voices.root), *(row_fingerprint(change(row), voices.root) for change in changes)}
     assert len(prints) == len(changes) + 1
-    assert fingerprint(replace(row, path="u1.wav"), voices.root) == fingerprint(row, voices.root)
-    assert fingerprint(replace(row, sha256=None), voices.root) == fingerprint(row, voices.root)
-    assert fingerprint(replace(row, sha256=None, path="none.wav"), voices.root) is None
+    assert row_fingerprint(replace(row, path="u1.wav"), voices.root) == row_fingerprint(row, voices.root)
+    assert row_fingerprint(replace(row, sha256=None), voices.root) == row_fingerprint(row, voices.root)
+    assert row_fingerprint(replace(row, sha256=None, path="none.wav"), voices.root) is None
 
 
 def test_stores_of_vectors_have_nothing_to_offer(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", ["a"], np.zeros((1, 1, 1, 4), np.float32), np.array([OK], np.uint8), {"dim": 4})
     assert EmbeddingStore.open(tmp_path / "s.zarr").fingerprints() is None
-    assert len(Earlier([tmp_path / "s.zarr", tmp_path / "none.zarr"], {"dim": 4})) == 0
-    assert Earlier([], {}).take({0: bytes(16)}) is None
+    assert len(EarlierStores([tmp_path / "s.zarr", tmp_path / "none.zarr"], {"dim": 4})) == 0
+    assert EarlierStores([], {}).take({0: bytes(16)}) is None
 
 
 def test_the_speech_of_the_fixture_is_what_is_stored(voices: Voices, tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from pipeline.config.train import Train
 from pipeline.data.manifest import Utterance, write_manifest
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import ConfigError, OutputError, PlaceError, StoreError
-from pipeline.extraction.cluster import Spec, connected, remote
-from pipeline.extraction.extract import Summary, extract, failures_path, store_attributes, threads
-from pipeline.extraction.reuse import Earlier
-from pipeline.extraction.shard import Job, Shard, encode_shard
+from pipeline.extraction.cluster import RemoteJob, connect_dask, distributed_runner
+from pipeline.extraction.extract import ExtractionSummary, extract, failures_path, store_attributes, threaded_runner
+from pipeline.extraction.reuse import EarlierStores
+from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.model.model_file import save_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -101,10 +101,12 @@ class Corpus:
             write(folder / row.path, 90 + 30 * n, 0.6, n)
             if 3 <= n < 6:
                 (folder / row.path).write_text("not audio")
-        self.job = Job(manifest, folder, condition_recipe("clean", 1, None), SourcePool({}), encoder, 0, "wrap", 1, 0)
+        self.job = ExtractionJob(
+            manifest, folder, condition_recipe("clean", 1, None), SourcePool({}), encoder, 0, "wrap", 1, 0
+        )
 
-    def run(self, out: Place) -> Summary:
-        return extract(self.job, out, store_attributes(self.job, None, None), 3, 3, run=threads(0))
+    def run(self, out: Place) -> ExtractionSummary:
+        return extract(self.job, out, store_attributes(self.job, None, None), 3, 3, run=threaded_runner(0))
 
 
 @pytest.fixture
@@ -228,7 +230,7 @@ def test_after_a_long_outage_no_finished_shard_is_encoded_twice(
 ) -> None:
     encoded: list[range] = []
 
-    def encode(job: Job, rows: range, writer: StoreWriter, earlier: Earlier) -> Shard:
+    def encode(job: ExtractionJob, rows: range, writer: StoreWriter, earlier: EarlierStores) -> ShardResult:
         encoded.append(rows)
         return encode_shard(job, rows, writer, earlier)
 
@@ -297,7 +299,7 @@ def test_an_outage_is_not_taken_for_damage(server: S3Server, bucket: str) -> Non
 def test_training_streams_from_a_remote_store(bucket: str, tmp_path: Path) -> None:
     ids = [f"s{n // 4}/{n}" for n in range(6000)]
     values = np.random.default_rng(0).standard_normal((6000, 1, 2, 8)).astype(np.float32)
-    settings = Train(max_epochs=1, batch_size=256, threads=1)
+    settings = Train(max_epochs=1, batch_size=256, threaded_runner=1)
     models = {}
     for name, place in (("local", tmp_path / "s.zarr"), ("s3", to_place(f"{bucket}/s.zarr"))):
         write_store(place, ids, values, np.full(6000, OK, dtype=np.uint8), {"dim": 8, "encoder": "toy"})
@@ -446,14 +448,14 @@ def test_a_command_that_loses_the_server_says_so_on_one_line_and_goes_on_later(
 
 def test_workers_of_other_processes_share_the_journal(place: Path, server: S3Server, bucket: str) -> None:
     params = Params.model_validate({"extract": {"draws": 1, "frames": 100}})
-    spec = Spec(place / "m.csv", None, place, "clean", "ge2e", None, params.model_dump_json())
+    spec = RemoteJob(place / "m.csv", None, place, "clean", "ge2e", None, params.model_dump_json())
     job, out = spec.load(), to_place(f"{bucket}/s.zarr")
     attributes = store_attributes(job, None, None)
-    with connected("processes", 1) as client:
+    with connect_dask("processes", 1) as client:
         server.go_away_at(is_status, 1)
         with pytest.raises(PlaceError, match="a request failed"):
-            extract(job, out, attributes, 2, run=remote(client, spec))
+            extract(job, out, attributes, 2, run=distributed_runner(client, spec))
         server.start()
-        assert extract(job, out, attributes, 2, run=remote(client, spec)).progress.resumed == 2
+        assert extract(job, out, attributes, 2, run=distributed_runner(client, spec)).progress.resumed == 2
     extract(job, place / "s.zarr", attributes, 2)
     assert objects(out) == tree_bytes(place / "s.zarr")

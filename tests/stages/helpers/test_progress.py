@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from pipeline.extraction.extract import Progress
+from pipeline.extraction.extract import ExtractionProgress
 from stages.helpers import progress
 
 
 def test_figures_are_of_this_run() -> None:
-    now = Progress(rows=1000, resumed=400, encoded=90, reused=9, failed=1, seconds=7200)
+    now = ExtractionProgress(rows=1000, resumed=400, encoded=90, reused=9, failed=1, seconds=7200)
     figures = progress.extraction_figures(now, 10)
     assert figures == {
         "rows": 1000,
@@ -19,7 +19,7 @@ def test_figures_are_of_this_run() -> None:
         "audio_hours_per_second": 0.2,
         "seconds_left": 50,
     }
-    assert progress.extraction_figures(Progress(10, 0, 0, 0, 0, 0.0), 5)["seconds_left"] is None
+    assert progress.extraction_figures(ExtractionProgress(10, 0, 0, 0, 0, 0.0), 5)["seconds_left"] is None
 
 
 def test_off_a_terminal_progress_is_a_line_of_json_now_and_then(
@@ -29,7 +29,7 @@ def test_off_a_terminal_progress_is_a_line_of_json_now_and_then(
     monkeypatch.setattr(progress, "perf_counter", lambda: float(next(clock)))
     with progress.extraction_progress("extract ge2e train") as tell:
         for encoded in range(10):
-            tell(Progress(100, 0, encoded, 0, 0, 3600.0 * encoded))
+            tell(ExtractionProgress(100, 0, encoded, 0, 0, 3600.0 * encoded))
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in err.splitlines()]
     assert not out
@@ -39,5 +39,5 @@ def test_off_a_terminal_progress_is_a_line_of_json_now_and_then(
 
 
 def test_a_terminal_gets_words() -> None:
-    words = progress._format_rates(progress.extraction_figures(Progress(1000, 0, 95, 0, 5, 3600), 10))
+    words = progress._format_rates(progress.extraction_figures(ExtractionProgress(1000, 0, 95, 0, 5, 3600), 10))
     assert words == "10.0 rows/s, 0.100 h of audio/s, 0:01:30 left, 5 failed"
