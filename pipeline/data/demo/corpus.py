@@ -1,6 +1,6 @@
-"""The embedded demo corpus: synthetic voices, noise, music and rooms, made on the spot; nothing is downloaded.
+"""The embedded demo corpus: synthetic voices, noise, music and rooms, generated without any download.
 
-It proves that the pipeline works from audio to report. It is no evidence about real speech.
+It proves that the pipeline works from audio to report. It is not evidence about real speech.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import soundfile
 
-from pipeline.data.demo import espeak, noise, rooms, voices
+from pipeline.data.demo import espeak, music, noise, rooms, voices
 from pipeline.errors import CorpusError
 
 NOISE_SECONDS = 6.0
@@ -20,7 +20,7 @@ ROOMS = {"train": 60, "test": 20}
 UTTERANCES = 8
 BABBLE_UTTERANCES = 6
 
-# Families of random numbers, one for each kind of sound in each split. Noise file i of a split has seed family + i.
+# First seeds, one for each kind of sound in each split. Noise file i of a split has the first seed + i.
 _NOISE_SEEDS = {"train": 1_000, "test": 2_000}
 _MUSIC_SEEDS = {"train": 3_000, "test": 4_000}
 _ROOM_SEEDS = {"train": 5, "test": 6}
@@ -67,31 +67,31 @@ def make_demo(
 ) -> None:
     """Write the demo corpus; the bytes are the same in every run and for every number of processes.
 
-    The keyword arguments cut it down for a quick try: the first so many voices, utterances and background files, each
-    of the same bytes as in the whole corpus.
+    The keyword arguments limit the numbers of voices, utterances and background files for a quick try. Each file has
+    the same bytes as in the whole corpus.
 
     Args:
         folder: an existing empty folder.
         progress: called with (files written, files in all) after each file.
-        train_voices: how many of `voices.TRAIN`; all by default.
-        test_voices: how many of `voices.TEST`; all by default.
-        babble_voices: how many of `voices.BABBLE`; all by default.
-        utterances: of each speaker, at most `len(voices.SENTENCES)`; babble voices say at most 6.
-        background: share of noise, music and rooms to make, 0 to 1; three files of each are made at least.
-        processes: espeak-ng processes at a time.
+        train_voices: number of `voices.TRAIN` to use; all by default.
+        test_voices: number of `voices.TEST` to use; all by default.
+        babble_voices: number of `voices.BABBLE` to use; all by default.
+        utterances: utterances of each speaker, at most `len(voices.SENTENCES)`; babble voices have at most 6.
+        background: share of noise, music and rooms to make, 0 to 1; at least three files of each.
+        processes: number of espeak-ng processes at a time.
 
     Raises:
         CorpusError: the folder is absent or not empty, or espeak-ng or pyroomacoustics is not installed.
     """
     if not folder.is_dir():
-        raise CorpusError(f"{folder} is no folder: create it first.")
+        raise CorpusError(f"{folder} is not a folder: create it first.")
     if any(folder.iterdir()):
-        raise CorpusError(f"{folder} is not empty: the demo corpus wants an empty folder.")
-    # Asked before anything is written: a folder half full could not be tried again.
+        raise CorpusError(f"{folder} is not empty: the demo corpus needs an empty folder.")
+    # Check before anything is written, because a partly filled folder could not be used again.
     missing = [name for name in ("espeakng_loader", "pyroomacoustics") if find_spec(name) is None]
     if missing:
         raise CorpusError(
-            f"the demo corpus needs {' and '.join(missing)}, not installed: pip install 'speaker-seed[demo]'"
+            f"the demo corpus needs {' and '.join(missing)}, which is not installed: pip install 'speaker-seed[demo]'"
         )
     jobs = [
         *_speech_jobs(folder / "speech" / "train", voices.TRAIN[:train_voices], utterances),
@@ -126,13 +126,13 @@ def make_demo(
 
 
 def synthesise_speakers(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[list[Path]]:
-    """Let each speaker say so many sentences; return their files by speaker.
+    """Synthesise this number of utterances for each speaker, and return their files by speaker.
 
     Raises:
         CorpusError: espeak-ng is not installed.
     """
     if find_spec("espeakng_loader") is None:
-        raise CorpusError("synthetic voices need espeakng_loader, not installed: pip install 'speaker-seed[demo]'")
+        raise CorpusError("synthetic voices need espeakng_loader: pip install 'speaker-seed[demo]'")
     jobs = _speech_jobs(folder, speakers, utterances)
     for job in jobs:
         Path(job.out).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def synthesise_speakers(folder: Path, speakers: tuple[voices.Voice, ...], uttera
 
 
 def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.SpeechJob]:
-    """One job for each utterance: `folder/<voice>/<NN>.flac`."""
+    """Return one job for each utterance: `folder/<voice>/<NN>.flac`."""
     return [
         espeak.SpeechJob(
             voice=voice.espeak,
@@ -153,12 +153,12 @@ def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: i
             out=str(folder.resolve() / voice.name / f"{number:02d}.flac"),
         )
         for index, voice in enumerate(speakers)
-        for number, text in enumerate(voices.sentences(index, utterances))
+        for number, text in enumerate(voices.choose_sentences(index, utterances))
     ]
 
 
 def _write_noise(folder: Path, split: str, count: int, wrote: Callable[[], None]) -> None:
-    """Write `count` noise files, the three kinds in turn."""
+    """Write `count` noise files, alternating between the three kinds."""
     folder.mkdir(parents=True)
     kinds = list(_NOISE_KINDS)
     for index in range(count):
@@ -172,7 +172,7 @@ def _write_music(folder: Path, split: str, count: int, wrote: Callable[[], None]
     """Write `count` pieces of music."""
     folder.mkdir(parents=True)
     for index in range(count):
-        wave = noise.make_music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
+        wave = music.make_music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
         _write_flac(folder / f"music{index:02d}.flac", wave)
         wrote()
 

@@ -1,17 +1,17 @@
-"""Synthetic speech by espeak-ng, in a process of its own.
+"""Synthetic speech by espeak-ng, in a separate process.
 
-espeak-ng is GPL-3. This module is the only code that touches it, and it runs as a separate program would:
-`python -m pipeline.data.demo.espeak` reads one JSON object a line on stdin,
+espeak-ng is GPL-3. This module is the only code that uses it, and it runs as a separate program:
+`python -m pipeline.data.demo.espeak` reads one JSON object per line from stdin,
 
     {"voice": "en-us+f3", "rate": 160, "pitch": 50, "range": 50, "text": "...", "out": "path.flac"}
 
-writes one FLAC a line, prints each finished path on stdout, and leaves with one line on stderr and exit code 1 when it
-cannot. `synthesise` is the other side: it starts such processes and divides the work.
+writes one FLAC file per line, prints each finished path to stdout, and on an error exits with one line on stderr and
+code 1. `synthesise` starts such processes and divides the work.
 
 The library keeps state from one utterance to the next (flutter, echo, the random numbers of breath), so the same words
-sound a little different later in a process. The remedy: every utterance is spoken by a process that has never spoken, a
-fork of a loaded but silent worker with a fixed random seed. Then the bytes of an utterance depend on its job
-alone, neither on the order of jobs nor on the number of processes. Where there is no fork, each job has a worker.
+sound slightly different later in a process. Therefore every utterance is spoken by a new process: a fork of a worker
+that has loaded the library with a fixed random seed but has not spoken yet. The bytes of an utterance then depend only
+on its job, not on the order of jobs or the number of processes. On systems without fork, each job has its own worker.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CorpusError, SeedError
 
 SAMPLE_RATE = 16000
-# Root mean square of every utterance: variants differ by 20 dB in level, and a level is no trait of a speaker.
+# Root mean square of every utterance. Variants differ by 20 dB in level, which is not a trait of a speaker.
 LEVEL = 0.06
 
 # Constants of speak_lib.h.
@@ -53,9 +53,9 @@ class SpeechJob:
 
     Args:
         voice: espeak-ng accent and variant, such as `en-us+f3`.
-        rate: words a minute.
-        pitch: 0 to 99; 50 is the variant's own pitch.
-        range: 0 to 99; 50 is the variant's own liveliness of pitch.
+        rate: words per minute.
+        pitch: 0 to 99; 50 is the default pitch of the variant.
+        range: 0 to 99; 50 is the default pitch range of the variant.
         text: one English sentence.
         out: the FLAC file to write; its folder exists.
     """
@@ -69,19 +69,19 @@ class SpeechJob:
 
 
 def synthesise(jobs: Sequence[SpeechJob], processes: int = 2, progress: Callable[[int], None] | None = None) -> None:
-    """Speak every job into its file, 16 kHz mono 16-bit FLAC; the bytes do not depend on `processes`.
+    """Synthesise every job into its file, 16 kHz mono 16-bit FLAC; the bytes do not depend on `processes`.
 
     Args:
-        jobs: what to speak; files that exist are overwritten.
-        processes: worker processes at a time, at least 1.
-        progress: called with the number of finished jobs after each one, never from two threads at once.
+        jobs: utterances to speak; existing files are overwritten.
+        processes: number of worker processes at a time, at least 1.
+        progress: called with the number of finished jobs after each job, never from two threads at once.
 
     Raises:
         CorpusError: a worker failed; the message is the worker's own line.
     """
     if not jobs:
         return
-    # Without fork a worker can speak but once (see the head of this file), so each job is a batch.
+    # Without fork a worker can speak only once (see the module docstring), so each job is a batch.
     batches = [list(jobs[i::processes]) for i in range(processes)] if hasattr(os, "fork") else [[job] for job in jobs]
     lock = threading.Lock()
     done = 0
@@ -101,7 +101,7 @@ def synthesise(jobs: Sequence[SpeechJob], processes: int = 2, progress: Callable
 def _run_worker(jobs: Sequence[SpeechJob], finished_one: Callable[[], None]) -> None:
     """Start one worker process, feed it all jobs, and call `finished_one` for every file it reports."""
     root = str(Path(__file__).resolve().parents[3])
-    # The worker forks, and must have no threads at that moment; it has no use for a threaded BLAS either.
+    # The worker forks, so it must have no threads, and no threaded BLAS.
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "OPENBLAS_NUM_THREADS": "1",
@@ -114,16 +114,16 @@ def _run_worker(jobs: Sequence[SpeechJob], finished_one: Callable[[], None]) -> 
         assert worker.stdin is not None
         assert worker.stdout is not None
         assert worker.stderr is not None
-        # A worker that left early has closed its end; its own line on stderr says why.
+        # A worker that exited early has closed its end; its line on stderr gives the reason.
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.write(lines)
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.close()
         for _ in worker.stdout:
             finished_one()
-        complaint = worker.stderr.read().strip().splitlines()
+        errors = worker.stderr.read().strip().splitlines()
     if worker.returncode != 0:
-        raise CorpusError(complaint[-1] if complaint else f"the espeak-ng process ended with code {worker.returncode}.")
+        raise CorpusError(errors[-1] if errors else f"the espeak-ng process ended with code {worker.returncode}.")
 
 
 class _Espeak:
@@ -152,7 +152,7 @@ class _Espeak:
                 self._chunks.append(ctypes.string_at(samples, 2 * count))
             return 0
 
-        # Kept as an attribute: ctypes would otherwise free a callback that the library still holds.
+        # An attribute, because ctypes would otherwise free a callback that the library still uses.
         self._receive = _CALLBACK(receive)
         self.rate = self._library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _INITIALIZE_DONT_EXIT)
         if self.rate <= 0:
@@ -162,8 +162,8 @@ class _Espeak:
         self._library.espeak_SetSynthCallback(self._receive)
 
     def speak(self, job: SpeechJob) -> bytes:
-        """Samples [n] of one utterance, 16-bit at `self.rate` Hz, as bytes."""
-        # The library takes an unknown variant silently for the plain accent, so its name is checked here.
+        """Return the samples [n] of one utterance, 16-bit at `self.rate` Hz, as bytes."""
+        # Check the name here, because the library silently replaces an unknown variant by the plain accent.
         _, plus, variant = job.voice.partition("+")
         if (plus and variant not in self.variants) or self._library.espeak_SetVoiceByName(job.voice.encode()) != 0:
             raise CorpusError(f"espeak-ng has no voice '{job.voice}' (for {job.out}).")
@@ -192,12 +192,12 @@ def _write_flac(pcm: bytes, rate: int, out: str) -> None:
         soundfile.write(out, speech * scale, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     except (OSError, soundfile.LibsndfileError) as error:
         raise CorpusError(
-            f"cannot write {out} ({error}): is the folder there, and is there room on the disk?"
+            f"cannot write {out} ({error}): check that the folder exists and the disk has space."
         ) from error
 
 
 def _speak_in_fork(espeak: _Espeak, job: SpeechJob) -> None:
-    """Speak and write one job in a child process, so that this process stays one that has never spoken."""
+    """Speak and write one job in a child process, so that this process never speaks."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -214,12 +214,12 @@ def _speak_in_fork(espeak: _Espeak, job: SpeechJob) -> None:
 
 
 def main() -> None:
-    """Speak the jobs of stdin; exit with one line on stderr and code 1 on the first that fails."""
-    # All of stdin first: a parent that still writes cannot then be blocked by what this process prints.
+    """Speak the jobs from stdin; on the first failure exit with one line on stderr and code 1."""
+    # Read all of stdin first, so that output of this process cannot block a parent that still writes.
     try:
         jobs = [SpeechJob(**json.loads(line)) for line in sys.stdin]
     except (TypeError, ValueError) as error:
-        sys.exit(f"a job is no JSON object with voice, rate, pitch, range, text and out: {error}")
+        sys.exit(f"a job is not a JSON object with voice, rate, pitch, range, text and out: {error}")
     try:
         espeak = _Espeak()
         for job in jobs:

@@ -12,7 +12,7 @@ from scipy.io import wavfile
 from pipeline.errors import CorpusError
 
 SAMPLE_RATE = 16000
-# Reflections an image source may have seen. Enough for a decay of 30 dB in all rooms drawn here, at 0.05 s a room.
+# Maximum number of reflections: enough for a decay of 30 dB in all rooms drawn here, at 0.05 s per room.
 MAX_ORDER = 40
 WALL_DISTANCE = 0.5
 TALKER_DISTANCE = 1.0
@@ -20,7 +20,7 @@ TALKER_DISTANCE = 1.0
 
 @dataclass(frozen=True)
 class RoomRange:
-    """What rooms are drawn from, uniformly: (low, high) of each quantity, lengths in m, RT60 in s."""
+    """Ranges (low, high) that rooms are drawn from uniformly, lengths in m, RT60 in s."""
 
     length: tuple[float, float]
     width: tuple[float, float]
@@ -29,13 +29,13 @@ class RoomRange:
 
 
 TRAIN_ROOMS = RoomRange(length=(3, 9), width=(3, 8), height=(2.4, 4), rt60=(0.2, 0.8))
-# Larger and more reverberant: rooms that training has not heard.
+# Larger and more reverberant than the rooms of the training.
 TEST_ROOMS = RoomRange(length=(5, 12), width=(4, 10), height=(2.6, 4.5), rt60=(0.4, 1.0))
 
 
 @dataclass(frozen=True)
 class Room:
-    """One room: its size, the places of talker and microphone [3] in m, and the RT60 asked for in s."""
+    """One room: its size, the positions of talker and microphone [3] in m, and the desired RT60 in s."""
 
     size: NDArray[np.float64]
     talker: NDArray[np.float64]
@@ -44,7 +44,7 @@ class Room:
 
 
 def draw_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> Room:
-    """Room number `index` of the family `seed`; both places 0.5 m off every wall and 1 m or more apart."""
+    """Draw room number `index` of the family `seed`; both positions are 0.5 m off every wall and at least 1 m apart."""
     rng = np.random.default_rng([seed, index])
     size = np.array([rng.uniform(*bounds) for bounds in (rooms.length, rooms.width, rooms.height)])
     rt60 = float(rng.uniform(*rooms.rt60))
@@ -55,19 +55,19 @@ def draw_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> Room:
 
 
 def measure_rt60(response: NDArray[np.floating[Any]], sample_rate: int = SAMPLE_RATE) -> float:
-    """RT60 in s of an impulse response [taps]: Schroeder's backward integral, from -5 to -25 dB, times three."""
+    """Return the RT60 in s of an impulse response [taps]: Schroeder's backward integral, -5 to -25 dB, times three."""
     energy = np.cumsum(np.square(response[::-1], dtype=np.float64))[::-1]
     decay = 10 * np.log10(energy / energy[0] + 1e-12)
     return float(3 * (np.argmax(decay < -25) - np.argmax(decay < -5)) / sample_rate)
 
 
 def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDArray[np.float32]:
-    """Room impulse response [taps] at 16 kHz, its peak at 1; a pure function of its arguments.
+    """Return a room impulse response [taps] at 16 kHz with peak 1, a pure function of the arguments.
 
     Args:
         index: number of the room within its family.
         seed: the family.
-        rooms: what size and reverberation are drawn from.
+        rooms: ranges of size and reverberation.
 
     Raises:
         CorpusError: pyroomacoustics is not installed.
@@ -75,12 +75,12 @@ def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDAr
     room = draw_room(index, seed, rooms)
     volume = float(room.size.prod())
     surface = 2 * float(room.size @ np.roll(room.size, 1))
-    # Eyring: RT60 = 0.161 V / (-S ln(1 - absorption)). It holds for a diffuse field; a flat room decays more slowly, so
-    # one correction by the decay measured brings the result to what was asked.
+    # Eyring: RT60 = 0.161 V / (-S ln(1 - absorption)). This holds for a diffuse field, and a flat room decays more
+    # slowly. One correction by the measured decay gives the desired RT60.
     decay = 0.161 * volume / (surface * room.rt60)
     measured = measure_rt60(_image_sources(room, 1 - np.exp(-decay)))
     response = _image_sources(room, 1 - np.exp(-decay * measured / room.rt60))
-    # Beyond the RT60 there is nothing to hear, but as many taps again to convolve with.
+    # The tail beyond the RT60 is inaudible, and would double the taps to convolve with.
     response = response[: int(np.argmax(np.abs(response))) + int(1.1 * room.rt60 * SAMPLE_RATE)]
     return np.asarray(response / np.abs(response).max(), dtype=np.float32)
 
@@ -92,27 +92,27 @@ def write_rooms(
     rooms: RoomRange = TRAIN_ROOMS,
     wrote: Callable[[], None] | None = None,
 ) -> None:
-    """Write `room000.wav` and on into an existing folder: mono 32-bit float WAV, 16 kHz.
+    """Write `room000.wav`, `room001.wav`, … into an existing folder: mono 32-bit float WAV, 16 kHz.
 
     Args:
-        folder: where to; files of the same names are overwritten.
-        count: how many rooms.
+        folder: folder to write to; files of the same names are overwritten.
+        count: number of rooms.
         seed: the family of rooms.
-        rooms: what size and reverberation are drawn from.
+        rooms: ranges of size and reverberation.
         wrote: called after each file.
 
     Raises:
         CorpusError: pyroomacoustics is not installed.
     """
     for index in range(count):
-        # Not libsndfile: its float WAV holds the time of writing (PEAK chunk), and no two runs would be alike.
+        # Not libsndfile, because its float WAV contains the time of writing (PEAK chunk).
         wavfile.write(folder / f"room{index:03d}.wav", SAMPLE_RATE, simulate_room(index, seed, rooms))
         if wrote is not None:
             wrote()
 
 
 def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
-    """Impulse response [taps] of a shoebox whose walls all absorb this share of the energy."""
+    """Return the impulse response [taps] of a shoebox whose walls absorb this share of the energy."""
     try:
         import pyroomacoustics
     except ImportError as error:
@@ -121,7 +121,7 @@ def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
         ) from error
     constants = pyroomacoustics.constants
     threads = constants.get("num_threads")
-    # Threads add up the images in an order of their own; with one, the last bit does not depend on the machine's cores.
+    # Threads add up the images in an arbitrary order. With one thread, the last bit does not depend on the machine.
     constants.set("num_threads", 1)
     try:
         box = pyroomacoustics.ShoeBox(

@@ -1,11 +1,11 @@
-"""The synthetic speakers of the demo, and what they say.
+"""The synthetic speakers of the demo, and their sentences.
 
-A voice is a variant of espeak-ng (its formants, its way to make a glottal wave) with an accent, a pitch, a liveliness
-of pitch and a rate of its own. The three lists share no variant, and variants that are near twins (`iven` to `iven4`,
-`f1` and `f4`, those that only alter the Klatt synthesiser) stand in one list, so that a test voice is a new voice.
-Pitches follow a golden-ratio sequence down each list: neighbours, which are alike, get pitches far apart.
+A voice is a variant of espeak-ng (formants and glottal wave) with an accent, a pitch, a pitch range and a rate. The
+three lists share no variant, and near twins (`iven` to `iven4`, `f1` and `f4`, those that only alter the Klatt
+synthesiser) are in one list, so that a test voice is a new voice. Pitches follow a golden-ratio sequence in each list, so
+that similar neighbours get very different pitches.
 
-Left out: what does not sound like a person (robots, whispers, croaks, demons) and near copies of a listed variant.
+The lists omit variants that do not sound like a person (robots, whispers, croaks, demons) and near copies of others.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Voice:
 
     Args:
         variant: file name in espeak-ng's `voices/!v`.
-        accent: espeak-ng's name of an English.
-        pitch: 0 to 99, 50 being the variant's own (0 is 0.7 times, 90 is 1.5 times as high).
-        range: 0 to 99, 50 being the variant's own.
-        rate: words a minute.
+        accent: espeak-ng's name of an English accent.
+        pitch: 0 to 99; 50 is the default of the variant (0 is 0.7 times, 90 is 1.5 times as high).
+        range: pitch range, 0 to 99; 50 is the default of the variant.
+        rate: words per minute.
     """
 
     variant: str
@@ -31,12 +31,12 @@ class Voice:
 
     @property
     def name(self) -> str:
-        """Folder name of the voice, such as `f3_en-us`: safe in a path, unique among all voices."""
+        """The folder name of the voice, such as `f3_en-us`: safe in a path, unique among all voices."""
         return f"{self.variant.replace(' ', '-')}_{self.accent}"
 
     @property
     def espeak(self) -> str:
-        """The voice as espeak-ng wants it, such as `en-us+f3`."""
+        """The name of the voice in espeak-ng, such as `en-us+f3`."""
         return f"{self.accent}+{self.variant}"
 
 
@@ -128,7 +128,7 @@ TEST = (
     Voice("shelby", "en-gb-x-gbcwmd", 18, 40, 176),
 )
 
-# Talkers in the background of the test noise; they are in no trial.
+# Background talkers of the test noise; they are in no trial.
 BABBLE = (
     Voice("Marco", "en-us", 27, 68, 172),
     Voice("Storm", "en-029", 86, 57, 152),
@@ -192,12 +192,12 @@ SENTENCES = (
 )
 
 
-def sentences(index: int, count: int) -> tuple[str, ...]:
-    """`count` different sentences for the voice at `index` of its list; neighbours share few.
+def choose_sentences(index: int, count: int) -> tuple[str, ...]:
+    """Choose `count` different sentences for the voice at `index` of its list; neighbours share few.
 
     Args:
-        index: place of the voice in its list.
-        count: at most `len(SENTENCES)`.
+        index: position of the voice in its list.
+        count: number of sentences, at most `len(SENTENCES)`.
     """
-    # 11 and 7 share no factor with 48: the starts cover all sentences, and no voice says one twice.
+    # 11 and 7 share no factor with 48, so the starts cover all sentences, and no voice repeats one.
     return tuple(SENTENCES[(11 * index + 7 * turn) % len(SENTENCES)] for turn in range(count))

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks, hilbert, welch
 
-from pipeline.data.demo import noise
+from pipeline.data.demo import music, noise
 from pipeline.data.demo.noise import TEST, TRAIN
 
-MAKERS = [noise.stationary_noise, noise.modulated_noise, noise.machine_noise, noise.make_music]
+MAKERS = [noise.stationary_noise, noise.modulated_noise, noise.machine_noise, music.make_music]
 
 
 @pytest.mark.parametrize("style", [TRAIN, TEST], ids=["train", "test"])
@@ -67,5 +67,5 @@ def test_music_is_tonal() -> None:
         return float(power[lines[lines < len(power)]].sum() / power.sum()) if len(lines) < 400 else 0.0
 
     for style in (TRAIN, TEST):
-        assert in_lines(noise.make_music(1, 6.0, style)) > 0.5
+        assert in_lines(music.make_music(1, 6.0, style)) > 0.5
     assert in_lines(noise.coloured_noise(1, 6.0, 0.0)) < 0.5

@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 
-from pipeline.data.demo.voices import BABBLE, SENTENCES, TEST, TRAIN, sentences
+from pipeline.data.demo.voices import BABBLE, SENTENCES, TEST, TRAIN, choose_sentences
 
 EVERYONE = TRAIN + TEST + BABBLE
 
@@ -46,7 +46,7 @@ def test_sentences_are_plain_and_different() -> None:
 
 def test_a_voice_never_says_a_sentence_twice() -> None:
     for index in range(len(TRAIN)):
-        said = sentences(index, 8)
+        said = choose_sentences(index, 8)
         assert len(set(said)) == 8
-        assert said == sentences(index, 8)
-        assert said[:4] == sentences(index, 4)
+        assert said == choose_sentences(index, 8)
+        assert said[:4] == choose_sentences(index, 4)
