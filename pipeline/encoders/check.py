@@ -1,4 +1,4 @@
-"""A quick look at an encoder: does it tell speakers apart, and how fast is it."""
+"""A quick check of an encoder: how well it separates speakers, and its speed."""
 
 from dataclasses import dataclass
 from time import perf_counter
@@ -9,29 +9,29 @@ from torch import Tensor
 from pipeline.encoders.encoder import Encoder
 
 MIN_DIFFERENCE = 0.1
-"""Least difference of cosines between a same-speaker and a different-speaker pair that is more than luck."""
-_TIMED = 0.5  # seconds to measure speed for, at least
+"""Smallest significant difference between the cosines of a same-speaker and a different-speaker pair."""
+_TIMED = 0.5  # minimum seconds of the speed measurement
 
 
 @dataclass(frozen=True)
 class EncoderCheck:
-    """What was found out about an encoder."""
+    """Result of checking an encoder."""
 
     same: float
-    """Cosine of two utterances of one speaker."""
+    """Cosine between two utterances of one speaker."""
     different: float
-    """Cosine of utterances of two speakers."""
+    """Mean cosine between utterances of two speakers."""
     real_time_factor: float
-    """Seconds of computing for a second of audio."""
+    """Seconds of computation per second of audio."""
 
     @property
     def plausible(self) -> bool:
-        """Whether one speaker's utterances are closer than two speakers', as a wrong front-end would not have it."""
+        """True if utterances of one speaker are closer than those of two, which a wrong front-end prevents."""
         return self.same - self.different > MIN_DIFFERENCE
 
 
 def check_encoder(encoder: Encoder, first: Tensor, again: Tensor, other: Tensor) -> EncoderCheck:
-    """Encode three utterances [S_i] at the encoder's rate: two of one speaker and one of another."""
+    """Check an encoder with three utterances [S_i] at its sample rate: two of one speaker and one of another."""
     vectors = torch.nn.functional.normalize(torch.stack([encoder([wave])[0] for wave in (first, again, other)]), dim=1)
     cosines = vectors @ vectors.T
     runs, started = 0, perf_counter()

@@ -1,4 +1,4 @@
-"""What every encoder is: a network from equally long waves to embeddings, and a frozen one that takes any lengths."""
+"""Encoders: the protocol of networks, and a frozen network that takes waves of any lengths."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,21 +12,21 @@ from pipeline.encoders.features import SAMPLE_RATE
 Precision = Literal["float32", "float16", "bfloat16"]
 
 MAX_PASS_SECONDS = 120
-"""Most audio in one pass of a network; bounds memory."""
+"""Maximum seconds of audio in one pass of a network; bounds memory."""
 
 
 class Network(nn.Module, ABC):
-    """An architecture: `features` in float32 always, `embed` in whatever precision is asked for."""
+    """An architecture: `features` always runs in float32, `embed` in the chosen precision."""
 
     dim: int
     """Length of an embedding."""
     sample_rate: int = SAMPLE_RATE
     min_samples: int
-    """Samples of the shortest wave that gives a finite embedding."""
+    """Number of samples of the shortest wave with a finite embedding."""
 
     @abstractmethod
     def features(self, waves: Tensor) -> Tensor:
-        """Return what the network sees of waves [B, S] at `sample_rate` in [-1, 1], utterances along the first axis."""
+        """Return features of waves [B, S] at `sample_rate` in [-1, 1], with utterances along the first axis."""
 
     @abstractmethod
     def embed(self, features: Tensor) -> Tensor:
@@ -37,17 +37,17 @@ class Network(nn.Module, ABC):
         return self.embed(self.exact_features(waves))
 
     def exact_features(self, waves: Tensor) -> Tensor:
-        """Return `features` in float32, also under autocast: half precision would spoil spectra and logarithms."""
+        """Return `features` in float32 even under autocast; half precision would spoil spectra and logarithms."""
         with torch.autocast(waves.device.type, enabled=False):
             return self.features(waves.float())
 
     def fold(self) -> None:
-        """Rearrange for speed what is fixed once the weights are; called when the network is frozen."""
+        """Optimise the network for fixed weights; called when it is frozen."""
 
     def encode(self, waves: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Return embeddings [B, dim] of B waves [S_i] of any lengths, on `device`, where this network is.
+        """Return embeddings [B, dim] of B waves [S_i] of any lengths, on the network's `device`.
 
-        Waves of one length go through together; none is padded to the length of another.
+        Waves of the same length go through together; none is padded to another length.
         """
         result = torch.empty(len(waves), self.dim, device=device)
         for indices, stack in stack_equal_lengths(waves, device, self.sample_rate):
@@ -58,21 +58,21 @@ class Network(nn.Module, ABC):
 def stack_equal_lengths(
     waves: Sequence[Tensor], device: torch.device, sample_rate: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield waves [S_i] of one length as [B, S] on `device`, with their places in the list, one pass at a time."""
+    """Yield the waves [S_i] of each length as [B, S] on `device` with their indices, one pass at a time."""
     lengths: dict[int, list[int]] = {}
     for index, wave in enumerate(waves):
         lengths.setdefault(len(wave), []).append(index)
     for length, indices in lengths.items():
         size = max(1, MAX_PASS_SECONDS * sample_rate // length)
         for start in range(0, len(indices), size):
-            part = indices[start : start + size]
-            stack = torch.stack([waves[index] for index in part])
-            # One copy from pinned memory, rather than one for each wave from memory that may be swapped out.
-            yield part, (stack.pin_memory() if device.type == "cuda" else stack).to(device, non_blocking=True)
+            chosen = indices[start : start + size]
+            stack = torch.stack([waves[index] for index in chosen])
+            # One copy from pinned memory is faster than one pageable copy for each wave.
+            yield chosen, (stack.pin_memory() if device.type == "cuda" else stack).to(device, non_blocking=True)
 
 
 class Encoder:
-    """A frozen network on its device: waves of any lengths in, float32 embeddings [B, dim] on the CPU out."""
+    """A frozen network on its device, from waves of any lengths to float32 embeddings [B, dim] on the CPU."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class Encoder:
 
         Args:
             network: the architecture with its weights loaded.
-            name: what it is called in stores and tables.
-            family: of its architecture.
-            weights_sha256: of the file that its weights come from, if there is one.
-            front_end: options of a front-end that the family leaves open.
-            device: where it runs.
-            precision: of its autocast; float32 is none.
+            name: name of the encoder in stores and tables.
+            family: name of its family.
+            weights_sha256: checksum of its weight file, if there is one.
+            front_end: options of a declared front-end.
+            device: device to run on.
+            precision: precision of autocast; float32 disables it.
         """
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)
@@ -106,7 +106,7 @@ class Encoder:
     def __call__(self, waves: Sequence[Tensor]) -> Tensor:
         """Return embeddings [B, dim] of B waves [S_i] at `sample_rate` Hz in [-1, 1], of any lengths.
 
-        A wave shorter than `min_samples` is repeated up to that.
+        A wave shorter than `min_samples` is repeated up to that length.
         """
         long_enough = [repeat_to_length(wave, self.min_samples) for wave in waves]
         autocast = torch.autocast(
@@ -117,5 +117,5 @@ class Encoder:
 
 
 def repeat_to_length(wave: Tensor, length: int) -> Tensor:
-    """Repeat a wave [S] end to start until it has `length` samples; a longer one is left alone."""
+    """Repeat a wave [S] until it has `length` samples; return a longer one unchanged."""
     return wave if len(wave) >= length else wave.repeat(-(-length // len(wave)))[:length]

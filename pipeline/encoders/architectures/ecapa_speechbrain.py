@@ -1,4 +1,4 @@
-"""ECAPA-TDNN (Desplanques et al., Interspeech 2020, arXiv 2005.07143) as SpeechBrain and 3D-Speaker publish it."""
+"""ECAPA-TDNN of SpeechBrain and 3D-Speaker (Desplanques et al., Interspeech 2020, arXiv 2005.07143)."""
 
 import math
 
@@ -14,19 +14,19 @@ from pipeline.utils.checkpoint import State
 
 MELS = 80
 DILATIONS = (2, 3, 4)
-"""Of the three SE-Res2 blocks."""
+"""Dilations of the three SE-Res2 blocks."""
 SCALE = 8
-"""Parts that a Res2 convolution splits its channels into."""
+"""Number of parts into which a Res2 convolution splits its channels."""
 BOTTLENECK = 128
-"""Channels in between of the squeeze-excitation and of the attention."""
+"""Number of hidden channels of squeeze-excitation and attention."""
 VARIANCE_FLOOR = 1e-12
 
 
 class SpeechBrainFbank(nn.Module):
-    """SpeechBrain's mel filter bank in decibels, without its mean over time: [B, S] to [B, 1 + S // 160, 80].
+    """SpeechBrain's mel filter bank in decibels, minus its mean over time: [B, S] to [B, 1 + S // 160, 80].
 
-    Windows of 25 ms (periodic Hamming) centred every 10 ms in zeros; 400-point power spectrum; triangles as wide to
-    the right as to the left; 10 log10 floored at 1e-10 and, in every utterance, 80 dB below its maximum.
+    Windows of 25 ms (periodic Hamming) centred every 10 ms with zero padding; 400-point power spectrum; symmetric
+    triangles; 10 log10 floored at 1e-10 and at 80 dB below the maximum of the utterance.
     """
 
     LENGTH, HOP = 400, 160
@@ -41,8 +41,8 @@ class SpeechBrainFbank(nn.Module):
         mel = np.linspace(0, 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700), MELS + 2)
         edges = 700 * (10 ** (mel / 2595) - 1)
         left, centre = edges[:-2], edges[1:-1]
-        places = np.linspace(0, SAMPLE_RATE / 2, self.LENGTH // 2 + 1)[:, None]
-        bank = np.maximum(0, 1 - np.abs(places - centre) / (centre - left))
+        points = np.linspace(0, SAMPLE_RATE / 2, self.LENGTH // 2 + 1)[:, None]
+        bank = np.maximum(0, 1 - np.abs(points - centre) / (centre - left))
         self.register_buffer("bank", torch.from_numpy(bank).float(), persistent=False)
 
     def forward(self, waves: Tensor) -> Tensor:
@@ -57,25 +57,25 @@ class SpeechBrainFbank(nn.Module):
 class SpeechBrainEcapa(Network):
     """Features → TDNN → 3 SE-Res2 blocks → all three together → attentive mean and deviation → BatchNorm → Linear.
 
-    Convolutions reflect at the edges, and are followed by ReLU and then BatchNorm. State-dict names are SpeechBrain's,
-    which 3D-Speaker kept with all arithmetic; there only the front-end differs.
+    Convolutions reflect at the edges, and ReLU and BatchNorm follow them. State-dict names and arithmetic are those of
+    SpeechBrain; 3D-Speaker's network differs only in the front-end.
     """
 
     def __init__(
         self, dim: int = 192, channels: int = 1024, front_end: SpeechBrainFbank | KaldiFbank | None = None
     ) -> None:
-        """Lay out the network.
+        """Build the network.
 
         Args:
             dim: length of an embedding.
-            channels: of the blocks; a multiple of eight.
-            front_end: SpeechBrain's if not given; `KaldiFbank()` for weights of 3D-Speaker.
+            channels: number of channels of the blocks, a multiple of eight.
+            front_end: by default SpeechBrain's; `KaldiFbank()` for weights of 3D-Speaker.
         """
         super().__init__()
         self.dim = dim
         self.front_end = front_end or SpeechBrainFbank()
-        # Five frames: the widest reflection takes four on each side, and one to mirror them at. SpeechBrain's first
-        # frame comes with the first sample, Kaldi's only after a whole window.
+        # Five frames: the widest reflection takes four on each side and one to mirror them at. SpeechBrain's first
+        # frame is centred on the first sample, while Kaldi's needs a whole window.
         start = self.front_end.LENGTH if isinstance(self.front_end, KaldiFbank) else 0
         self.min_samples = start + DILATIONS[-1] * self.front_end.HOP
         blocks = [_SeRes2Block(channels, dilation) for dilation in DILATIONS]
@@ -90,7 +90,7 @@ class SpeechBrainEcapa(Network):
         return self.front_end(waves)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [B, dim] for features [B, frames, 80]; at least five frames."""
+        """Return [B, dim] for features [B, frames, 80] of at least five frames."""
         first, *blocks = self.blocks
         x = first(features.transpose(1, 2))
         outputs = []
@@ -102,7 +102,7 @@ class SpeechBrainEcapa(Network):
 
 
 class _Conv(nn.Module):
-    """Convolution over time that keeps its length, by reflection: [B, in, T] to [B, out, T]."""
+    """Convolution over time with reflection, which keeps the length: [B, in, T] to [B, out, T]."""
 
     def __init__(self, channels: int, out: int, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _SeRes2Block(nn.Module):
 
 
 class _Res2(nn.Module):
-    """Convolutions of an eighth of the channels each; each but the first also sees what the one before gives."""
+    """Convolutions of an eighth of the channels each; all except the first also take the output of the previous one."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -159,13 +159,13 @@ class _Res2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, *rest = x.chunk(SCALE, dim=1)
         outputs = [first]
-        for number, (block, part) in enumerate(zip(self.blocks, rest, strict=True)):
-            outputs.append(block(part + outputs[-1] if number else part))
+        for number, (block, chunk) in enumerate(zip(self.blocks, rest, strict=True)):
+            outputs.append(block(chunk + outputs[-1] if number else chunk))
         return torch.cat(outputs, dim=1)
 
 
 class _SqueezeExcitation(nn.Module):
-    """Channels weighed by what all of the utterance says."""
+    """Scales of channels from the mean over the utterance."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,9 +178,9 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _AttentiveStatistics(nn.Module):
-    """[B, C, T] to [B, 2 C, 1]: mean and deviation over time, weighed for every channel by an attention.
+    """[B, C, T] to [B, 2 C, 1]: mean and deviation over time, weighted by attention for every channel.
 
-    The attention also sees mean and deviation of the whole utterance.
+    The attention also takes mean and deviation of the whole utterance.
     """
 
     def __init__(self, channels: int) -> None:
@@ -193,15 +193,15 @@ class _AttentiveStatistics(nn.Module):
         return _statistics(x, self.conv(torch.tanh(self._attention(x, context))).softmax(dim=2))
 
     def _attention(self, x: Tensor, context: Tensor) -> Tensor:
-        """Return what `tdnn` makes of x and its context together, without a copy of the context for every frame."""
+        """Return `tdnn` of x and its context, without copying the context to every frame."""
         conv = self.tdnn.conv.conv
         own, shared = conv.weight[:, : x.shape[1]], conv.weight[:, x.shape[1] :]
         return self.tdnn.norm(F.relu(F.conv1d(x, own, conv.bias) + F.conv1d(context, shared)))
 
 
 def _statistics(x: Tensor, weights: Tensor) -> Tensor:
-    """Return weighed mean and deviation [B, 2 C, 1] of x [B, C, T]; weights [B, C or 1, T] add up to one."""
-    with torch.autocast(x.device.type, enabled=False):  # squares want float32
+    """Return weighted mean and deviation [B, 2 C, 1] of x [B, C, T]; weights [B, C or 1, T] add up to one."""
+    with torch.autocast(x.device.type, enabled=False):  # squares need float32
         x, weights = x.float(), weights.float()
         mean = torch.einsum("bct,bct->bc", weights, x).unsqueeze(2)
         variance = torch.einsum("bct,bct->bc", weights, (x - mean).square()).unsqueeze(2)

@@ -1,4 +1,4 @@
-"""GE2E (Wan et al., 2018, arXiv 1710.10467) as published in resemblyzer: an LSTM over windows of mel spectrogram."""
+"""GE2E of resemblyzer (Wan et al., 2018, arXiv 1710.10467): an LSTM over windows of a mel spectrogram."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,20 @@ from pipeline.encoders.features import MelSpectrogram
 
 FFT, HOP, MELS = 400, 160, 40
 WINDOW = 160
-"""Frames in a window, 1.6 s."""
+"""Number of frames in a window, 1.6 s."""
 STEP = 77
-"""Frames between windows: 1.3 windows a second, rounded as the reference rounds."""
+"""Number of frames between windows: 1.3 windows per second, rounded like the reference."""
 COVERAGE = 0.75
-"""Share of the last window that must be speech rather than padding, unless it is the only one."""
+"""Minimum share of speech in the last window, the rest being padding, unless it is the only one."""
 TARGET_RMS = 10 ** (-30 / 20)
-"""Quieter speech is raised to -30 dB full scale; louder speech is left alone."""
-_CHUNK = 256  # windows in one pass of the LSTM; bounds memory, and keeps the composition of batches fixed
+"""Level of -30 dB full scale, to which quieter speech is raised; louder speech is unchanged."""
+_CHUNK = 256  # windows in one pass of the LSTM; bounds memory and fixes the composition of batches
 
 
 class GE2E(Network):
     """Mel windows of 1.6 s → LSTM(40→256, 3 layers), last state → Linear → ReLU → unit length; mean over windows.
 
-    Silence that the reference would have trimmed counts here.
+    Unlike the reference, this does not trim silence.
     """
 
     dim = 256
@@ -37,7 +37,7 @@ class GE2E(Network):
         self.linear = nn.Linear(256, 256)
 
     def features(self, waves: Tensor) -> Tensor:
-        """Return mel windows [B, W, 160, 40] of waves [B, S], no logarithm."""
+        """Return mel windows [B, W, 160, 40] of waves [B, S], without logarithm."""
         length = waves.shape[1]
         starts = window_starts(length)
         padded = nn.functional.pad(raise_volume(waves), (0, max(0, (starts[-1] + WINDOW) * HOP - length)))
@@ -49,7 +49,7 @@ class GE2E(Network):
         return self._mean_over_windows(features.flatten(0, 1), [features.shape[1]] * len(features))
 
     def encode(self, waves: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Return unit embeddings [B, 256] of waves [S_i] on `device`: windows of any waves go together."""
+        """Return unit embeddings [B, 256] of waves [S_i] on `device`; windows of all waves share batches."""
         windows: dict[int, Tensor] = {}
         for indices, stack in stack_equal_lengths(waves, device, self.sample_rate):
             windows.update(zip(indices, self.exact_features(stack), strict=True))
@@ -59,13 +59,13 @@ class GE2E(Network):
     def _mean_over_windows(self, windows: Tensor, counts: list[int]) -> Tensor:
         """Return unit embeddings [B, 256] of windows [sum of counts, 160, 40]."""
         partial = torch.cat([self._encode(chunk) for chunk in torch.split(windows, _CHUNK)])
-        means = torch.stack([own.mean(dim=0) for own in torch.split(partial, counts)])
+        means = torch.stack([chunk.mean(dim=0) for chunk in torch.split(partial, counts)])
         return nn.functional.normalize(means, dim=1)
 
     def _encode(self, mels: Tensor) -> Tensor:
         """Return unit embeddings [W, 256] of windows [W, 160, 40]."""
         if mels.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):  # processors without AVX-512 have no LSTM of lower precision
+            with torch.autocast("cpu", enabled=False):  # processors without AVX-512 lack an LSTM in half precision
                 _, (hidden, _) = self.lstm(mels.float())
         else:
             _, (hidden, _) = self.lstm(mels)
@@ -73,7 +73,7 @@ class GE2E(Network):
 
 
 def window_starts(length: int) -> list[int]:
-    """Return the first frames of the windows over `length` samples, as the reference lays them."""
+    """Return the first frames of the reference's windows over `length` samples."""
     frames = -(-(length + 1) // HOP)
     starts = list(range(0, max(1, frames - WINDOW + STEP + 1), STEP))
     coverage = (length - starts[-1] * HOP) / (WINDOW * HOP)
@@ -81,7 +81,7 @@ def window_starts(length: int) -> list[int]:
 
 
 def raise_volume(waves: Tensor) -> Tensor:
-    """Scale quiet waves [B, S] up to -30 dB full scale each."""
+    """Scale each quiet wave of [B, S] up to -30 dB full scale."""
     rms = waves.square().mean(dim=1, keepdim=True).sqrt()
     gain = torch.where(rms > 0, TARGET_RMS / rms, 1.0)
     return waves * gain.clamp(min=1.0)

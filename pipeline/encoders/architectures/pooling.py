@@ -1,4 +1,4 @@
-"""Attentive statistics (Okabe et al., 2018, arXiv 1803.10963) as SEED's encoders compute them."""
+"""Attentive statistics of SEED's encoders (Okabe et al., 2018, arXiv 1803.10963)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ VARIANCE_FLOOR = 1e-4
 
 
 def attention(channels: int, out: int, hidden: int = 128) -> nn.Sequential:
-    """Return layers that score frames: [B, channels, T] to [B, out, T], one score for each channel and frame."""
+    """Return layers that score every channel and frame: [B, channels, T] to [B, out, T]."""
     return nn.Sequential(
         nn.Conv1d(channels, hidden, 1), nn.ReLU(inplace=True), nn.BatchNorm1d(hidden), nn.Conv1d(hidden, out, 1)
     )
@@ -16,7 +16,7 @@ def attention(channels: int, out: int, hidden: int = 128) -> nn.Sequential:
 def weighted_statistics(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, mean square and deviation [B, C] of x [B, C, T] over time, weighted by the softmax of scores.
 
-    All in float32, also under autocast, since the variance is a difference of large numbers.
+    The computation uses float32 even under autocast, because the variance is a difference of large numbers.
     """
     weights = scores.softmax(dim=2, dtype=torch.float32)
     weighted = weights * x

@@ -11,23 +11,23 @@ from pipeline.encoders.features import MelSpectrogram, PreEmphasis
 
 MELS, HOP = 64, 160
 STAGES = ((3, 32, 1), (4, 64, 2), (6, 128, 2), (3, 256, 2))
-"""Blocks, channels and stride of the four stages."""
+"""Number of blocks, channels and stride of the four stages."""
 REDUCTION = 8
-"""Of time and frequency by the strides, and of channels in squeeze and excitation."""
+"""Factor by which strides reduce time and frequency, and squeeze and excitation reduces channels."""
 
 
 class ResNetSE34V2(Network):
     """Normalised log mel spectrogram → convolution → 4 stages of residual blocks → attentive statistics → Linear.
 
-    ReLU stands before BatchNorm wherever the two meet, but at the end of a block. State-dict names are those of
-    clovaai's voxceleb_trainer and of SEED, front-end included.
+    ReLU comes before BatchNorm except at the end of a block. State-dict names, including the front-end, are those of
+    clovaai's voxceleb_trainer and of SEED.
     """
 
-    # 80 ms, 9 frames: two after the strides, the least that have a deviation. Reflection alone would need 257 samples.
+    # 80 ms, 9 frames: a deviation needs two frames after the strides. Reflection alone would need 257 samples.
     min_samples = REDUCTION * HOP
 
     def __init__(self, dim: int = 512) -> None:
-        """Lay out the network for embeddings of length `dim`."""
+        """Build the network for embeddings of length `dim`."""
         super().__init__()
         self.dim = dim
         self.torchfb = nn.Sequential(PreEmphasis(), MelSpectrogram(512, 400, HOP, MELS, window="hamming"))
@@ -43,7 +43,7 @@ class ResNetSE34V2(Network):
         self.fc = nn.Linear(2 * rows, dim)
 
     def features(self, waves: Tensor) -> Tensor:
-        """Return [B, 64, 1 + S // 160] for waves [B, S]: every bin of mean 0 and deviation 1 over the utterance."""
+        """Return [B, 64, 1 + S // 160] for waves [B, S], every bin with mean 0 and deviation 1."""
         return F.instance_norm((self.torchfb(waves) + 1e-6).log_(), eps=1e-5)
 
     def embed(self, features: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Squeeze and excitation (Hu et al., 2017, arXiv 1709.01507): what to scale channels with, [B, C, 1, 1]."""
+    """Squeeze and excitation (Hu et al., 2017, arXiv 1709.01507): scales of the channels [B, C, 1, 1]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

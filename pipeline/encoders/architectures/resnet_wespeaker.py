@@ -10,19 +10,19 @@ from pipeline.encoders.features import KaldiFbank
 
 MELS = 80
 WIDTH = 32
-"""Channels of the first stage; every further one has twice as many."""
+"""Number of channels of the first stage; each further stage doubles it."""
 STAGES = (3, 4, 6, 3)
-"""Residual blocks of each stage; all but the first stage halve frequency and time."""
+"""Number of residual blocks of each stage; stages after the first halve frequency and time."""
 
 
 class WeSpeakerResNet34(Network):
     """Kaldi fbank → 2-D convolution → 4 stages of residual blocks → mean and deviation over time → Linear."""
 
-    # 105 ms: nine frames are the least of which two, and so a deviation, are left after three halvings.
+    # 105 ms: nine frames leave two after three halvings, which a deviation needs.
     min_samples = KaldiFbank.LENGTH + 8 * KaldiFbank.HOP
 
     def __init__(self, dim: int = 256) -> None:
-        """Lay out the network for embeddings of `dim`; state-dict names are WeSpeaker's."""
+        """Build the network for embeddings of length `dim`; state-dict names are WeSpeaker's."""
         super().__init__()
         self.dim = dim
         self.front_end = KaldiFbank(window="hamming", scale=32_768)
@@ -39,9 +39,9 @@ class WeSpeakerResNet34(Network):
         return self.front_end(waves)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [B, dim] for features [B, frames, 80]; at least nine frames."""
+        """Return [B, dim] for features [B, frames, 80] of at least nine frames."""
         x = self.conv1(features.transpose(1, 2).unsqueeze(1))
-        # Convolutions run faster with channels innermost, and pass that layout on.
+        # Convolutions are faster with channels innermost, and keep that layout.
         x = F.relu(self.bn1(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).float()
         deviation = (x.var(dim=3) + 1e-7).sqrt()
@@ -54,7 +54,7 @@ def _stage(channels: int, out: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut, a convolution itself where the shape changes."""
+    """Two 3x3 convolutions around a shortcut, which is a convolution where the shape changes."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

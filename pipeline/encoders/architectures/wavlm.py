@@ -1,4 +1,4 @@
-"""WavLM (Chen et al., 2021, arXiv 2110.13900) as `transformers` has it: what encoders on top of it share."""
+"""Base of encoders on WavLM (Chen et al., 2021, arXiv 2110.13900), as implemented in `transformers`."""
 
 import importlib
 import re
@@ -24,7 +24,7 @@ BASE_PLUS: Mapping[str, Any] = {
     "feat_extract_norm": "group",
     "do_stable_layer_norm": False,
 }
-"""WavLM base and base+, which differ in what they were trained on only; 94.4 M parameters."""
+"""WavLM base and base+, which differ only in their training data; 94.4 M parameters."""
 LARGE: Mapping[str, Any] = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -34,20 +34,20 @@ LARGE: Mapping[str, Any] = {
     "do_stable_layer_norm": True,
 }
 """WavLM large, 315.5 M parameters."""
-# The rest is the same in both, and `WavLMConfig`'s default: seven convolutions of 512 channels without bias, a
+# Both use the defaults of `WavLMConfig` for the rest: seven convolutions of 512 channels without bias, a
 # positional convolution over 128 frames in 16 groups, and 320 buckets of relative position up to 800 frames.
 
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 _UNISPEECH = "feature_extract.model."
 _PRETRAINING = re.compile(r"final_proj\.|label_embs_concat$")
-"""HuBERT's prediction of cluster labels."""
+"""Tensors of HuBERT's prediction of cluster labels."""
 
 _WEIGHT_NORM: Rules = (
     (re.compile(r"(?<=pos_conv_embed\.conv\.)weight_g$"), "parametrizations.weight.original0"),
     (re.compile(r"(?<=pos_conv_embed\.conv\.)weight_v$"), "parametrizations.weight.original1"),
 )
-"""PyTorch 2 moved weight norm among the parametrizations; transformers has it there wherever PyTorch does."""
+"""Names of weight norm since PyTorch 2, which transformers follows."""
 _FAIRSEQ: Rules = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -71,18 +71,18 @@ _FAIRSEQ: Rules = tuple(
 class WavLMNetwork(Network):
     """A network on WavLM's hidden states.
 
-    Out of training mode transformers' `WavLMModel` drops no layers and no activations and masks no frames, and waves of
-    one length need no attention mask. The memory of its attention grows with the square of the length.
+    In evaluation mode, transformers' `WavLMModel` drops no layers or activations and masks no frames, and waves of one
+    length need no attention mask. The memory of its attention grows with the square of the length.
     """
 
     def __init__(self, config: Any, dim: int, frames: int, normalise: bool) -> None:
-        """Lay out the backbone.
+        """Build the backbone.
 
         Args:
             config: a `transformers.WavLMConfig`.
             dim: length of an embedding.
-            frames: fewest frames of 20 ms that give a finite embedding.
-            normalise: whether the waves are brought to mean 0 and deviation 1.
+            frames: minimum number of frames of 20 ms for a finite embedding.
+            normalise: true to normalise waves to mean 0 and deviation 1.
 
         Raises:
             ConfigError: transformers is missing.
@@ -93,30 +93,30 @@ class WavLMNetwork(Network):
         self.wavlm: nn.Module = _from_transformers("WavLMModel")(config)
 
     def features(self, waves: Tensor) -> Tensor:
-        """Return [B, S] for waves [B, S]: the waves, normalised where the backbone was trained like that."""
+        """Return waves [B, S], normalised if the backbone was trained on normalised waves."""
         return F.layer_norm(waves, waves.shape[1:]) if self.normalise else waves
 
     def fold(self) -> None:
-        """Let PyTorch take the attention's projections as one product of matrices, which saves a seventh of the time.
+        """Make PyTorch compute the attention's projections as one matrix product, which saves a seventh of the time.
 
-        Its attention hands them [T, B, C] as a view of [B, T, C]. Whether `matmul` copies that for one product, or
-        multiplies T small matrices, it decides by whether the weight requires a gradient, though none is computed.
+        The attention passes [T, B, C] as a view of [B, T, C]. `matmul` copies it for one product if the weight requires
+        a gradient, and multiplies T small matrices otherwise. No gradient is computed.
         """
         self.wavlm.requires_grad_(True)
 
     def hidden_states(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return what goes into each of L layers and what comes out of the encoder, L + 1 times [B, T, hidden].
+        """Return the inputs of the L layers and the output of the encoder, L + 1 times [B, T, hidden].
 
-        That is the list that s3prl's hooks give. In large the encoder ends in a LayerNorm of its own, so the last one
-        is normalised and the rest are not. Some releases of transformers (5.x) list the last layer's bare output
-        instead; `last_hidden_state` has been the encoder's in all of them.
+        s3prl's hooks return the same list. The encoder of large ends in a LayerNorm, so only the last state is
+        normalised. Some releases of transformers (5.x) list the output of the last layer without the LayerNorm, but
+        `last_hidden_state` is the encoder's output in all releases.
         """
         output = self.wavlm(features, output_hidden_states=True)
         return (*output.hidden_states[:-1], output.last_hidden_state)
 
 
 def make_published_config(states: int, **changes: Any) -> Any:
-    """Return the `WavLMConfig` of the published model with this many hidden states: 25 are large's, 13 are base+'s.
+    """Return the `WavLMConfig` of the published model with this number of hidden states: 25 for large, 13 for base+.
 
     Raises:
         ConfigError: transformers is missing.
@@ -126,7 +126,7 @@ def make_published_config(states: int, **changes: Any) -> Any:
 
 
 def count_samples(frames: int, config: Any) -> int:
-    """Return how many samples the convolutions need for `frames` frames: 400 for one, 320 for each further one."""
+    """Return the number of samples that the convolutions need for `frames` frames: 400, plus 320 per further frame."""
     length = frames
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         length = (length - 1) * stride + kernel
@@ -143,37 +143,37 @@ def weighted_mean(states: tuple[Tensor, ...], weights: Tensor) -> Tensor:
 
 
 def adapt_weight_norm(state: State) -> dict[str, Tensor]:
-    """Rename the positional convolution's magnitude and direction to how transformers' module has them now."""
-    return {_renamed(key, _WEIGHT_NORM): value for key, value in state.items()}
+    """Rename magnitude and direction of the positional convolution to their names in transformers."""
+    return {_rename(key, _WEIGHT_NORM): value for key, value in state.items()}
 
 
 def adapt_unispeech(state: State) -> dict[str, Tensor]:
-    """Rename a UniSpeech checkpoint's WavLM from its own names (fairseq's) to those of transformers, below `wavlm.`.
+    """Rename the WavLM of a UniSpeech checkpoint from fairseq's names to those of transformers, below `wavlm.`.
 
-    What only its pre-training used is left out. Tensors of other names, so also of a checkpoint that already has
-    transformers' names, are as they were.
+    Tensors used only in pre-training are dropped. Other tensors, including those with transformers' names, keep their
+    names.
     """
     adapted: dict[str, Tensor] = {}
     for key, value in state.items():
         if not key.startswith(_UNISPEECH):
-            adapted[_renamed(key, _WEIGHT_NORM)] = value
+            adapted[_rename(key, _WEIGHT_NORM)] = value
         elif not _PRETRAINING.match(name := key.removeprefix(_UNISPEECH)):
-            adapted[f"wavlm.{_renamed(_renamed(name, _FAIRSEQ), _WEIGHT_NORM)}"] = value
+            adapted[f"wavlm.{_rename(_rename(name, _FAIRSEQ), _WEIGHT_NORM)}"] = value
     return adapted
 
 
 def _from_transformers(name: str) -> Any:
-    """Import a class of transformers when it is needed: the package is optional, and slow to import."""
+    """Import a class of transformers on demand, because the package is optional and slow to import."""
     try:
         return getattr(importlib.import_module("transformers"), name)
-    except (ImportError, OSError, RuntimeError) as error:  # OSError: of compiled packages that it tries, as torchaudio
+    except (ImportError, OSError, RuntimeError) as error:  # OSError: from compiled packages such as torchaudio
         raise ConfigError(
             f"WavLM encoders need transformers, which cannot be imported ({' '.join(str(error).split())}): "
             "pip install 'speaker-seed[wavlm]'"
         ) from error
 
 
-def _renamed(name: str, rules: Rules) -> str:
+def _rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = pattern.sub(replacement, name)
     return name

@@ -22,16 +22,16 @@ CHANNELS, POOLED, BOTTLENECK, SCALE = 512, 1536, 128, 8
 class WavLMEcapa(WavLMNetwork):
     """WavLM (Chen et al., 2021, arXiv 2110.13900) → weighted mean of layers → SE-Res2 blocks → attention → Linear.
 
-    State-dict names are those of UniSpeech, but for the backbone's, which are transformers' below `wavlm.`
+    State-dict names are those of UniSpeech, except that the backbone has transformers' names below `wavlm.`
     (`adapt_unispeech` renames them).
     """
 
     def __init__(self, config: Any = None, dim: int = 256) -> None:
-        """Lay out the network on a backbone of a `transformers.WavLMConfig`, by default WavLM base+."""
+        """Build the network on a backbone with a `transformers.WavLMConfig`, by default WavLM base+."""
         config = config or make_published_config(13)
-        # Fairseq's rule, which s3prl follows: a feature extractor with LayerNorms, so large, was trained on waves of
-        # mean 0 and deviation 1; one with a GroupNorm, so base+, on bare waves. Two frames, because over one the
-        # instance norm is of a single value, which PyTorch refuses.
+        # As in fairseq and s3prl, a feature extractor with LayerNorms (large) was trained on waves of mean 0 and
+        # deviation 1, and one with a GroupNorm (base+) on plain waves. Two frames, because PyTorch refuses an instance
+        # norm over a single value.
         super().__init__(config, dim, frames=2, normalise=config.feat_extract_norm == "layer")
         self.feature_weight = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
         self.layer1 = _ConvReluBn(config.hidden_size, CHANNELS, kernel=5)
@@ -44,7 +44,7 @@ class WavLMEcapa(WavLMNetwork):
         self.linear = nn.Linear(2 * POOLED, dim)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [B, dim] for waves [B, S] out of `features`."""
+        """Return [B, dim] for waves [B, S] from `features`."""
         mean = weighted_mean(self.hidden_states(features), self.feature_weight)
         x = self.layer1(F.instance_norm(mean.transpose(1, 2) + 1e-6))
         outputs = []
@@ -56,14 +56,14 @@ class WavLMEcapa(WavLMNetwork):
 
 
 def build_wavlm_ecapa(state: State) -> WavLMEcapa:
-    """Return the network for a checkpoint: 25 layer weights are WavLM large's, 13 are base+'s."""
+    """Return the network for a checkpoint: 25 layer weights mean WavLM large, 13 mean base+."""
     return WavLMEcapa(
         make_published_config(first_size(state, "feature_weight", 13)), first_size(state, "linear.weight", 256)
     )
 
 
 class _ConvReluBn(nn.Module):
-    """[B, C, T] to [B, out, T]; the normalisation comes after the ReLU."""
+    """[B, C, T] to [B, out, T]: convolution, ReLU, BatchNorm."""
 
     def __init__(self, channels: int, out: int, kernel: int = 1) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _ConvReluBn(nn.Module):
 
 
 class _SERes2Block(nn.Module):
-    """Pointwise, multi-scale and pointwise convolutions, then a gate by channel, around a shortcut."""
+    """Pointwise, multi-scale and pointwise convolutions and a gate for each channel, around a shortcut."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _SERes2Block(nn.Module):
 
 
 class _Res2(nn.Module):
-    """Eight groups of channels: seven convolved in turn, each with the result before added, and one left alone."""
+    """Eight groups of channels: seven convolutions that each add the previous result, and one unchanged group."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Gate(nn.Module):
 
 
 class _AttentiveStatistics(nn.Module):
-    """[B, C, T] to [B, 2 C]: mean and deviation over time, each channel with an attention of its own."""
+    """[B, C, T] to [B, 2 C]: mean and deviation over time, with an attention for each channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _AttentiveStatistics(nn.Module):
         self.linear2 = nn.Conv1d(BOTTLENECK, POOLED, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In float32 also under autocast: the variance is a small difference.
+        # float32 even under autocast, because the variance is a small difference.
         attention = torch.softmax(self.linear2(torch.tanh(self.linear1(x))).float(), dim=2)
         x = x.float()
         mean = (attention * x).sum(dim=2)

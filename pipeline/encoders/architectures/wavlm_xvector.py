@@ -1,4 +1,4 @@
-"""The x-vector (Snyder et al., 2018) on WavLM's hidden states that transformers calls `WavLMForXVector`."""
+"""The x-vector (Snyder et al., 2018) on WavLM's hidden states, `WavLMForXVector` in transformers."""
 
 from typing import Any
 
@@ -20,19 +20,19 @@ from pipeline.utils.checkpoint import State
 class WavLMXVector(WavLMNetwork):
     """WavLM (Chen et al., 2021, arXiv 2110.13900) → weighted mean of layers → TDNN → mean and deviation → Linear.
 
-    State-dict names are those of `WavLMForXVector`, whose `embeddings` these are; its classifier and objective have no
-    place here. Waves go in bare (`do_normalize` is false): WavLM base was trained on such, and the GroupNorm over time
-    behind its first convolution all but undoes their scale and offset.
+    State-dict names and embeddings are those of `WavLMForXVector`, without its classifier and objective. Waves are not
+    normalised (`do_normalize` is false): WavLM base was trained on plain waves, and the GroupNorm over time after its
+    first convolution removes most of their scale and offset.
     """
 
     def __init__(self, config: Any = None) -> None:
-        """Lay out the network on a backbone of a `transformers.WavLMConfig`, by default WavLM base+ with layer weights.
+        """Build the network on a backbone with a `transformers.WavLMConfig`, by default WavLM base+ with layer weights.
 
-        The configuration's `tdnn_*`, `xvector_output_dim` and `use_weighted_layer_sum` are of the head.
+        The settings `tdnn_*`, `xvector_output_dim` and `use_weighted_layer_sum` concern the head.
         """
         config = config or make_published_config(13, use_weighted_layer_sum=True)
         dims, kernels, dilations = config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation
-        # The convolutions have no padding, so the published ones see 15 frames; a deviation takes two such views.
+        # Without padding, the published convolutions cover 15 frames, and a deviation needs two outputs.
         context = sum((kernel - 1) * dilation for kernel, dilation in zip(kernels, dilations, strict=True))
         super().__init__(config, config.xvector_output_dim, frames=context + 2, normalise=False)
         self.layer_weights: nn.Parameter | None = None
@@ -48,7 +48,7 @@ class WavLMXVector(WavLMNetwork):
         self.feature_extractor = nn.Linear(2 * dims[-1], config.xvector_output_dim)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [B, dim] for waves [B, S] out of `features`."""
+        """Return [B, dim] for waves [B, S] from `features`."""
         states = self.hidden_states(features)
         x = states[-1] if self.layer_weights is None else weighted_mean(states, self.layer_weights)
         x = self.tdnn(self.projector(x).transpose(1, 2)).float()
@@ -56,7 +56,7 @@ class WavLMXVector(WavLMNetwork):
 
 
 def build_wavlm_xvector(state: State) -> WavLMXVector:
-    """Return the network for a checkpoint; without layer weights it takes the last hidden state alone."""
+    """Return the network for a checkpoint; without layer weights it uses only the last hidden state."""
     config = make_published_config(
         13,
         use_weighted_layer_sum="layer_weights" in state,
