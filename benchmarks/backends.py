@@ -22,8 +22,8 @@ from numpy.typing import NDArray  # noqa: E402
 from benchmarks.scoring import GB, peak, timed, verdict  # noqa: E402
 from pipeline.data.trials.table import Trials  # noqa: E402
 from pipeline.scoring.backends import calibration as linear  # noqa: E402
-from pipeline.scoring.backends.norm import normalise, statistics  # noqa: E402
-from pipeline.scoring.backends.plda import dot_plus, fit  # noqa: E402
+from pipeline.scoring.backends.norm import compute_cohort_statistics, normalise_scores  # noqa: E402
+from pipeline.scoring.backends.plda import fit_plda, score_trials  # noqa: E402
 from pipeline.scoring.comparison import cosine_scores  # noqa: E402
 
 
@@ -53,8 +53,8 @@ def norm(trials: int, utterances: int, cohort: int, top: int, dim: int, plain: i
     scores = cosine_scores(vectors, vectors, listed)
 
     before = peak()
-    (sides, first), memory = timed(lambda: statistics(vectors, others, top=top)), (peak() - before) / GB
-    given, second = timed(lambda: normalise("as", scores, sides, sides, listed.enrol, listed.test))
+    (sides, first), memory = timed(lambda: compute_cohort_statistics(vectors, others, top=top)), (peak() - before) / GB
+    given, second = timed(lambda: normalise_scores("as", scores, sides, sides, listed.enrol, listed.test))
 
     def loop() -> list[float]:
         results = []
@@ -91,10 +91,10 @@ def plda(utterances: int, speakers: int, dim: int, trials: int, iterations: int)
     few = listed.keep(np.arange(trials) < 2_000)
 
     before = peak()
-    model, training = timed(lambda: fit(vectors, numbers, iterations))
+    model, training = timed(lambda: fit_plda(vectors, numbers, iterations))
     memory = (peak() - before) / GB
     marks, mapping = timed(lambda: model.represent(vectors))
-    scores, scoring = timed(lambda: dot_plus(marks, marks, listed))
+    scores, scoring = timed(lambda: score_trials(marks, marks, listed))
 
     def loop() -> list[float]:
         assert model.length_norm is not None
@@ -130,7 +130,7 @@ def calibration(trials: int, systems: int, targets: float) -> None:
     rng = np.random.default_rng(0)
     target = rng.random(trials) < targets
     scores = rng.standard_normal((trials, systems)) + 2 * target[:, None]
-    fitted, taken = timed(lambda: linear.fit(scores, target))
+    fitted, taken = timed(lambda: linear.fit_calibration(scores, target))
     weights = np.where(target, 0.5 / target.sum(), 0.5 / (~target).sum())
     plain = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000)
     reference, slow = timed(lambda: plain.fit(scores, target, sample_weight=weights))

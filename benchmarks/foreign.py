@@ -137,7 +137,7 @@ def on_test_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
     for both in (False, True):
         for name in kind.sides:
             scores = [(side[name if both else "clean"] @ side[name].T)[trials.enrol, trials.test] for side in systems]
-            rankings = [Ranking.of(score, trials.target) for score in scores]
+            rankings = [Ranking.from_scores(score, trials.target) for score in scores]
             drawn = replicates(rankings, number[trials.enrol], number[trials.test], [eer], RESAMPLES, params.seed)[
                 :, :, 0
             ]

@@ -297,7 +297,7 @@ def bootstrap(trials: int, speakers: int, targets: float, resamples: int, plain:
     better = scores + np.float32(0.1) * target + rng.normal(0, 0.5, size=trials).astype(np.float32)
 
     def run(systems: list[NDArray[np.float32]], statistics: list[Callable[[object], float]]) -> NDArray[np.float64]:
-        return replicates([Ranking.of(one, target) for one in systems], enrol, test, statistics, resamples, 0)
+        return replicates([Ranking.from_scores(one, target) for one in systems], enrol, test, statistics, resamples, 0)
 
     def weighted() -> list[float]:
         from sklearn.metrics import roc_curve

@@ -86,17 +86,17 @@ def gap(
     Parts without stores are left out. Trainings whose results are in --out are not repeated.
     """
     from pipeline.report.limits.files import write_tables
-    from pipeline.report.limits.limits import Options, Places, analyse
-    from pipeline.report.limits.page import markdown
-    from pipeline.report.plots import HOW_TO, can_plot
+    from pipeline.report.limits.limits import AnalysisOptions, AnalysisPaths, analyse
+    from pipeline.report.limits.page import render_limits
+    from pipeline.report.plots import INSTALL_HINT, can_plot
     from pipeline.utils.atomic import write_text
     from pipeline.utils.charts import write_svg
 
     settings = load_params(params, {"encoders": list(encoders) or None})
-    options, found = Options(bins, snr_width, max_trials, seeds, longer), {}
+    options, found = AnalysisOptions(bins, snr_width, max_trials, seeds, longer), {}
     with progress_bar("analyze", None) as advance:
         for name in settings.encoders:
-            places = Places(
+            paths = AnalysisPaths(
                 embeddings / name,
                 enhanced / name,
                 models / name / "seed.safetensors",
@@ -105,20 +105,20 @@ def gap(
                 more / name,
             )
             tell = lambda what, name=name: advance(1, f"{name}: {what}")  # noqa: E731
-            found[name] = analyse(places, settings, options, out / "runs", tell)
+            found[name] = analyse(paths, settings, options, out / "runs", tell)
     pictures = []
     if can_plot():
-        from pipeline.report.limits.charts import pictures as drawn
+        from pipeline.report.limits.charts import build_limits_plots
 
-        pictures = drawn(found)
+        pictures = build_limits_plots(found)
     written = write_tables(found, out)
     for plot in pictures:
         written.append(out / "pictures" / f"limits-{plot.name}.svg")
         write_svg(written[-1], plot.spec)
-    text = markdown(found, pictures, "pictures")
+    text = render_limits(found, pictures, "pictures")
     written.append(out / "limits.md")
     write_text(written[-1], text)
     click.echo(text.split("\n## ")[0])
     click.echo(f"Written: {', '.join(map(str, written))}")
     if not can_plot():
-        click.echo(f"seed analyze gap: {HOW_TO}", err=True)
+        click.echo(f"seed analyze gap: {INSTALL_HINT}", err=True)

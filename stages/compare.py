@@ -40,7 +40,7 @@ def compare(
     bootstrap resamples, so trials that are hard for both do not widen the interval.
     """
     from pipeline import metrics
-    from pipeline.scoring.score_files import check_same_trials, labels_of
+    from pipeline.scoring.score_files import check_same_trials, require_labels
     from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
@@ -50,7 +50,7 @@ def compare(
     speaker_numbers = load_speakers(one, manifest, speakers)
     table, _, _ = metrics.compare(
         {"first": one.scores, "second": other.scores},
-        labels_of(one),
+        require_labels(one),
         speaker_numbers,
         settings.score.operating_points,
         settings.score.bootstrap,

@@ -68,13 +68,13 @@ def metrics(
     """
     from pipeline.metrics import by_group, compare, histogram, operating, thin
     from pipeline.report import write_histogram, write_roc
-    from pipeline.scoring.groups import trial_groups
-    from pipeline.scoring.score_files import labels_of, read_labels, sides
+    from pipeline.scoring.groups import group_trials
+    from pipeline.scoring.score_files import label_sides, read_labels, require_labels
     from pipeline.utils.atomic import write_json
 
     settings = load_params(params, {"seed": seed, "score.bootstrap": bootstrap})
     scored, points = load_scores(scores, trials), settings.score.operating_points
-    target = labels_of(scored)
+    target = require_labels(scored)
     speaker_numbers = load_speakers(scored, manifest, speakers)
     table, rocs, _ = compare(
         {"": scored.scores},
@@ -87,7 +87,7 @@ def metrics(
     )
     figures = table[""] | operating(rocs[""], scored.scores, target, points, fars, frrs)
     if groups:
-        names = trial_groups(*sides(scored, read_labels(groups), groups))
+        names = group_trials(*label_sides(scored, read_labels(groups), groups))
         figures["groups"] = by_group(scored.scores, target, names, points, calibrated)
     for line in _format_figures(figures, points, fars, frrs):
         click.echo(line)

@@ -50,8 +50,8 @@ def report(
     from pipeline.data.corpora import read_corpus
     from pipeline.extraction.quality import read_quality
     from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table
-    from pipeline.report.page import page
-    from pipeline.report.plots import HOW_TO, can_plot, plots_of
+    from pipeline.report.page import render_page
+    from pipeline.report.plots import INSTALL_HINT, build_plots, can_plot
     from pipeline.report.results import EER_COLUMNS, RESULTS, eer_rows
     from pipeline.report.series import read_series
     from pipeline.utils.atomic import write_json, write_table, write_text
@@ -67,9 +67,9 @@ def report(
     write_table(out / "eer.csv", EER_COLUMNS, eer_rows(metrics))
     write_text(written[1], markdown_report(metrics, settings, corpus, checked))
     if can_plot():
-        plots = {encoder: plots_of(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
+        plots = {encoder: build_plots(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
         written.append(out / "report.html")
-        write_text(written[-1], page(metrics, plots, settings, corpus, checked))
+        write_text(written[-1], render_page(metrics, plots, settings, corpus, checked))
         for encoder, drawn in plots.items() if png else ():
             for plot in drawn:
                 written.append(out / "plots" / f"{encoder}-{plot.name}.png")
@@ -84,4 +84,4 @@ def report(
         console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
     if not can_plot():
-        click.echo(f"seed report: {HOW_TO}", err=True)
+        click.echo(f"seed report: {INSTALL_HINT}", err=True)

@@ -161,29 +161,29 @@ def _score_systems(
     from pipeline.data.utterances import select_utterances
     from pipeline.scoring.cohort import read_cohort
     from pipeline.scoring.condition_stores import open_condition_stores
-    from pipeline.scoring.evaluation import evaluate, every_pair, usable
+    from pipeline.scoring.evaluation import evaluate, pair_utterances, usable_mask
     from pipeline.scoring.provenance import describe_list, describe_protocol
     from pipeline.store.embedding_store import EmbeddingStore
 
     conditions, score = settings.conditions, settings.score
     made_by = models if any(system.needs_models for system in score.systems.values()) else ()
-    spaces = open_condition_stores(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
-    stores = {(which, name): store for name, space in spaces.items() for which, store in space.stores.items()}
-    utterances = select_utterances(next(iter(spaces.values())).ids, read_manifest(manifest), manifest)
+    sources = open_condition_stores(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
+    stores = {(which, name): store for name, source in sources.items() for which, store in source.stores.items()}
+    utterances = select_utterances(next(iter(sources.values())).ids, read_manifest(manifest), manifest)
     needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
     others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
     files = find_lists(lists_folder) if lists_folder else {}
-    found, whole = read_lists(files, utterances.ids), usable(spaces)
+    found, whole = read_lists(files, utterances.ids), usable_mask(sources)
     for name, listed in found.items():
         warn_about_list(listed, NamedList(name, files[name]))
     trials = {name: keep_usable(name, listed.trials, whole) for name, listed in found.items()}
     if not trials:
-        trials = {"": every_pair(utterances, whole, score.max_trials, settings.seed, manifest)}
+        trials = {"": pair_utterances(utterances, whole, score.max_trials, settings.seed, manifest)}
     with progress_bar("scoring", len(trials) * len(conditions)) as advance:
         outcome = evaluate(
-            spaces, trials, conditions, CLEAN, utterances, score, settings.seed, others, lambda: advance(1)
+            sources, trials, conditions, CLEAN, utterances, score, settings.seed, others, lambda: advance(1)
         )
     for warning in outcome.warnings:
         click.echo(f"  {warning}", err=True)
@@ -210,21 +210,21 @@ def _write_outcome(
     settings: "Params",
 ) -> None:
     from pipeline.report import write_det, write_groups, write_histograms
-    from pipeline.scoring import distances as gap
-    from pipeline.scoring import embedding_map
+    from pipeline.scoring import distances, embedding_map
     from pipeline.utils.atomic import write_json, write_table
 
     content = {"protocol": protocol, "results": outcome.table}
-    more = {"mean_noisy": outcome.mean_noisy, "both_noisy": outcome.both, "mean_both_noisy": outcome.mean_both}
+    more = {"mean_noisy": outcome.mean_noisy, "both_noisy": outcome.both_noisy}
+    more["mean_both_noisy"] = outcome.mean_both_noisy
     write_json(out / "metrics.json", content | {name: table for name, table in more.items() if table})
     write_det(out / "det.csv", outcome.rocs)
     write_histograms(out / "histogram.csv", outcome.histograms)
     write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)
     speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
-    gaps = gap.measure_distances(stores, CLEAN, speakers, settings.seed)
-    write_table(out / "distances.csv", gap.COLUMNS, gap.cells(gaps))
-    points = embedding_map.embedding_map(stores, CLEAN, speakers, settings.seed)
-    write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.cells(points))
+    measured = distances.measure_distances(stores, CLEAN, speakers, settings.seed)
+    write_table(out / "distances.csv", distances.COLUMNS, distances.format_distances(measured))
+    points = embedding_map.map_embeddings(stores, CLEAN, speakers, settings.seed)
+    write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.format_points(points))
 
 
 def _score_list(

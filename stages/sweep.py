@@ -43,7 +43,7 @@ def sweep(
     from pipeline.data.manifest import read_manifest
     from pipeline.data.utterances import read_speakers
     from pipeline.errors import TrainingError
-    from pipeline.report.sweep_tables import markdown, table
+    from pipeline.report.sweep_tables import build_sweep_table, render_sweep
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.training.sweep.data import SweepData
     from pipeline.training.sweep.grid import read_grid
@@ -57,8 +57,8 @@ def sweep(
     data = SweepData(opened, read_speakers(opened, store_manifest), conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
         rows = run_all(wanted, seeds, settings, data, out / "runs", advance)
-    write_table(out / "sweep.csv", *table(rows))
-    text = markdown(rows)
+    write_table(out / "sweep.csv", *build_sweep_table(rows))
+    text = render_sweep(rows)
     write_text(out / "sweep.md", text)
     failed = [row for row in rows if FAILED in row]
     if len(failed) == len(rows):

@@ -187,7 +187,7 @@ def test_trials_and_vectors_that_make_no_sense_are_refused() -> None:
         with pytest.raises(TrialError, match="give row numbers"):
             scoring.score(x, x, trials)
     for trials in ([(0, 1), (0, 5)], [(0, 1), (-1, 0)]):
-        with pytest.raises(TrialError, match="1 of 2 trials name rows that are not there, first: trial 1"):
+        with pytest.raises(TrialError, match="1 of 2 trials name rows that do not exist, first: trial 1"):
             scoring.score(x, x, trials)
     for other in (x[:, :-1], x[0], x.astype(int), VALUES[:5]):
         with pytest.raises(VectorError, match="give floats"):
@@ -195,7 +195,7 @@ def test_trials_and_vectors_that_make_no_sense_are_refused() -> None:
     nothing = x.copy()
     nothing[2] = 0
     assert np.isfinite(scoring.score(x, nothing, [(0, 1)])).all()
-    with pytest.raises(TrialError, match="first: trial 1, for a vector is all zeros"):
+    with pytest.raises(TrialError, match="first: trial 1, because a vector is all zeros"):
         scoring.score(x, nothing, [(0, 1), (0, 2)])
 
 
@@ -209,7 +209,7 @@ def test_the_eer_of_arrays_is_that_of_their_roc() -> None:
     fpr, tpr, _ = roc_curve(labels, scores)
     assert found == pytest.approx(fpr[np.argmin(np.abs(fpr - (1 - tpr)))], abs=1e-3)
     for wrong in (labels + 1, labels[:, None], None):
-        with pytest.raises(TrialError, match="labels are not a row of 1"):
+        with pytest.raises(TrialError, match="labels must be one-dimensional: 1"):
             metrics.eer(scores, wrong)  # type: ignore[call-overload]
     with pytest.raises(TrialError, match="one class"):
         metrics.eer(scores, np.ones(4000))

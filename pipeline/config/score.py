@@ -1,4 +1,4 @@
-"""What `score.systems` may say: a system is a row of the table, made of vectors and back-ends, or of other systems."""
+"""Settings of `score`. Each system is a row of the result table, made of vectors and back-ends, or of other systems."""
 
 import math
 from typing import Literal
@@ -9,71 +9,72 @@ from pipeline.utils.validation import NAME, Frozen
 
 
 class OperatingPoint(Frozen):
-    """An application: how likely targets are, and what a miss and a false alarm cost (NIST SRE plans)."""
+    """An application: the prior of targets, and the costs of a miss and of a false alarm (NIST SRE plans)."""
 
     p_target: float = Field(gt=0, lt=1)
-    """How likely a trial is one of the same speaker."""
+    """The prior probability of a target."""
     c_miss: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Cost of a target that is rejected."""
+    """The cost of rejecting a target."""
     c_fa: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Cost of a non-target that is accepted."""
+    """The cost of accepting a non-target."""
 
     @property
     def name(self) -> str:
-        """Its part in the names of figures: `0.01`, or `0.01_10_1` with costs other than 1."""
+        """The suffix of the point's figures: `0.01`, or `0.01_10_1` if costs are not 1."""
         costs = "" if self.c_miss == self.c_fa == 1 else f"_{self.c_miss:g}_{self.c_fa:g}"
         return f"{self.p_target:g}{costs}"
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Cost of missing all targets and of accepting all non-targets, the cheaper of which counts 1."""
+        """The costs of missing all targets and of accepting all non-targets, scaled so that the lower one is 1."""
         miss, false_alarm = self.c_miss * self.p_target, self.c_fa * (1 - self.p_target)
         least = min(miss, false_alarm)
         return miss / least, false_alarm / least
 
     @property
     def threshold(self) -> float:
-        """Log-likelihood ratio above which accepting costs less than rejecting (Bayes)."""
+        """The log-likelihood ratio above which accepting costs less than rejecting (Bayes)."""
         miss, false_alarm = self.weights
         return math.log(false_alarm / miss)
 
 
 STANDARD = (OperatingPoint(p_target=0.01), OperatingPoint(p_target=0.05))
-"""The points that are reported unless others are asked for."""
+"""The default operating points."""
 
 
 COHORT = "cohort"
-"""As the name of a calibration list: all pairs of the cohort."""
+"""The name of the calibration list with all pairs of the cohort."""
 
-Compare = Literal["cosine", "pairwise", "plda"]
+ComparisonName = Literal["cosine", "pairwise"]
 Norm = Literal["z", "t", "s", "as"]
 QualityMeasure = Literal["duration", "norm"]
+ScoreFormat = Literal["csv", "kaldi", "txt"]
 
 
 class System(Frozen):
-    """One line: how its scores come about, in the order of the fields."""
+    """A system; its steps are applied in the order of the fields."""
 
     of: str | None = None
-    """Whose vectors."""
+    """The name of the vectors to score."""
     ensemble: float | None = Field(None, ge=0, le=1)
-    """Share of the original in a weighted sum of original and enhanced unit vectors; of enhanced vectors only."""
+    """The weight of the original in the sum of original and enhanced unit vectors; only for enhanced vectors."""
     center: bool = False
-    """Is the mean vector of the cohort subtracted."""
-    compare: Compare | None = None
-    """How two sides are compared; as `score.comparison` if not given."""
+    """True to subtract the mean vector of the cohort."""
+    compare: Literal["cosine", "pairwise", "plda"] | None = None
+    """The comparison of two sides; the default is `score.comparison`."""
     norm: Norm | None = None
-    """Score normalisation by the cohort: z, t, s, or as (adaptive)."""
+    """The score normalisation by the cohort: z, t, s, or as (adaptive)."""
     top: int = Field(300, ge=2)
-    """How many of the highest cohort scores adaptive normalisation goes by."""
+    """Number of highest cohort scores that adaptive normalisation uses."""
     fuse: list[str] = Field([])
-    """In place of `of`: systems whose scores are added, with learnt weights if `calibrate` is given."""
+    """Systems whose scores are added, in place of `of`; `calibrate` learns their weights."""
     calibrate: str | None = None
-    """The list that logistic regression is fitted to, for log-likelihood ratios: a name, or `cohort`."""
+    """The name of the list that logistic regression is fitted to, for log-likelihood ratios, or `cohort`."""
     quality: list[QualityMeasure] = Field([])
-    """What it also looks at, of both sides: duration in seconds, norm of the raw embedding."""
+    """Quality measures of both sides that calibration also uses: duration in seconds, norm of the raw embedding."""
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "System":
+    def _check_combination(self) -> "System":
         if (self.of is None) == (not self.fuse):
             raise ValueError("a system is `of` one system's vectors, or must `fuse` the scores of several")
         if self.fuse and (len(set(self.fuse)) < 2 or len(set(self.fuse)) < len(self.fuse)):
@@ -81,55 +82,55 @@ class System(Frozen):
         if self.fuse and (self.ensemble is not None or self.center or self.compare or self.norm):
             raise ValueError("ensemble, center, compare and norm belong to the systems that are fused")
         if self.quality and not self.calibrate:
-            raise ValueError("quality needs calibrate, which learns what to make of it")
+            raise ValueError("quality needs calibrate, which learns its weights")
         return self
 
     @property
     def needs_cohort(self) -> bool:
-        """Whether it cannot be scored without a cohort."""
+        """True if scoring needs a cohort."""
         return self.center or self.norm is not None or self.compare == "plda" or self.calibrate == COHORT
 
     @property
     def needs_models(self) -> bool:
-        """Whether it cannot be scored without the models that made enhanced vectors."""
+        """True if scoring needs the models that made the enhanced vectors."""
         return self.needs_cohort or self.ensemble is not None
 
 
-Column = Literal["gender", "age", "duration"]
-"""What error rates can be told apart by."""
+GroupColumn = Literal["gender", "age", "duration"]
+"""The columns of a manifest by which error rates can be reported."""
 
 
 class CohortUse(Frozen):
-    """Which part of the cohort store normalises scores."""
+    """The selection of the cohort's vectors for score normalisation."""
 
     of: Literal["utterances", "speakers"] = "utterances"
-    """Single utterances, or the mean of each speaker's."""
+    """Single utterances, or the mean of each speaker's utterances."""
     size: int = Field(6000, ge=2)
-    """Most of them; a larger cohort is sampled."""
+    """Maximum number of vectors; a larger cohort is sampled."""
 
 
 class Score(Frozen):
-    """Trials and what is measured on them."""
+    """Trials, and the figures to measure on them."""
 
     max_trials: int = Field(1_000_000, ge=2)
-    comparison: Literal["cosine", "pairwise"] = "cosine"
+    comparison: ComparisonName = "cosine"
     both_sides: bool = True
-    format: Literal["csv", "kaldi", "txt"] = "csv"
+    format: ScoreFormat = "csv"
     bootstrap: int = Field(1000, ge=0)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
     systems: dict[str, System] = Field({})
     cohort: CohortUse = CohortUse()
-    groups: dict[Column, list[float]] = Field({"gender": [], "age": [18.0], "duration": [3.0, 6.0]})
+    groups: dict[GroupColumn, list[float]] = Field({"gender": [], "age": [18.0], "duration": [3.0, 6.0]})
 
     @model_validator(mode="after")
-    def _points_differ(self) -> "Score":
+    def _check_values(self) -> "Score":
         if len({point.name for point in self.operating_points}) < len(self.operating_points):
             raise ValueError("operating_points must differ from each other")
         for column, edges in self.groups.items():
             if column == "gender" and edges:
-                raise ValueError("groups.gender has no edges; only numbers are cut into ranges")
+                raise ValueError("groups.gender takes no edges; only numbers are cut into ranges")
             if sorted(set(edges)) != edges:
-                raise ValueError(f"groups.{column} must rise")
+                raise ValueError(f"groups.{column}: edges must rise")
         for name in self.systems:
             if not NAME.fullmatch(name):
                 raise ValueError(f"system name {name!r}: use letters, digits, '-' and '_'")

@@ -1,4 +1,4 @@
-"""Plots of vectors and of training: distances to clean, the map, and loss curves. They need the extra `plots`."""
+"""Plots of embeddings and of training: distances, map, loss curves. They need the extra `plots`."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from pipeline.report.results import CLEAN
-from pipeline.report.series import Row
+from pipeline.report.series import CsvRow
 from pipeline.report.style import OTHERS, Layers, colours, inline
 from pipeline.scoring.distances import ITSELF, OTHER, SAME
 from pipeline.utils.charts import FAINT
@@ -14,12 +14,12 @@ from pipeline.utils.charts import FAINT
 REFERENCES = {SAME: "clean: same speaker", OTHER: "clean: another speaker"}
 
 
-def distance_chart(distances: Sequence[Row], measured: Sequence[str]) -> alt.FacetChart | None:
-    """Return quantiles of the cosine distance between clean and noisy vectors, a panel a system.
+def distance_chart(distances: Sequence[CsvRow], measured: Sequence[str]) -> alt.FacetChart | None:
+    """Return a chart of quantiles of the cosine distance between clean and noisy vectors, one panel for each system.
 
-    The systems that were measured have the colours that they have in plots of error rates.
+    The measured systems have the same colours as in plots of error rates.
     """
-    rows: list[Row] = [
+    rows: list[CsvRow] = [
         row | {"to": row["condition"] if row["pair"] == ITSELF else REFERENCES[str(row["pair"])]}
         for row in distances
         if row["measure"] == "cosine" and row["pair"] in (ITSELF, *REFERENCES)
@@ -42,8 +42,8 @@ def distance_chart(distances: Sequence[Row], measured: Sequence[str]) -> alt.Fac
     return panel.facet(column=alt.Column("system:N", sort=systems, title=None), data=inline(rows))
 
 
-def map_chart(points: Sequence[Row]) -> alt.HConcatChart | None:
-    """Return the map of utterances, a panel a system: clean points, and lines to where the noise has put them."""
+def map_chart(points: Sequence[CsvRow]) -> alt.HConcatChart | None:
+    """Return the map of utterances, one panel for each system: clean points, and lines to their noisy points."""
     if not points:
         return None
     noisy = [name for name in dict.fromkeys(str(row["condition"]) for row in points) if name != CLEAN]
@@ -57,10 +57,10 @@ def map_chart(points: Sequence[Row]) -> alt.HConcatChart | None:
     return chart.add_params(alt.param(name="shown", value=noisy[0], bind=select))
 
 
-def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> Layers:
+def _map_panel(points: Sequence[CsvRow], side: int, noisy: bool) -> Layers:
     """Return the map of one system."""
     clean = {row["utterance"]: row for row in points if row["condition"] == CLEAN}
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     for utterance, row in clean.items():
         friends = [other for other in clean.values() if other["speaker"] == row["speaker"]]
         centre = {axis: sum(float(other[axis]) for other in friends) / len(friends) for axis in ("x", "y")}
@@ -68,7 +68,7 @@ def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> Layers:
             {"utterance": utterance, "speaker": row["speaker"], "x": row["x"], "y": row["y"]}
             | {"centre_x": centre["x"], "centre_y": centre["y"]}
         )
-    moved: list[Row] = [
+    moved: list[CsvRow] = [
         {name: row[name] for name in ("condition", "utterance", "speaker", "x", "y")}
         | {"from_x": clean[row["utterance"]]["x"], "from_y": clean[row["utterance"]]["y"]}
         for row in points
@@ -97,17 +97,17 @@ def _map_panel(points: Sequence[Row], side: int, noisy: bool) -> Layers:
     return alt.layer(*layers).properties(width=side, height=side, title=title)
 
 
-def _scale(points: Sequence[Row], axis: str) -> alt.Scale:
-    """Return the scale of an axis of the map, as long as the other, that holds the points of all conditions."""
+def _scale(points: Sequence[CsvRow], axis: str) -> alt.Scale:
+    """Return the scale of an axis of the map. Both axes have the same length, and hold the points of all conditions."""
     values = {name: [float(row[name]) for row in points] for name in ("x", "y")}
-    span = 1.06 * max(max(found) - min(found) for found in values.values()) or 1.0
+    span = 1.06 * max(max(own) - min(own) for own in values.values()) or 1.0
     middle = (max(values[axis]) + min(values[axis])) / 2
     return alt.Scale(domain=[middle - span / 2, middle + span / 2], nice=False, zero=False)
 
 
-def training_chart(training: Sequence[Row]) -> alt.FacetChart | None:
-    """Return the loss of training and of held-out speakers by epoch, each on an axis of its own."""
-    rows: list[Row] = [
+def training_chart(training: Sequence[CsvRow]) -> alt.FacetChart | None:
+    """Return a chart of the losses of training and of held-out speakers by epoch, each with its own axis."""
+    rows: list[CsvRow] = [
         {"loss": name, "epoch": row["epoch"], "value": row[key]}
         for key, name in (("train_loss", "training"), ("validation_loss", "held-out speakers"))
         for row in training

@@ -1,4 +1,4 @@
-"""What the plots of an encoder are drawn from: the CSV files of `seed score`, and the curve of `seed train`."""
+"""Data for the plots of an encoder: the CSV files of `seed score`, and the loss curve of `seed train`."""
 
 import csv
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ from pipeline.report.writers import BINS
 from pipeline.scoring.distances import COLUMNS as DISTANCES
 from pipeline.scoring.embedding_map import COLUMNS as MAP
 
-Row = dict[str, str | float]
-"""A line of a file, by column; a number that is not there has no entry."""
+CsvRow = dict[str, str | float]
+"""A row of a CSV file by column, without missing numbers."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The rows of each file; none of one that is not there."""
+    """The rows of each file; empty if the file does not exist."""
 
-    det: list[Row]
-    histogram: list[Row]
-    distances: list[Row]
-    map: list[Row]
-    training: list[Row]
+    det: list[CsvRow]
+    histogram: list[CsvRow]
+    distances: list[CsvRow]
+    map: list[CsvRow]
+    training: list[CsvRow]
 
 
 def read_series(scores: Path, models: Path, encoder: str) -> Series:
     """Read the files of an encoder in `<scores>/<encoder>` and `<models>/<encoder>`.
 
     Raises:
-        TrialError: a file is not what the command writes.
+        TrialError: a file is malformed.
     """
     folder = scores / encoder
     return Series(
@@ -41,7 +41,7 @@ def read_series(scores: Path, models: Path, encoder: str) -> Series:
     )
 
 
-def _read(path: Path, names: Sequence[str], numbers: Sequence[str]) -> list[Row]:
+def _read(path: Path, names: Sequence[str], numbers: Sequence[str]) -> list[CsvRow]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file, strict=True))
@@ -51,5 +51,5 @@ def _read(path: Path, names: Sequence[str], numbers: Sequence[str]) -> list[Row]
         ]
     except FileNotFoundError:
         return []
-    except (csv.Error, KeyError, TypeError, ValueError) as error:  # TypeError: of a line that is too short
+    except (csv.Error, KeyError, TypeError, ValueError) as error:  # a short line raises TypeError
         raise TrialError(f"{path}: not a file of the report ({error!r}). Score, or train, again.") from error

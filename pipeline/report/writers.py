@@ -1,4 +1,4 @@
-"""Files of results: JSON, text, curves and histograms; each is whole or absent."""
+"""Writers of CSV files with curves, histograms and groups; each file is written whole or not at all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
 
 
 def write_roc(path: Place, roc: Roc) -> None:
-    """Write the points of a ROC as CSV: rates as shares, and where they lie on the axes of a DET plot."""
+    """Write the points of a ROC as CSV: rates as shares, and their coordinates on a DET plot."""
     columns = (roc.threshold, roc.false_alarm, roc.miss, 1 - roc.miss, probit(roc.false_alarm), probit(roc.miss))
     header = "threshold,false_alarm,miss,hit,probit_false_alarm,probit_miss"
     with replacing(path) as temporary:
@@ -32,36 +32,39 @@ def write_roc(path: Place, roc: Roc) -> None:
 
 
 def write_histogram(path: Place, histogram: Histogram) -> None:
-    """Write how many targets and non-targets have scores in each bin, as CSV."""
-    write_table(path, BINS, _bins(histogram))
+    """Write the numbers of targets and non-targets in each bin of scores as CSV."""
+    write_table(path, BINS, _format_bins(histogram))
 
 
 def write_histograms(path: Place, histograms: Mapping[tuple[str, str], Histogram]) -> None:
     """Write several histograms by (condition, system) as CSV."""
-    rows = ((*names, *cells) for names, histogram in histograms.items() for cells in _bins(histogram))
+    rows = ((*names, *row) for names, histogram in histograms.items() for row in _format_bins(histogram))
     write_table(path, ("condition", "system", *BINS), rows)
 
 
-Groups = Mapping[str, Mapping[str, Any]]
-"""Figures by group, see `metrics.by_group`."""
+def write_groups(
+    path: Place,
+    groups: Mapping[tuple[str, str, str], Mapping[str, Mapping[str, Any]]],
+    points: Sequence[OperatingPoint],
+) -> None:
+    """Write the figures of `metrics.by_group` by (condition, system, column) as CSV, EERs in percent.
 
-
-def write_groups(path: Place, groups: Mapping[tuple[str, str, str], Groups], points: Sequence[OperatingPoint]) -> None:
-    """Write figures of groups of trials by (condition, system, column) as CSV, EERs in percent; of one class, none."""
+    Groups with only one class have counts only.
+    """
     keys = ["eer", *(f"min_dcf_{point.name}" for point in points)]
     rows = (
-        (*names, label, *(f"{figures[key]:.6g}" if key in figures else "" for key in keys), *_counts(figures))
-        for names, found in groups.items()
-        for label, figures in found.items()
+        (
+            *(*names, label),
+            *(f"{figures[key]:.6g}" if key in figures else "" for key in keys),
+            *(figures["targets"], figures["nontargets"]),
+        )
+        for names, by_label in groups.items()
+        for label, figures in by_label.items()
     )
     write_table(path, ("condition", "system", "column", "group", *keys, "targets", "nontargets"), rows)
 
 
-def _counts(figures: Mapping[str, Any]) -> tuple[int, int]:
-    return figures["targets"], figures["nontargets"]
-
-
-def _bins(histogram: Histogram) -> Iterable[tuple[str, str, int, int]]:
+def _format_bins(histogram: Histogram) -> Iterable[tuple[str, str, int, int]]:
     edges, targets, nontargets = histogram
     for low, high, hits, others in zip(edges[:-1], edges[1:], targets, nontargets, strict=True):
         yield f"{low:.6g}", f"{high:.6g}", int(hits), int(others)

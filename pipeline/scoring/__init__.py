@@ -1,4 +1,4 @@
-"""Score trials by cosine, or by the back-ends and systems of `score.systems`."""
+"""Score trials by cosine, or with the systems and back-ends of `score.systems`."""
 
 from pipeline.scoring.scorer import Scorer, score, score_list, scorer_of
 

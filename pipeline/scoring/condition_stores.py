@@ -1,37 +1,28 @@
-"""The vectors that systems are made of: as an encoder gave them, or as a model enhanced them."""
+"""The vectors that systems score: raw from an encoder, or enhanced by a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE, SPACE
+from pipeline.utils.array_types import Float32Array
 from pipeline.utils.paths import Place
 
-if TYPE_CHECKING:
-    from pipeline.model.model_file import (
-        ModelFile,  # models bring torch, which takes longer than scoring vectors that are there
-    )
-
-Values = NDArray[np.float32]
-"""Embeddings [N, crops, D]; NaN where an utterance failed."""
-Vectors = Mapping[str, Values]
-"""By the name of their space."""
+if TYPE_CHECKING:  # importing torch takes longer than scoring existing vectors
+    from pipeline.model.model_file import ModelFile
 
 
 @dataclass(frozen=True)
 class ConditionStores:
-    """One folder of stores, `<condition>.zarr`, whose vectors can be compared with each other."""
+    """A folder of stores, `<condition>.zarr`, whose vectors can be compared with each other."""
 
     name: str
     stores: Mapping[str, EmbeddingStore]
-    """By condition."""
+    """The stores by condition."""
     model: "ModelFile | None"
-    """That made the vectors, if it was given."""
+    """The model that made the vectors, if it was given."""
 
     @property
     def _first(self) -> EmbeddingStore:
@@ -44,19 +35,19 @@ class ConditionStores:
 
     @property
     def denoised(self) -> str | None:
-        """What the audio was denoised by, if it was."""
+        """The denoiser of the audio, or None."""
         return self._first.attributes.get(DENOISE)
 
     @property
     def enhanced(self) -> bool:
-        """Whether a model made the vectors, rather than an encoder."""
+        """True if a model made the vectors, False if an encoder did."""
         return bool(self._first.attributes.get("enhanced_by_sha256"))
 
-    def made_by(self) -> "ModelFile":
+    def require_model(self) -> "ModelFile":
         """Return the model that made the vectors.
 
         Raises:
-            ConfigError: it was not given.
+            ConfigError: the model was not given.
         """
         if self.model is None:
             raise ConfigError(
@@ -65,94 +56,98 @@ class ConditionStores:
             )
         return self.model
 
-    def check_encoder_of(self, encoder: Mapping[str, Any], path: Place) -> None:
-        """Raise StoreError unless an encoder's vectors, in the store at `path`, are what these were made from."""
+    def check_same_encoder(self, encoder: Mapping[str, Any], path: Place) -> None:
+        """Raise StoreError unless these vectors were made from vectors of this encoder, like the store at `path`."""
         for key in ("dim", *SPACE, DENOISE):
-            ours, theirs = self._first.attributes.get(key), encoder.get(key)
-            if ours != theirs:
-                where = f"{path}: encoder {key} is {theirs!r}, but {ours!r} in {self._first.path}"
-                how = "denoised alike" if key == DENOISE else "with the same encoder"
-                raise StoreError(f"{where}. Extract it {how}.")
+            expected, actual = self._first.attributes.get(key), encoder.get(key)
+            if expected != actual:
+                remedy = "with the same denoise setting" if key == DENOISE else "with the same encoder"
+                raise StoreError(
+                    f"{path}: encoder {key} is {actual!r}, but {expected!r} in {self._first.path}. Extract it {remedy}."
+                )
 
-    def of_raw(self, values: Values) -> Values:
-        """Return what raw embeddings [N, crops, D] are in this space."""
+    def convert_raw(self, values: Float32Array) -> Float32Array:
+        """Return raw embeddings [N, crops, D] enhanced like these vectors; unchanged if these are raw."""
         if not self.enhanced:
             return values
         from pipeline.model.apply import enhance_vectors, read_sampling
 
-        flat = enhance_vectors(
-            self.made_by().model, values.reshape(-1, values.shape[-1]), *read_sampling(self._first.attributes)
-        )
-        return flat.reshape(values.shape)
+        model, sampling = self.require_model().model, read_sampling(self._first.attributes)
+        return enhance_vectors(model, values.reshape(-1, values.shape[-1]), *sampling).reshape(values.shape)
 
-    def originals(self, values: Values) -> Values:
-        """Return raw embeddings [N, crops, D] where enhanced ones can be added to them.
+    def prepare_originals(self, values: Float32Array) -> Float32Array:
+        """Return raw embeddings [N, crops, D] in the vector space of the enhanced ones, so that they can be added.
 
-        That is as the model sees them, which is where it leaves enhanced ones, unless those are mixed with raw ones.
+        This is the model's preconditioned space, unless the enhanced vectors are interpolated with raw ones.
         """
         from pipeline.model.apply import read_sampling
         from pipeline.model.seed_model import prepare_pairs
 
-        mixed = read_sampling(self._first.attributes)[0].strength != 1
-        return values if mixed else prepare_pairs(self.made_by().model, values).cpu().numpy()
+        interpolated = read_sampling(self._first.attributes)[0].strength != 1
+        return values if interpolated else prepare_pairs(self.require_model().model, values).cpu().numpy()
 
 
 def open_condition_stores(
     folders: Mapping[str, Place], conditions: Sequence[str], models: Sequence[Place] = ()
 ) -> dict[str, ConditionStores]:
-    """Open the stores of all conditions, all of which hold the same utterances.
+    """Open the stores of all conditions, which must hold the same utterances.
 
     Args:
-        folders: of the stores `<condition>.zarr`, by name.
-        conditions: which of them are needed, each once.
-        models: that made enhanced vectors, where systems need them.
+        folders: folders of the stores `<condition>.zarr`, by name.
+        conditions: conditions to open, each once.
+        models: models that made the enhanced vectors, if systems need them.
 
     Raises:
-        StoreError: a store is missing or damaged, holds other utterances than the rest, or vectors of another space
-            than the other conditions; or a model was trained on another encoder.
+        StoreError: a store is missing or damaged, or differs from the others in its utterances or vector space; or a
+            model was trained on another encoder.
         WeightsError: a model cannot be read.
     """
     if models:
         from pipeline.model.model_file import check_encoder, load_model
 
     files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
-    spaces: dict[str, ConditionStores] = {}
-    first = None
+    sources: dict[str, ConditionStores] = {}
+    opened: list[EmbeddingStore] = []
     for name, folder in folders.items():
         stores = {condition: EmbeddingStore.open(folder / f"{condition}.zarr") for condition in conditions}
-        for store in stores.values():
-            first = first or store
-            if store.utterances != first.utterances:
-                raise StoreError(
-                    f"{store.path} and {first.path} hold other utterances. Extract both from one manifest."
-                )
-            check_comparable(next(iter(stores.values())), store)
+        opened += stores.values()
+        check_same_utterances(opened)
         for condition, store in stores.items():
-            _check_same_audio(next(iter(spaces.values()), None), condition, store)
+            check_comparable(next(iter(stores.values())), store)
+            if sources:
+                _check_same_audio(next(iter(sources.values())).stores[condition], store)
         attributes = store.attributes
         path, model = files.get(str(attributes.get("enhanced_by_sha256")), (None, None))
         if path and model:
             check_encoder(model, attributes, path, store.path)
-        spaces[name] = ConditionStores(name, stores, model)
-    return spaces
+        sources[name] = ConditionStores(name, stores, model)
+    return sources
 
 
-def _check_same_audio(other: ConditionStores | None, condition: str, store: EmbeddingStore) -> None:
-    """Raise StoreError if stores of one condition were made from other lists or by another recipe."""
-    for key in ("manifest_sha256", "augment_sha256", "recipe") if other else ():
-        one = other.stores[condition] if other else store
-        if key in one.attributes and key in store.attributes and one.attributes[key] != store.attributes[key]:
+def check_same_utterances(stores: Sequence[EmbeddingStore]) -> None:
+    """Raise StoreError unless all stores hold the same utterances."""
+    for store in stores:
+        if store.utterances != stores[0].utterances:
             raise StoreError(
-                f"{one.path} and {store.path} differ in {key.removesuffix('_sha256')}: they are not of the same audio."
-                " Make both anew from one extraction."
+                f"{store.path} and {stores[0].path} hold different utterances. Extract both from one manifest."
+            )
+
+
+def _check_same_audio(one: EmbeddingStore, other: EmbeddingStore) -> None:
+    """Raise StoreError if two stores of a condition were made from different lists or recipes."""
+    for key in ("manifest_sha256", "augment_sha256", "recipe"):
+        if key in one.attributes and key in other.attributes and one.attributes[key] != other.attributes[key]:
+            raise StoreError(
+                f"{one.path} and {other.path} differ in {key.removesuffix('_sha256')}: they are not of the same audio."
+                " Make both again from one extraction."
             )
 
 
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
-    """Raise StoreError unless the vectors of two stores live in one space."""
+    """Raise StoreError unless the vectors of two stores lie in one vector space."""
     for key in ("dim", *SPACE, DENOISE, "enhanced_by_sha256", "timestep", "sampling"):
         if enrol.attributes.get(key) != test.attributes.get(key):
-            alike = "of audio denoised alike" if key == DENOISE else "both raw or both enhanced by one model"
+            alike = "with the same denoise setting" if key == DENOISE else "both raw or both enhanced by one model"
             raise StoreError(
                 f"{enrol.path} and {test.path} cannot be compared: {key} is {enrol.attributes.get(key)!r} and"
                 f" {test.attributes.get(key)!r}. Score stores of one encoder, {alike}."

@@ -1,18 +1,17 @@
-"""A map of embeddings in two dimensions: a few speakers' utterances, clean and noisy, in the space of each system."""
+"""Two-dimensional map of a few speakers' utterances, clean and noisy, in the vector space of each system."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.data.trials.table import Index
-from pipeline.scoring.comparison import Vectors
-from pipeline.scoring.sampling import read_vectors
+from pipeline.scoring.sampling import read_unit_vectors
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.utils.array_types import Float32Array, IntArray
 
 SPEAKERS, UTTERANCES = 12, 6
-"""How many speakers are on a map, and at most how many utterances of each."""
+"""Number of speakers on a map, and maximum number of utterances of each."""
 
 
 class MapPoint(NamedTuple):
@@ -29,16 +28,16 @@ class MapPoint(NamedTuple):
 COLUMNS = MapPoint._fields
 
 
-def embedding_map(
+def map_embeddings(
     stores: Mapping[tuple[str, str], EmbeddingStore], clean: str, speakers: Mapping[str, str | None], seed: int
 ) -> list[MapPoint]:
-    """Return where unit vectors lie on the first two principal axes of the clean ones, of each system by itself.
+    """Project unit vectors onto the first two principal axes of the clean ones, separately for each system.
 
     Args:
-        stores: by (condition, system), all of the same utterances in the same order, the clean condition among them.
-        clean: the name of that.
+        stores: stores by (condition, system), with the same utterances in the same order.
+        clean: name of the clean condition.
         speakers: speaker by utterance id; utterances of unknown speakers are not on the map.
-        seed: of the draw of speakers and utterances.
+        seed: seed of the draw of speakers and utterances.
 
     Raises:
         StoreError: a shard is damaged.
@@ -46,45 +45,45 @@ def embedding_map(
     first = next(iter(stores.values()))
     usable = np.all([store.status == OK for store in stores.values()], axis=0)
     names = [speakers.get(name) if ok else None for name, ok in zip(first.utterances, usable, strict=True)]
-    rows = chosen_rows(names, seed)
+    rows = choose_rows(names, seed)
     if len(rows) < 2:
         return []
     points: list[MapPoint] = []
     for system in dict.fromkeys(name for _, name in stores):
-        at_rest = read_vectors(stores[clean, system], rows)
-        centre, axes = at_rest.mean(axis=0), principal_axes(at_rest)
+        units = read_unit_vectors(stores[clean, system], rows)
+        centre, axes = units.mean(axis=0), principal_axes(units)
         for (condition, name), store in stores.items():
             if name == system:
-                places = (read_vectors(store, rows) - centre) @ axes.T
+                coordinates = (read_unit_vectors(store, rows) - centre) @ axes.T
                 points += [
                     MapPoint(system, condition, first.utterances[row], names[row] or "", float(x), float(y))
-                    for row, (x, y) in zip(rows, places, strict=True)
+                    for row, (x, y) in zip(rows, coordinates, strict=True)
                 ]
     return points
 
 
-def cells(points: list[MapPoint]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a CSV of `COLUMNS`."""
+def format_points(points: list[MapPoint]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a CSV with `COLUMNS`."""
     return ((*point[:4], f"{point.x:.4f}", f"{point.y:.4f}") for point in points)
 
 
-def chosen_rows(speakers: Sequence[str | None], seed: int) -> Index:
-    """Return the rows of a few random utterances of a few random speakers, those of several utterances first."""
+def choose_rows(speakers: Sequence[str | None], seed: int) -> IntArray:
+    """Draw a few utterances of a few speakers, and return their rows; speakers with several utterances come first."""
     rng = np.random.default_rng(seed)
-    of: dict[str, list[int]] = {}
+    rows_by_speaker: dict[str, list[int]] = {}
     for row, name in enumerate(speakers):
         if name is not None:
-            of.setdefault(name, []).append(row)
-    drawn = [list(of)[number] for number in rng.permutation(len(of))]
-    drawn.sort(key=lambda name: len(of[name]) < 2)  # stable: otherwise in the order of the draw
-    rows = [row for name in drawn[:SPEAKERS] for row in rng.permutation(of[name])[:UTTERANCES]]
+            rows_by_speaker.setdefault(name, []).append(row)
+    drawn = [list(rows_by_speaker)[number] for number in rng.permutation(len(rows_by_speaker))]
+    drawn.sort(key=lambda name: len(rows_by_speaker[name]) < 2)  # the sort is stable, and keeps the order of the draw
+    rows = [row for name in drawn[:SPEAKERS] for row in rng.permutation(rows_by_speaker[name])[:UTTERANCES]]
     return np.array(sorted(rows), dtype=np.int64)
 
 
-def principal_axes(vectors: Vectors) -> Vectors:
-    """Return the first two principal axes [2, D] of vectors [N, D]; each points to where its largest entry is positive.
+def principal_axes(vectors: Float32Array) -> Float32Array:
+    """Return the first two principal axes [2, D] of vectors [N, D]; the largest entry of each axis is positive.
 
-    Along an axis that the vectors do not span, there is nothing: it is zero.
+    An axis that the vectors do not span is zero.
     """
     _, lengths, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     axes = axes[:2] * (lengths[:2, None] > 1e-6 * max(float(lengths[0]), 1e-6))

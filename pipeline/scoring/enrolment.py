@@ -1,78 +1,77 @@
-"""Enrolment models: speakers who enrol with several utterances, and what stands for each."""
+"""Enrolment models: speakers who are enrolled with several utterances."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.parser import read_line_blocks
-from pipeline.data.trials.table import Index, Trials
+from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
+from pipeline.scoring.comparison import ScoreFunction
+from pipeline.utils.array_types import BoolArray, Float32Array, IntArray
 
 
 @dataclass(frozen=True)
 class EnrolmentModels:
-    """Models by name, and the rows of their utterances one model after another."""
+    """Models by name, and the rows of their utterances, model by model."""
 
     names: tuple[str, ...]
-    rows: Index
+    rows: IntArray
     """Rows of a store [R]."""
-    starts: Index
-    """Where in `rows` each model's begin [M]."""
+    starts: IntArray
+    """Index of the first entry of each model in `rows` [M]."""
 
-    def usable(self, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which models [M] have an utterance that was encoded, given which rows [N] were."""
+    def usable_mask(self, ok: BoolArray) -> BoolArray:
+        """Return a mask of the models [M] that have an encoded utterance, given a mask of encoded rows [N]."""
         return np.logical_or.reduceat(ok[self.rows], self.starts)
 
 
-Pooling = Callable[[NDArray[np.float32], EnrolmentModels], NDArray[np.float32]]
-"""Makes one unit vector a model [M, D] out of those of all utterances [N, D]; utterances that failed are NaN."""
+Pooling = Callable[[Float32Array, EnrolmentModels], Float32Array]
+"""A function that makes one unit vector for each model [M, D] from all utterances' [N, D]; NaN where these failed."""
 
-Score = Callable[[NDArray[np.float32], NDArray[np.float32], Trials], NDArray[np.float32]]
-"""The score of every trial, from what stands for the utterances of both sides."""
-
-_BLOCK = 4096  # trials of models at a time: there are as many of utterances as models have, for each
+_BLOCK = 4096  # trials of models scored at a time; each becomes as many trials as its model has utterances
 
 
-def mean_of_units(vectors: NDArray[np.float32], models: EnrolmentModels) -> NDArray[np.float32]:
-    """Return the mean of each model's unit vectors, at unit length; what failed is left out, NaN if all did."""
+def average_models(vectors: Float32Array, models: EnrolmentModels) -> Float32Array:
+    """Return the mean of each model's unit vectors at unit length, without failed ones; NaN if all failed."""
     sums = np.add.reduceat(np.nan_to_num(vectors[models.rows], nan=0.0), models.starts)
-    sums[~models.usable(np.asarray(np.isfinite(vectors).all(axis=1)))] = np.nan
+    sums[~models.usable_mask(np.asarray(np.isfinite(vectors).all(axis=1)))] = np.nan
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
 
 
-def mean_over(models: EnrolmentModels, ok: NDArray[np.bool_], score: Score) -> Score:
-    """Return what gives a trial of a model the mean score of its utterances, those that failed [N] left out.
+def average_scores(models: EnrolmentModels, ok: BoolArray, score: ScoreFunction) -> ScoreFunction:
+    """Return a function that scores a trial of a model by the mean score of its encoded utterances (`ok` [N]).
 
-    As all utterances of a store have as many crops, the mean over utterances is the mean over all crops of the model.
+    All utterances of a store have the same number of crops, so the mean over utterances is also the mean over all crops
+    of the model.
     """
     kept = ok[models.rows]
     members, counts = models.rows[kept], np.add.reduceat(kept, models.starts, dtype=np.int64)
     first = np.cumsum(counts) - counts
 
-    def scores(enrol: NDArray[np.float32], test: NDArray[np.float32], trials: Trials) -> NDArray[np.float32]:
+    def score_models(enrol: Float32Array, test: Float32Array, trials: Trials) -> Float32Array:
         result = np.empty(len(trials), dtype=np.float32)
         for start in range(0, len(trials), _BLOCK):
             model, tested = trials.enrol[start : start + _BLOCK], trials.test[start : start + _BLOCK]
-            many = counts[model]
-            begins = np.cumsum(many) - many
-            rows = members[np.arange(many.sum()) + np.repeat(first[model] - begins, many)]
-            each = score(enrol, test, Trials(rows, np.repeat(tested, many), None))
-            result[start : start + _BLOCK] = np.add.reduceat(each, begins, dtype=np.float64) / many
+            sizes = counts[model]
+            begins = np.cumsum(sizes) - sizes
+            rows = members[np.arange(sizes.sum()) + np.repeat(first[model] - begins, sizes)]
+            scores = score(enrol, test, Trials(rows, np.repeat(tested, sizes), None))
+            result[start : start + _BLOCK] = np.add.reduceat(scores, begins, dtype=np.float64) / sizes
         return result
 
-    return scores
+    return score_models
 
 
 def read_models(path: Path, utterances: Sequence[str]) -> EnrolmentModels:
-    """Read lines `model utterance1 utterance2 …` (Kaldi's spk2utt), gzip or not, against the ids of a store.
+    """Read lines `model utterance1 utterance2 …` (Kaldi's spk2utt), plain or gzip, for the utterance ids of a store.
 
     Raises:
-        TrialError: a model without utterances, one that is listed twice, or an utterance twice in one.
-        UnknownUtteranceError: utterances that the store does not hold.
+        TrialError: a model has no utterances, is listed twice, or names an utterance twice.
+        UnknownUtteranceError: the store does not hold all utterances.
     """
     known = {name.encode(): row for row, name in enumerate(utterances)}
     unknown = MissingIds(path, "models", "in the store")
@@ -88,14 +87,14 @@ def read_models(path: Path, utterances: Sequence[str]) -> EnrolmentModels:
         if not members:
             raise TrialError(f"{path}:{number}: model {model!r} has no utterances. Lines are `model utterance1 …`.")
         if model in seen:
-            raise TrialError(f"{path}:{number}: model {model!r} stands on line {seen[model]} already. Join the lines.")
+            raise TrialError(f"{path}:{number}: model {model!r} is already on line {seen[model]}. Join the lines.")
         if len(set(members)) < len(members):
             raise TrialError(f"{path}:{number}: model {model!r} names an utterance twice. Name each once.")
         seen[model] = number
-        found = np.array([known.get(member, -1) for member in members], dtype=np.int32)
-        unknown.note_line(number, members, found)
+        member_rows = np.array([known.get(member, -1) for member in members], dtype=np.int32)
+        unknown.note_line(number, members, member_rows)
         starts.append(len(rows))
-        rows.extend(found.tolist())
+        rows.extend(member_rows.tolist())
     unknown.check(utterances)
     if not seen:
         raise TrialError(f"{path}: lists no models. Lines are `model utterance1 utterance2 …`.")

@@ -1,4 +1,4 @@
-"""Measure systems on the same trials: every condition, every list, every line of `score.systems`."""
+"""Measure systems on the same trials, for every condition, every list and every entry of `score.systems`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config.score import COHORT, Score, System
 from pipeline.data.trials.table import Trials, make_all_pairs
@@ -14,48 +13,46 @@ from pipeline.data.utterances import Utterances
 from pipeline.errors import ConfigError, TrialError
 from pipeline.metrics import Histogram, Roc, by_group, compare, histogram, mean_compared, thin
 from pipeline.scoring import groups
-from pipeline.scoring.cohort import Cohort, overlap
+from pipeline.scoring.cohort import Cohort, count_overlap
 from pipeline.scoring.condition_stores import ConditionStores
 from pipeline.scoring.systems import PreparedSide, ScoringSystems
 from pipeline.store.schema import OK
+from pipeline.utils.array_types import BoolArray, Float64Array, FloatArray
 
-Pair = tuple[str, str]
-"""A row of the table, and a system."""
-_Compared = tuple[dict[str, dict[str, Any]], NDArray[np.float64] | None]
-"""What `metrics.compare` says of a row: its figures by system, and their replicates."""
-_Scores = dict[str, NDArray[np.floating]]
-"""By system."""
+RowAndSystem = tuple[str, str]
+_ComparedRow = tuple[dict[str, dict[str, Any]], Float64Array | None]
+"""The figures of a row by system, and their bootstrap replicates; see `metrics.compare`."""
 
 
 @dataclass
 class Outcome:
-    """What was measured, by row and system; a row is a condition, a list, or `<list>/<condition>`."""
+    """Results by row and system; a row is a condition, a list, or `<list>/<condition>`."""
 
     table: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """See `metrics.compare`."""
-    rocs: dict[Pair, Roc] = field(default_factory=dict)
-    """Thinned for plots."""
-    histograms: dict[Pair, Histogram] = field(default_factory=dict)
-    """See `metrics.histogram`."""
+    """The figures by row and system, see `metrics.compare`."""
+    rocs: dict[RowAndSystem, Roc] = field(default_factory=dict)
+    """The ROCs, thinned for plots."""
+    histograms: dict[RowAndSystem, Histogram] = field(default_factory=dict)
+    """The histograms of scores, see `metrics.histogram`."""
     mean_noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By system: the mean EER over all conditions but that of the enrolment, of all pairs; see `mean_compared`."""
-    both: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """By condition and system: all pairs with both sides in that condition, where `score.both_sides` asks for it."""
-    mean_both: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By system: the mean EER over `both`."""
+    """The mean EER of each system over all conditions except the enrolment's, for all pairs; see `mean_compared`."""
+    both_noisy: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """The figures by condition and system of all pairs with both sides in that condition, if `score.both_sides`."""
+    mean_both_noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The mean EER of each system over `both_noisy`."""
     groups: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """By row, system and column: see `metrics.by_group`."""
+    """The figures of groups by row, system and column, see `metrics.by_group`."""
     warnings: list[str] = field(default_factory=list)
-    """What makes figures doubtful."""
+    """Reasons to doubt the figures."""
 
 
-def usable(spaces: Mapping[str, ConditionStores]) -> NDArray[np.bool_]:
-    """Return which utterances [N] failed in none of the stores, so that systems and conditions can be compared."""
-    stores = [store for space in spaces.values() for store in space.stores.values()]
+def usable_mask(sources: Mapping[str, ConditionStores]) -> BoolArray:
+    """Return a mask of the utterances [N] that failed in no store, so that systems and conditions are comparable."""
+    stores = [store for source in sources.values() for store in source.stores.values()]
     return np.asarray(np.all([store.status == OK for store in stores], axis=0))
 
 
-def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, seed: int, manifest: Path) -> Trials:
+def pair_utterances(utterances: Utterances, usable: BoolArray, limit: int, seed: int, manifest: Path) -> Trials:
     """Return trials of all pairs of usable utterances [N]; see `make_all_pairs`.
 
     Raises:
@@ -67,7 +64,7 @@ def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, se
         speaker = utterances.speakers[row]
         if speaker is None:
             raise TrialError(
-                f"{manifest}: utterance {utterances.ids[row]!r} has no speaker; trials need the speaker column, or a"
+                f"{manifest}: utterance {utterances.ids[row]!r} has no speaker. Add the speaker column, or give a trial"
                 " list."
             )
         speakers.append(speaker)
@@ -76,7 +73,7 @@ def every_pair(utterances: Utterances, usable: NDArray[np.bool_], limit: int, se
 
 
 def evaluate(
-    spaces: Mapping[str, ConditionStores],
+    sources: Mapping[str, ConditionStores],
     lists: Mapping[str, Trials],
     conditions: Sequence[str],
     enrolment: str,
@@ -86,97 +83,96 @@ def evaluate(
     cohort: Cohort | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Measure every system on every list in every condition, enrolled on `enrolment`; and perhaps all pairs in each.
+    """Measure every system on every list in every condition, with enrolment in one condition.
 
-    Each space is a system by its own name, compared by `score.comparison`; `score.systems` are further ones. A list
-    that some system is calibrated on is not measured.
+    Each source is a system with its own name, compared by `score.comparison`; `score.systems` adds more systems. A list
+    that calibrates a system is not measured.
 
     Args:
-        spaces: see `open_condition_stores`.
-        lists: trials of known labels by name, as rows of the stores, of utterances that failed nowhere; or those of
-            all pairs, by the name "".
-        conditions: of the test side.
-        enrolment: the condition of the enrolment side.
-        utterances: of the stores; intervals need the speakers of all trials.
-        score: what to measure, and by which systems.
-        seed: of bootstrap, cohort and calibration.
-        cohort: which some systems need.
-        progress: called as each row is done.
+        sources: see `open_condition_stores`.
+        lists: labelled trials by name, as rows of the stores that failed nowhere; the list of all pairs is named "".
+        conditions: conditions of the test side.
+        enrolment: condition of the enrolment side.
+        utterances: utterances of the stores; intervals need the speakers of all trials.
+        score: systems and figures to measure.
+        seed: seed of bootstrap, cohort and calibration.
+        cohort: cohort for the systems that need one.
+        progress: called after each row.
 
     Raises:
-        ConfigError: a system is of vectors, lists or systems that there are not, or needs a cohort or model.
+        ConfigError: a system names unknown vectors, lists or systems, or lacks a cohort or model.
         TrialError: a list or a cohort has no trials of one class, or scores are not finite.
         StoreError: a store is damaged.
     """
-    systems = {name: System(of=name) for name in spaces} | score.systems
-    measured = _measured(systems, spaces, lists)
-    bench = ScoringSystems(spaces, systems, utterances, score, seed, cohort)
-    outcome = Outcome(warnings=_warnings(utterances, lists, measured, cohort))
-    enrolled = bench.prepare(bench.vectors(enrolment), utterances.seconds)
-    learnt = {name: bench.calibrate(name, lists, conditions, enrolled) for name in systems}
-    numbers, drawn, kinds = utterances.numbers(), list[_Compared](), groups.labels(utterances, score.groups)
-    drawn_both = list[_Compared]()
+    systems = {name: System(of=name) for name in sources} | score.systems
+    measured = _select_measured(systems, sources, lists)
+    scorers = ScoringSystems(sources, systems, utterances, score, seed, cohort)
+    outcome = Outcome(warnings=_find_warnings(utterances, lists, measured, cohort))
+    enrolled = scorers.prepare(scorers.read_vectors(enrolment), utterances.seconds)
+    calibrations = {name: scorers.calibrate(name, lists, conditions, enrolled) for name in systems}
+    calibrated = frozenset(system for system, calibration in calibrations.items() if calibration)
+    numbers, labels = utterances.numbers(), groups.label_groups(utterances, score.groups)
+    noisy_rows, both_noisy_rows = list[_ComparedRow](), list[_ComparedRow]()
 
-    def measure(trials: Trials, enrol: PreparedSide, test: PreparedSide) -> tuple[_Scores, _Compared, dict[str, Roc]]:
-        assert trials.target is not None  # lists are of known labels
-        who = numbers[trials.enrol], numbers[trials.test]
-        known = all((side >= 0).all() for side in who)
-        scores = {system: bench.scores(system, enrol, test, trials, learnt) for system in systems}
-        calibrated = frozenset(system for system, found in learnt.items() if found)
-        among, points = who if known else None, score.operating_points
-        table, curves, replicates = compare(
-            scores, trials.target, among, points, score.bootstrap, seed, calibrated=calibrated
+    def measure(
+        trials: Trials, enrol: PreparedSide, test: PreparedSide
+    ) -> tuple[dict[str, FloatArray], _ComparedRow, dict[str, Roc]]:
+        assert trials.target is not None  # lists are labelled
+        speakers = numbers[trials.enrol], numbers[trials.test]
+        known = speakers if all((side >= 0).all() for side in speakers) else None
+        scores = {system: scorers.score(system, enrol, test, trials, calibrations) for system in systems}
+        table, rocs, resampled = compare(
+            scores, trials.target, known, score.operating_points, score.bootstrap, seed, calibrated=calibrated
         )
-        return scores, (table, replicates), curves
+        return scores, (table, resampled), rocs
 
     for condition in conditions:
-        tested = bench.prepare(bench.vectors(condition), utterances.seconds)
+        tested = scorers.prepare(scorers.read_vectors(condition), utterances.seconds)
         for name in measured:
             trials = lists[name]
             row = condition if not name else name if condition == enrolment else f"{name}/{condition}"
-            scores, compared, curves = measure(trials, enrolled, tested)
+            scores, compared, rocs = measure(trials, enrolled, tested)
             outcome.table[row] = compared[0]
-            assert trials.target is not None  # lists are of known labels
-            outcome.rocs |= {(row, system): thin(roc) for system, roc in curves.items()}
+            assert trials.target is not None  # lists are labelled
+            outcome.rocs |= {(row, system): thin(roc) for system, roc in rocs.items()}
             for system, values in scores.items():
                 outcome.histograms[row, system] = histogram(values, trials.target)
-            for column, labelled in kinds.items():
-                names = groups.group_trials(labelled, trials)
+            for column, (names, index) in labels.items():
+                trial_groups = groups.group_trials(names, (index[trials.enrol], index[trials.test]))
                 for system, values in scores.items():
-                    found = by_group(values, trials.target, names, score.operating_points, bool(learnt[system]))
-                    outcome.groups[row, system, column] = found
+                    outcome.groups[row, system, column] = by_group(
+                        values, trials.target, trial_groups, score.operating_points, system in calibrated
+                    )
             if condition != enrolment:
-                drawn.append(compared)
+                noisy_rows.append(compared)
                 if score.both_sides and not name:
-                    drawn_both.append(measure(trials, tested, tested)[1])
-                    outcome.both[condition] = drawn_both[-1][0]
+                    both_noisy_rows.append(measure(trials, tested, tested)[1])
+                    outcome.both_noisy[condition] = both_noisy_rows[-1][0]
             if progress:
                 progress()
-    if drawn and measured == [""]:
-        outcome.mean_noisy = _mean(drawn)
-    if drawn_both:
-        outcome.mean_both = _mean(drawn_both)
+    if noisy_rows and measured == [""]:
+        outcome.mean_noisy = mean_compared(*zip(*noisy_rows, strict=True))
+    if both_noisy_rows:
+        outcome.mean_both_noisy = mean_compared(*zip(*both_noisy_rows, strict=True))
     return outcome
 
 
-def _mean(compared: Sequence["_Compared"]) -> dict[str, dict[str, Any]]:
-    return mean_compared([table for table, _ in compared], [replicates for _, replicates in compared])
-
-
-def _measured(
-    systems: Mapping[str, System], spaces: Mapping[str, ConditionStores], lists: Mapping[str, Trials]
+def _select_measured(
+    systems: Mapping[str, System], sources: Mapping[str, ConditionStores], lists: Mapping[str, Trials]
 ) -> list[str]:
-    """Return the lists that are measured; ConfigError if systems name what there is not."""
+    """Return the names of the lists to measure; ConfigError if systems name unknown systems or lists."""
     for name, system in systems.items():
-        if name in spaces and system.of != name:
-            raise ConfigError(f"score.systems.{name}: the vectors have that name. Take another.")
+        if name in sources and system.of != name:
+            raise ConfigError(f"score.systems.{name}: a --system already has this name. Choose another.")
         for member in system.fuse:
             if member not in systems or systems[member].fuse:
                 others = ", ".join(each for each, other in systems.items() if not other.fuse)
-                raise ConfigError(f"score.systems.{name}: cannot fuse {member!r}. There are {others}.")
+                raise ConfigError(f"score.systems.{name}: cannot fuse {member!r}. Choose from {others}.")
         if system.calibrate not in (None, COHORT, *filter(None, lists)):
             known = ", ".join([COHORT, *filter(None, lists)])
-            raise ConfigError(f"score.systems.{name}: no list {system.calibrate!r} to calibrate on. There are {known}.")
+            raise ConfigError(
+                f"score.systems.{name}: no list {system.calibrate!r} to calibrate on. Choose from {known}."
+            )
     calibrating = {system.calibrate for system in systems.values()}
     measured = [name for name in lists if name not in calibrating]
     if not measured:
@@ -184,32 +180,32 @@ def _measured(
     return measured
 
 
-def _warnings(
+def _find_warnings(
     utterances: Utterances, lists: Mapping[str, Trials], measured: Sequence[str], cohort: Cohort | None
 ) -> list[str]:
-    """Return what is wrong with who is in which trials."""
-    heard = {name: _heard(trials) for name, trials in lists.items()}
-    tested = set[int]().union(*(heard[name] for name in measured))
+    """Return warnings about speakers that measured trials share with the cohort or with calibration lists."""
+    rows = {name: _trial_rows(trials) for name, trials in lists.items()}
+    tested = set[int]().union(*(rows[name] for name in measured))
     warnings = []
     if cohort:
         names = [utterances.ids[row] for row in tested]
-        same, speakers = overlap(cohort, names, dict(zip(utterances.ids, utterances.speakers, strict=True)))
+        same, speakers = count_overlap(cohort, names, dict(zip(utterances.ids, utterances.speakers, strict=True)))
         if same or speakers:
             warnings.append(
                 f"{cohort.path}: {same:,} utterances and {speakers:,} speakers of the cohort are in the trials, which"
                 " makes scores look better than they are. Take other speakers."
             )
     for name in lists.keys() - set(measured):
-        shared = _speakers(utterances, heard[name]) & _speakers(utterances, tested)
+        shared = _known_speakers(utterances, rows[name]) & _known_speakers(utterances, tested)
         if shared:
             warnings.append(f"trial list {name}: calibrates, but shares {len(shared):,} speakers with those measured.")
     return sorted(warnings)
 
 
-def _heard(trials: Trials) -> set[int]:
-    """Return the rows that are in trials."""
+def _trial_rows(trials: Trials) -> set[int]:
+    """Return the rows of both sides of trials."""
     return {*np.unique(trials.enrol).tolist(), *np.unique(trials.test).tolist()}
 
 
-def _speakers(utterances: Utterances, rows: set[int]) -> set[str]:
+def _known_speakers(utterances: Utterances, rows: set[int]) -> set[str]:
     return {speaker for row in rows if (speaker := utterances.speakers[row])}

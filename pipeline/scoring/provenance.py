@@ -1,4 +1,4 @@
-"""What a result was made of: versions, stores, lists. The same inputs give the same words, wherever and whenever."""
+"""The provenance of a result: versions, stores, lists. The same inputs give the same text at any time and place."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -29,40 +29,41 @@ MADE_OF = (
     "timestep",
     "sampling",
 )
-"""Attributes of a store that tell its vectors from those of another; the last three are of enhanced ones."""
+"""Attributes that identify the vectors of a store; only enhanced ones have the last three."""
 
 
 def read_versions() -> dict[str, str | None]:
-    """Return the versions of the project, of Python and of `PACKAGES`, None where one is not installed."""
-    found: dict[str, str | None] = {"seed": _version(PROJECT), "python": python_version()}
-    return found | {name: _version(name) for name in PACKAGES}
+    """Return the versions of the project, of Python and of `PACKAGES`; None for packages that are not installed."""
+    versions: dict[str, str | None] = {"seed": _version(PROJECT), "python": python_version()}
+    return versions | {name: _version(name) for name in PACKAGES}
 
 
 def describe_store(store: EmbeddingStore) -> dict[str, Any]:
-    """Return what identifies a store: its name, how many rows were encoded, and those of `MADE_OF` that it has."""
+    """Return the identity of a store: its name, its number of encoded rows, and the attributes of `MADE_OF`."""
     counts = {"utterances": len(store.utterances), "encoded": int((store.status == OK).sum())}
     made_of = {key: store.attributes[key] for key in MADE_OF if key in store.attributes}
     return {"store": store.path.name, **counts, **made_of}
 
 
 def describe_file(path: Path) -> dict[str, str]:
-    """Return what identifies a file: its name and the SHA-256 of its bytes."""
+    """Return the identity of a file: its name and the SHA-256 of its bytes."""
     return {"file": path.name, "sha256": sha256_of(path)}
 
 
 def describe_list(path: Path, form: str, counts: TrialCounts) -> dict[str, Any]:
-    """Return what identifies a trial list: its file, its form, and how many trials and targets it has."""
+    """Return the identity of a trial list: its file, its form, and its numbers of trials and targets."""
     return {**describe_file(path), "form": form, "trials": counts.trials, "targets": counts.targets}
 
 
 def describe_protocol(stores: Mapping[str, EmbeddingStore], **settings: Any) -> dict[str, Any]:
-    """Return the protocol of a result: versions, its stores by what they are in it, and what else it depends on.
+    """Return the protocol of a result: versions, stores by role, and all settings that it depends on.
 
     Args:
-        stores: by role, such as `enrol` and `test`; a result of score files has none.
-        settings: JSON values, such as lists (see `describe_list`), the seed, operating points; those that are None go.
+        stores: stores by role, such as `enrol` and `test`; results of score files have none.
+        settings: JSON values, such as lists (see `describe_list`), the seed, operating points; None values are left
+            out.
     """
-    # A list, which DVC leaves out of its tables of metrics; as a table it would be hundreds of columns there.
+    # DVC leaves lists out of its tables of metrics; a mapping would add hundreds of columns there.
     described = (
         {"stores": [{"role": role, **describe_store(store)} for role, store in stores.items()]} if stores else {}
     )

@@ -1,4 +1,4 @@
-"""Scores from elsewhere: text files with a score a line."""
+"""Reader of score files: text with one score per line, from this or any other program."""
 
 import csv
 import math
@@ -8,86 +8,85 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.trials.lists import read_list
-from pipeline.data.trials.table import Index
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.metrics import Speakers
+from pipeline.utils.array_types import BoolArray, Float64Array, IntArray
 
 LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
 
-TABLE = ["label", "enrolment", "test", "score"]
-"""Header of the CSV that `seed score` writes unless another form is asked for; its labels may be empty."""
+CSV_HEADER = ["label", "enrolment", "test", "score"]
+"""The header of the CSV that `seed score` writes by default; its labels may be empty."""
 
-FORMS = {2: ["score", "label"], 3: ["enrolment", "test", "score"], 4: TABLE}
-"""What the lines of a file hold, by how many fields they have. A label is 1|0 or target|nontarget."""
+FORMS = {2: ["score", "label"], 3: ["enrolment", "test", "score"], 4: CSV_HEADER}
+"""The fields of a line by their number. A label is 1|0 or target|nontarget."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTrials:
     """Trials with scores, in the order of a file."""
 
     path: Path
-    scores: NDArray[np.float64]
+    scores: Float64Array
     """[M]."""
-    target: NDArray[np.bool_] | None
+    target: BoolArray | None
     """[M]; None if the file has no labels."""
     names: tuple[tuple[str, ...], tuple[str, ...]]
     """Enrolment and test ids, each once; empty if the file names no utterances."""
-    pairs: tuple[Index, Index]
-    """Places [M] of each trial's ids in `names`; empty likewise."""
+    pairs: tuple[IntArray, IntArray]
+    """Indices [M] of each trial's ids in `names`; empty if the file names no utterances."""
 
     @property
     def named(self) -> bool:
-        """Whether the file names utterances."""
+        """True if the file names utterances."""
         return bool(self.names[0])
 
 
-def read_scores(path: Path) -> Scored:
+def read_scores(path: Path) -> ScoredTrials:
     """Read lines of one of `FORMS`, or the CSV of `seed score`.
 
     Raises:
-        TrialError: it is missing, empty or of another form; a score is no finite number; a pair stands there twice.
+        TrialError: the file is missing, empty or malformed, a score is not finite, or a pair is there twice.
     """
-    lines = _lines(path)
+    lines = _read_fields(path)
     first = next(lines, None)
     if first is None:
         raise TrialError(f"{path}: holds no scores.")
     form = FORMS.get(len(first[1]))
     if form is None:
         forms = ", ".join(f"`{' '.join(form)}`" for form in FORMS.values())
-        raise TrialError(f"{path}:{first[0]}: expected {forms} or `{','.join(TABLE)}`, found {_shown(first[1])}.")
+        raise TrialError(f"{path}:{first[0]}: expected {forms} or `{','.join(CSV_HEADER)}`, found {_quote(first[1])}.")
     labels: list[bool | None] = []
     scores: list[float] = []
     numbers: list[int] = []
     known: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    places: tuple[list[int], list[int]] = ([], [])
-    for number, fields in lines if first[1] == TABLE else chain([first], lines):
+    indices: tuple[list[int], list[int]] = ([], [])
+    for number, fields in lines if first[1] == CSV_HEADER else chain([first], lines):
         row = dict(zip(form, fields, strict=False))
-        score = _number(row.get("score", ""))
+        score = _parse_finite(row.get("score", ""))
         label = LABELS.get(row["label"]) if row.get("label") else None
         if len(fields) != len(form) or score is None or (row.get("label") and label is None):
-            wanted = "" if score is not None else " A score is a finite number."
-            raise TrialError(f"{path}:{number}: expected `{' '.join(form)}`, found {_shown(fields)}.{wanted}")
+            hint = "" if score is not None else " A score is a finite number."
+            raise TrialError(f"{path}:{number}: expected `{' '.join(form)}`, found {_quote(fields)}.{hint}")
         numbers.append(number)
         scores.append(score)
         labels.append(label)
         if len(form) > 2:
-            for side, ids, key in zip(places, known, ("enrolment", "test"), strict=True):
+            for side, ids, key in zip(indices, known, ("enrolment", "test"), strict=True):
                 side.append(ids.setdefault(row[key], len(ids)))
     if not scores:
         raise TrialError(f"{path}: holds no scores.")
-    bare = labels.count(None)
-    if 0 < bare < len(labels):
-        raise TrialError(f"{path}:{numbers[labels.index(None)]}: has no label, though other lines have.")
+    unlabelled = labels.count(None)
+    if 0 < unlabelled < len(labels):
+        raise TrialError(f"{path}:{numbers[labels.index(None)]}: has no label, although other lines have one.")
     names = tuple(known[0]), tuple(known[1])
-    pairs = np.array(places[0], dtype=np.int64), np.array(places[1], dtype=np.int64)
-    _check_once(path, pairs[0] * len(names[1]) + pairs[1], numbers)
-    return Scored(path, np.array(scores), None if bare else np.array(labels, dtype=np.bool_), names, pairs)
+    pairs = np.array(indices[0], dtype=np.int64), np.array(indices[1], dtype=np.int64)
+    _check_unique(path, pairs[0] * len(names[1]) + pairs[1], numbers)
+    return ScoredTrials(path, np.array(scores), None if unlabelled else np.array(labels, dtype=np.bool_), names, pairs)
 
 
-def on_trials(scored: Scored, trials: Path) -> Scored:
+def select_trials(scored: ScoredTrials, trials: Path) -> ScoredTrials:
     """Return the scores of a trial list, with its labels and in its order; scores of other pairs are left out.
 
     Raises:
@@ -98,108 +97,108 @@ def on_trials(scored: Scored, trials: Path) -> Scored:
     try:
         listed = read_list(trials, *scored.names).trials
     except UnknownUtteranceError as error:
-        raise TrialError(f"{scored.path}: has no scores of some of the utterances listed. {error}") from error
+        raise TrialError(f"{scored.path}: has no scores of some listed utterances. {error}") from error
     if listed.target is None:
-        raise TrialError(f"{trials}: the list has no labels, and error rates need them. Give one that has.")
+        raise TrialError(f"{trials}: the list has no labels, but error rates need them. Give a list with labels.")
     codes = scored.pairs[0] * len(scored.names[1]) + scored.pairs[1]
-    wanted = listed.enrol * len(scored.names[1]) + listed.test
+    listed_codes = listed.enrol * len(scored.names[1]) + listed.test
     order = np.argsort(codes)
-    found = order[np.minimum(np.searchsorted(codes, wanted, sorter=order), len(codes) - 1)]
-    absent = np.flatnonzero(codes[found] != wanted)
+    rows = order[np.minimum(np.searchsorted(codes, listed_codes, sorter=order), len(codes) - 1)]
+    absent = np.flatnonzero(codes[rows] != listed_codes)
     if len(absent):
         enrol, test = scored.names[0][listed.enrol[absent[0]]], scored.names[1][listed.test[absent[0]]]
-        count = f"{len(absent):,} of {len(wanted):,} trials"
+        count = f"{len(absent):,} of {len(listed_codes):,} trials"
         raise TrialError(f"{scored.path}: {count} of {trials} have no score, first: {enrol} {test}.")
-    return replace(scored, scores=scored.scores[found], target=listed.target, pairs=(listed.enrol, listed.test))
+    return replace(scored, scores=scored.scores[rows], target=listed.target, pairs=(listed.enrol, listed.test))
 
 
-def labels_of(scored: Scored) -> NDArray[np.bool_]:
+def require_labels(scored: ScoredTrials) -> BoolArray:
     """Return the labels [M].
 
     Raises:
-        TrialError: there are none.
+        TrialError: the scores have no labels.
     """
     if scored.target is None:
         raise TrialError(f"{scored.path}: its lines have no labels. Give the trial list that has them with --trials.")
     return scored.target
 
 
-def check_same_trials(first: Scored, second: Scored) -> None:
+def check_same_trials(first: ScoredTrials, second: ScoredTrials) -> None:
     """Check that two files score the same trials, with the same labels, in the same order.
 
     Raises:
         TrialError: they do not.
     """
     same = len(first.scores) == len(second.scores) and first.named == second.named
-    if not same or _ids(first) != _ids(second) or (labels_of(first) != labels_of(second)).any():
+    if not same or _ids(first) != _ids(second) or (require_labels(first) != require_labels(second)).any():
         raise TrialError(
-            f"{first.path} and {second.path} are not scores of the same trials, line by line. Give the trial list that"
-            " both are to be compared on with --trials."
+            f"{first.path} and {second.path} are not scores of the same trials, line by line. Give the trial list to"
+            " compare them on with --trials."
         )
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Read lines `utterance label`: who speaks, or the group an utterance belongs to.
+    """Read lines `utterance label`; a label is a speaker or a group.
 
     Raises:
-        TrialError: it is missing, empty or of another form; an utterance stands there twice.
+        TrialError: the file is missing, empty or malformed, or an utterance is there twice.
     """
     labels: dict[str, str] = {}
-    for number, fields in _lines(path):
+    for number, fields in _read_fields(path):
         if len(fields) != 2:
-            raise TrialError(f"{path}:{number}: expected `utterance label`, found {_shown(fields)}.")
+            raise TrialError(f"{path}:{number}: expected `utterance label`, found {_quote(fields)}.")
         if fields[0] in labels:
-            raise TrialError(f"{path}:{number}: {fields[0]} stands there twice.")
+            raise TrialError(f"{path}:{number}: {fields[0]} already has a label. Keep one of them.")
         labels[fields[0]] = fields[1]
     if not labels:
         raise TrialError(f"{path}: holds no labels.")
     return labels
 
 
-def sides(scored: Scored, labels: Mapping[str, str | None], where: Path) -> tuple[list[str], Speakers]:
-    """Return what the utterances of both sides are labelled, each label once and sorted, and as numbers [M] of these.
+def label_sides(scored: ScoredTrials, labels: Mapping[str, str | None], where: Path) -> tuple[list[str], Speakers]:
+    """Return the distinct labels of the utterances, sorted, and the index of each side's label among them [M].
 
     Raises:
         TrialError: the scores name no utterances, or one of them has no label.
     """
     if not scored.named:
-        raise TrialError(f"{scored.path}: its lines name no utterances, so {where} cannot say anything of them.")
-    found: tuple[list[str], list[str]] = ([], [])
-    for names, side in zip(scored.names, found, strict=True):
+        raise TrialError(f"{scored.path}: its lines name no utterances, so {where} cannot be applied to them.")
+    side_labels: tuple[list[str], list[str]] = ([], [])
+    for names, side in zip(scored.names, side_labels, strict=True):
         for name in names:
             label = labels.get(name)
             if label is None:
-                raise UnknownUtteranceError(f"{where}: says nothing of {name!r}, which {scored.path} names. Add it.")
+                raise UnknownUtteranceError(f"{where}: has no entry for {name!r}, which {scored.path} names. Add it.")
             side.append(label)
-    kinds = sorted({*found[0], *found[1]})
-    place = {label: number for number, label in enumerate(kinds)}
+    distinct = sorted({*side_labels[0], *side_labels[1]})
+    index = {label: number for number, label in enumerate(distinct)}
     enrol, test = (
-        np.array([place[label] for label in side], dtype=np.int64)[rows]
-        for side, rows in zip(found, scored.pairs, strict=True)
+        np.array([index[label] for label in side], dtype=np.int64)[rows]
+        for side, rows in zip(side_labels, scored.pairs, strict=True)
     )
-    return kinds, (enrol, test)
+    return distinct, (enrol, test)
 
 
-def _ids(scored: Scored) -> list[tuple[str, str]]:
+def _ids(scored: ScoredTrials) -> list[tuple[str, str]]:
     enrol, test = scored.names
     return [(enrol[left], test[right]) for left, right in zip(*scored.pairs, strict=True)]
 
 
-def _check_once(path: Path, codes: Index, numbers: Sequence[int]) -> None:
+def _check_unique(path: Path, codes: IntArray, numbers: Sequence[int]) -> None:
     order = np.argsort(codes, kind="stable")
     again = order[1:][np.diff(codes[order]) == 0]
     if len(again):
-        raise TrialError(f"{path}:{numbers[int(again.min())]}: the pair stands there already. Keep one of its scores.")
+        raise TrialError(f"{path}:{numbers[int(again.min())]}: the pair already has a score. Keep one of them.")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the fields of lines that are not blank: fields of a CSV if it begins as `TABLE` does."""
+def _read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the fields of each line that is not blank; a file with `CSV_HEADER` is read as CSV."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-            if first.strip().split(",") == TABLE:
+            if first.strip().split(",") == CSV_HEADER:
                 reader = csv.reader(file)
-                yield 1, TABLE
+                yield 1, CSV_HEADER
                 yield from ((1 + reader.line_num, fields) for fields in reader if fields)
             else:
                 lines = enumerate(chain([first], file), start=1)
@@ -207,10 +206,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     except FileNotFoundError:
         raise TrialError(f"{path}: no such file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TrialError(f"{path}: not a text in UTF-8 ({error}).") from error
+        raise TrialError(f"{path}: not a text file in UTF-8 ({error}).") from error
 
 
-def _number(text: str) -> float | None:
+def _parse_finite(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
@@ -218,5 +217,5 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _shown(fields: Sequence[str]) -> str:
+def _quote(fields: Sequence[str]) -> str:
     return repr(" ".join(fields)[:80])

@@ -1,42 +1,42 @@
-"""Score files as we write them: lines of one of three forms, a block of trials at a time."""
+"""Writer of score files in one of three formats, one block of trials at a time."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.config.score import ScoreFormat
 from pipeline.data.trials.streaming import SpooledTrials
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 from pipeline.scoring.scorer import Scorer, no_trials
+from pipeline.utils.array_types import BoolArray, Float32Array
 
-Format = Literal["csv", "kaldi", "txt"]
+FILES: dict[ScoreFormat, str] = {"csv": "scores.csv", "kaldi": "scores.txt", "txt": "scores.txt"}
+"""The file of each `score.format`. Lines of `csv` are `label,enrolment,test,score` after a header, and the label may be
+empty. Lines of `kaldi` are `enrolment test score`. Lines of `txt` are `label enrolment test score`, or without labels
+those of `kaldi`."""
 
-FILES: dict[Format, str] = {"csv": "scores.csv", "kaldi": "scores.txt", "txt": "scores.txt"}
-"""By the names of `score.format`: `label,enrolment,test,score` with a header, whose labels may be empty; `enrolment
-test score`; `label enrolment test score`, which without labels is as `kaldi`."""
-
-Lines = Callable[[Trials, NDArray[np.float32]], bytes]
-"""The lines of some trials and their scores [M]."""
+LineFormatter = Callable[[Trials, Float32Array], bytes]
+"""A function that returns the lines of some trials and their scores [M]."""
 
 
-def header(form: Format) -> bytes:
-    """Return what a file of that form begins with."""
+def format_header(form: ScoreFormat) -> bytes:
+    """Return the first line of a file, if the format has a header."""
     return b"label,enrolment,test,score\n" if form == "csv" else b""
 
 
-def lines_of(form: Format, enrol: Sequence[str], test: Sequence[str]) -> Lines:
-    """Return what makes the lines of a form, given the ids of both sides in row order: of utterances, or models.
+def make_line_formatter(form: ScoreFormat, enrol: Sequence[str], test: Sequence[str]) -> LineFormatter:
+    """Return a function that formats lines, given the ids of both sides' utterances or models in row order.
 
     Raises:
-        TrialError: an id holds white space, which only a CSV can.
+        TrialError: an id has spaces, and the format is not `csv`.
     """
-    spell = _quoted if form == "csv" else _unspaced
+    spell = _quote if form == "csv" else _require_no_spaces
     left, right = list(map(spell, enrol)), list(map(spell, test))
 
-    def lines(trials: Trials, scores: NDArray[np.float32]) -> bytes:
+    def format_lines(trials: Trials, scores: Float32Array) -> bytes:
         columns: list[Any] = [
             map(left.__getitem__, trials.enrol.tolist()),
             map(right.__getitem__, trials.test.tolist()),
@@ -46,23 +46,23 @@ def lines_of(form: Format, enrol: Sequence[str], test: Sequence[str]) -> Lines:
         if trials.target is not None and form != "kaldi":
             template = f"%d{template}" if form == "csv" else f"%d {template}"
             columns.insert(0, trials.target.tolist())
-        # One template for all lines, and all fields in turn: several times as fast as a line at a time.
+        # One template for all lines is several times as fast as formatting line by line.
         fields: list[Any] = [None] * (len(columns) * len(scores))
         for place, column in enumerate(columns):
             fields[place :: len(columns)] = column
         return (template * len(scores) % tuple(fields)).encode()
 
-    return lines
+    return format_lines
 
 
-def _quoted(name: str) -> str:
-    """Return an id as a field of a CSV."""
+def _quote(name: str) -> str:
+    """Return an id as a CSV field."""
     return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in ',"\r\n') else name
 
 
-def _unspaced(name: str) -> str:
+def _require_no_spaces(name: str) -> str:
     if len(name.split()) != 1:
-        raise TrialError(f"{name!r}: an id with blanks cannot stand in such a score file. Set score.format to csv.")
+        raise TrialError(f"{name!r}: an id with spaces cannot be written in this format. Set score.format to csv.")
     return name
 
 
@@ -70,35 +70,36 @@ def score_to_file(
     spool: SpooledTrials,
     scorer: Scorer,
     names: tuple[Sequence[str], Sequence[str]],
-    form: Format,
+    form: ScoreFormat,
     out: Path,
     progress: Callable[[int], None] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, int]:
-    """Score a list block by block, and write a line a trial in its order; trials of failed utterances are left out.
+) -> tuple[Float32Array, BoolArray | None, int]:
+    """Score a list block by block, and write one line for each trial in order; trials of failed utterances are skipped.
 
     Args:
-        spool: the list.
-        scorer: of the stores it was read against.
+        spool: the trial list.
+        scorer: scorer of the stores that the list refers to.
         names: ids of both sides in row order.
-        form: of the lines.
-        out: the file to write.
-        progress: called with the number of trials of each block as it is done.
+        form: format of the lines.
+        out: file to write.
+        progress: called with the number of trials after each block.
 
     Returns:
-        Scores [M] and labels [M] of the trials written, of an unlabeled list none and None; and how many these are.
+        Scores [M] and labels [M] of the written trials (no scores and None if the list has no labels), and the number
+        of written trials.
 
     Raises:
-        TrialError: no trials are left, a score is not finite, or an id cannot be written in this form.
+        TrialError: no trials are left, a score is not finite, or an id cannot be written in this format.
     """
-    lines, written = lines_of(form, *names), 0
+    format_lines, written = make_line_formatter(form, *names), 0
     labeled = spool.counts.targets is not None
     scores = np.empty(spool.counts.trials if labeled else 0, dtype=np.float32)
     target = np.empty(len(scores), dtype=np.bool_)
     with out.open("wb") as file:
-        file.write(header(form))
+        file.write(format_header(form))
         for block in spool.blocks():
             kept, values = scorer(block)
-            file.write(lines(kept, values))
+            file.write(format_lines(kept, values))
             if kept.target is not None:
                 scores[written : written + len(kept)] = values
                 target[written : written + len(kept)] = kept.target

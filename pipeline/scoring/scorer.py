@@ -8,27 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.score import ComparisonName
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError, VectorError
-from pipeline.scoring.comparison import COMPARISONS, Name, cosine_scores, mean_units, moderate, unit_crops
+from pipeline.scoring.comparison import COMPARISONS, cosine_scores, mean_units, scale_peaks, unit_crops
 from pipeline.scoring.condition_stores import check_comparable
-from pipeline.scoring.enrolment import EnrolmentModels, Pooling, mean_of_units, mean_over
+from pipeline.scoring.enrolment import EnrolmentModels, Pooling, average_models, average_scores
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.utils.array_types import BoolArray, Float32Array
 from pipeline.utils.paths import Place
 
 
-def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Sequence[Any]") -> NDArray[np.float32]:
-    """Return the cosine [T] of every trial, higher meaning more alike.
+def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Sequence[Any]") -> Float32Array:
+    """Return the cosine [T] of every trial; higher means more alike.
 
     Args:
-        enrol: vectors [N, D], or crops [N, crops, D], which stand together by the mean of their directions.
-        test: vectors [M, D], or crops [M, crops, D]; both sides raw, or both enhanced alike.
-        trials: row of `enrol` and row of `test` of each, [T, 2].
+        enrol: vectors [N, D], or crops [N, crops, D], whose directions are averaged.
+        test: vectors [M, D], or crops [M, crops, D]; both sides raw, or both enhanced in the same way.
+        trials: row of `enrol` and row of `test` for each trial [T, 2].
 
     Raises:
-        VectorError: vectors are no floats, of other shapes, or the sides of other dimensions.
-        TrialError: trials are no pairs of rows, or a vector that is asked for is zero or not finite.
+        VectorError: vectors are not floats, have other shapes, or the two sides have different dimensions.
+        TrialError: trials are not pairs of rows, or name a vector that is zero or not finite.
     """
     sides = [np.asarray(each) for each in (enrol, test)]
     for each in sides:
@@ -37,8 +39,10 @@ def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Seque
                 f"vectors are {sides[0].dtype} {sides[0].shape} and {sides[1].dtype} {sides[1].shape}; give floats"
                 " [N, D] or [N, crops, D] and [M, D] or [M, crops, D]."
             )
-    # A direction is that of a vector of any length, also of one that float32 does not hold.
-    sides = [(moderate(each) if each.dtype == np.float64 and each.size else each).astype(np.float32) for each in sides]
+    # Only the direction matters, so vectors that overflow or underflow in float32 are scaled first.
+    sides = [
+        (scale_peaks(each) if each.dtype == np.float64 and each.size else each).astype(np.float32) for each in sides
+    ]
     pairs = np.asarray(trials)
     if pairs.size == 0:
         return np.empty(0, np.float32)
@@ -48,40 +52,43 @@ def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Seque
     if outside.any():
         first = int(np.flatnonzero(outside.any(axis=1))[0])
         raise TrialError(
-            f"{int(outside.any(axis=1).sum())} of {len(pairs)} trials name rows that are not there, first: trial"
+            f"{int(outside.any(axis=1).sum())} of {len(pairs)} trials name rows that do not exist, first: trial"
             f" {first}, rows {pairs[first].tolist()} of {len(sides[0])} and {len(sides[1])}."
         )
-    with np.errstate(invalid="ignore"):  # of vectors that are zero, or cancel each other
+    with np.errstate(invalid="ignore"):  # vectors that are zero or cancel each other give NaN, which is checked below
         left, right = (mean_units(unit_crops(each if each.ndim == 3 else each[:, None])) for each in sides)
     scores = cosine_scores(left, right, Trials(pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), None))
     if not np.isfinite(scores).all():
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise TrialError(f"scores are NaN or infinite, first: trial {first}, for a vector is all zeros or not finite.")
+        raise TrialError(
+            f"scores are NaN or infinite, first: trial {first}, because a vector is all zeros or not finite."
+        )
     return scores
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores trials between two stores."""
+    """A callable that scores trials between two stores."""
 
-    enrolled: NDArray[np.bool_]
-    """Which utterances, or models, of the enrolment side can be scored."""
-    tested: NDArray[np.bool_]
-    score: Callable[[Trials], NDArray[np.float32]]
-    """The score [M] of every trial of these."""
+    enrolled: BoolArray
+    """Mask of the utterances or models of the enrolment side that can be scored."""
+    tested: BoolArray
+    """Mask of the utterances of the test side that can be scored."""
+    score: Callable[[Trials], Float32Array]
+    """Function that returns the scores [M] of trials between these."""
     path: Place
-    """Of the test store, for messages."""
+    """The path of the test store, for messages."""
 
-    def __call__(self, trials: Trials) -> tuple[Trials, NDArray[np.float32]]:
-        """Return trials without those of failed utterances, and their scores.
+    def __call__(self, trials: Trials) -> tuple[Trials, Float32Array]:
+        """Return the trials without those of failed utterances, and their scores.
 
         Raises:
-            TrialError: a score is not finite, since a vector is all zeros.
+            TrialError: a score is not finite, because a vector is all zeros.
         """
         kept = trials.keep(self.enrolled[trials.enrol] & self.tested[trials.test])
         scores = self.score(kept)
         if not np.isfinite(scores).all():
-            raise TrialError(f"{self.path}: scores are NaN or infinite, for a vector of either side is all zeros.")
+            raise TrialError(f"{self.path}: scores are NaN or infinite, because a vector of one side is all zeros.")
         return kept, scores
 
 
@@ -89,31 +96,31 @@ def scorer_of(
     enrol: EmbeddingStore,
     test: EmbeddingStore,
     models: EnrolmentModels | None = None,
-    pool: Pooling = mean_of_units,
-    comparison: Name = "cosine",
+    pool: Pooling = average_models,
+    comparison: ComparisonName = "cosine",
 ) -> Scorer:
-    """Read two stores, and return what scores trials between them.
+    """Read two stores, and return a scorer of trials between them.
 
     Args:
         enrol: store of the enrolment side.
         test: store of the test side.
-        models: enrolment models of the enrolment store's utterances; what failed is left out of them.
-        pool: how the utterances of a model become its vector, where the comparison is one of vectors.
-        comparison: how two sides are compared; `pairwise` takes all crops of all utterances of a model.
+        models: enrolment models of utterances of the enrolment store; their failed utterances are ignored.
+        pool: function that makes a model's vector from its utterances; only for `cosine`.
+        comparison: comparison of two sides; `pairwise` compares all crops of all utterances of a model.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.
     """
     check_comparable(enrol, test)
-    how, ok = COMPARISONS[comparison], enrol.status == OK
-    left = how.represent(unit_crops(enrol.read()[:, :, 0]))
-    right = left if test.path == enrol.path else how.represent(unit_crops(test.read()[:, :, 0]))
-    score = how.score
+    method, ok = COMPARISONS[comparison], enrol.status == OK
+    left = method.represent(unit_crops(enrol.read()[:, :, 0]))
+    right = left if test.path == enrol.path else method.represent(unit_crops(test.read()[:, :, 0]))
+    score = method.score
     if models is not None and comparison == "cosine":
         left = pool(left, models)
     elif models is not None:
-        score = mean_over(models, ok, score)
-    enrolled = ok if models is None else models.usable(ok)
+        score = average_scores(models, ok, score)
+    enrolled = ok if models is None else models.usable_mask(ok)
     return Scorer(enrolled, test.status == OK, partial(score, left, right), test.path)
 
 
@@ -122,15 +129,15 @@ def score_list(
     test: EmbeddingStore,
     trials: Trials,
     models: EnrolmentModels | None = None,
-    pool: Pooling = mean_of_units,
-    comparison: Name = "cosine",
-) -> tuple[Trials, NDArray[np.float32]]:
-    """Score a trial list between two stores; trials of failed utterances are left out.
+    pool: Pooling = average_models,
+    comparison: ComparisonName = "cosine",
+) -> tuple[Trials, Float32Array]:
+    """Score a trial list between two stores; trials of failed utterances are skipped.
 
     Args:
         enrol: store of the enrolment side.
         test: store of the test side.
-        trials: rows of the test store against rows of the enrolment store, or against models.
+        trials: rows of the enrolment store (or indices of models), and rows of the test store.
         models: see `scorer_of`.
         pool: see `scorer_of`.
         comparison: see `scorer_of`.
@@ -146,5 +153,5 @@ def score_list(
 
 
 def no_trials(path: Place) -> TrialError:
-    """Return the error of trials none of which can be scored."""
-    return TrialError(f"{path}: no trials are left, their utterances all failed. See its failures list.")
+    """Return the error for a list without any trial that can be scored."""
+    return TrialError(f"{path}: no trials are left, because their utterances all failed. See its failures list.")

@@ -1,161 +1,169 @@
-"""A system put together from its line in `score.systems`: vectors, comparison, normalisation."""
+"""Builder of a system from its entry in `score.systems`: vectors, comparison, normalisation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config.score import CohortUse, System
 from pipeline.data.trials.table import Trials
 from pipeline.errors import ConfigError
 from pipeline.scoring.backends import plda
-from pipeline.scoring.backends.norm import Statistics, normalise, statistics
-from pipeline.scoring.backends.vectors import centred, ensembled, mean_of_cohort
+from pipeline.scoring.backends.norm import CohortStatistics, compute_cohort_statistics, normalise_scores
+from pipeline.scoring.backends.vectors import average_cohort, centre, ensemble
 from pipeline.scoring.cohort import Cohort
 from pipeline.scoring.comparison import COMPARISONS, Comparison, mean_units, unit_crops
-from pipeline.scoring.condition_stores import ConditionStores, Values, Vectors
+from pipeline.scoring.condition_stores import ConditionStores
+from pipeline.utils.array_types import Float32Array
 
 CLEAN_VIEW = 0
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of trials: what stands for its utterances [N, ...], and their scores against the cohort."""
+class SystemSide:
+    """One side of trials for one system: representations [N, ...], and the statistics of their cohort scores."""
 
-    representations: NDArray[np.float32]
-    against_cohort: Statistics | None
+    representations: Float32Array
+    against_cohort: CohortStatistics | None
 
 
 @dataclass(frozen=True)
 class ScoringSystem:
-    """A system that makes scores of vectors, with what it has learnt from the cohort."""
+    """A system that scores vectors, with everything that it has learnt from the cohort."""
 
     system: System
-    space: ConditionStores
+    source: ConditionStores
     original: str | None
-    """Name of the raw vectors, of an ensemble."""
-    mean: NDArray[np.float32] | None
-    """Of the cohort's unit vectors [D], to be subtracted."""
+    """The name of the raw vectors of an ensemble."""
+    mean: Float32Array | None
+    """The mean of the cohort's unit vectors [D], which is subtracted."""
     comparison: Comparison
-    cohort: NDArray[np.float32] | None
-    """What stands for the cohort [K, ...], to normalise by."""
+    cohort: Float32Array | None
+    """Representations of the cohort [K, ...] for score normalisation."""
 
-    def crops(self, vectors: Vectors) -> Values:
-        """Return the unit crops [N, crops, D] that are compared."""
-        return _crops(self.system, self.space, self.original, self.mean, vectors)
-
-    def side(self, vectors: Vectors) -> Side:
-        """Return what stands for utterances; with norms, this is where each meets the cohort, once."""
-        stand_ins = self.comparison.represent(self.crops(vectors))
+    def prepare_side(self, vectors: Mapping[str, Float32Array]) -> SystemSide:
+        """Represent utterances, given their vectors [N, crops, D] by source, and score each against the cohort."""
+        crops = _make_crops(self.system, self.source, self.original, self.mean, vectors)
+        representations = self.comparison.represent(crops)
         if self.cohort is None:
-            return Side(stand_ins, None)
+            return SystemSide(representations, None)
         top = self.system.top if self.system.norm == "as" else None
-        return Side(stand_ins, statistics(stand_ins, self.cohort, self.comparison.matrix, top))
+        against_cohort = compute_cohort_statistics(representations, self.cohort, self.comparison.matrix, top)
+        return SystemSide(representations, against_cohort)
 
-    def score(self, enrol: Side, test: Side, trials: Trials) -> NDArray[np.float32]:
+    def score(self, enrol: SystemSide, test: SystemSide, trials: Trials) -> Float32Array:
         """Return the score [M] of every trial."""
         scores = self.comparison.score(enrol.representations, test.representations, trials)
         if self.system.norm is None or enrol.against_cohort is None or test.against_cohort is None:
             return scores
         sides = enrol.against_cohort, test.against_cohort
-        return normalise(self.system.norm, scores, *sides, trials.enrol, trials.test)
+        return normalise_scores(self.system.norm, scores, *sides, trials.enrol, trials.test)
 
 
 def build_system(
     name: str,
     system: System,
-    spaces: Mapping[str, ConditionStores],
+    sources: Mapping[str, ConditionStores],
     cohort: Cohort | None,
     use: CohortUse,
     default: str,
     seed: int,
 ) -> ScoringSystem:
-    """Put a system together, and train what it learns from the cohort.
+    """Build a system, and train its parts that learn from the cohort.
 
     Args:
-        name: of the system, for messages.
-        system: its line; it is `of` vectors.
-        spaces: all vectors there are.
-        cohort: needed by systems that say so.
-        use: which part of it normalises scores.
-        default: `score.comparison`.
-        seed: of the sample of a large cohort, and of PLDA.
+        name: name of the system, for messages.
+        system: its entry in `score.systems`, which has `of`.
+        sources: all vectors by name.
+        cohort: the cohort; required if `system.needs_cohort`.
+        use: selection of the cohort's vectors for score normalisation.
+        default: the value of `score.comparison`.
+        seed: seed of the sample of a large cohort.
 
     Raises:
-        ConfigError: it names vectors that there are not, or lacks a cohort or a model.
-        StoreError: the cohort is of another encoder.
+        ConfigError: the system names unknown vectors, or lacks a cohort or a model.
+        StoreError: the cohort is from another encoder.
         TrialError: the cohort is too small, or lacks the speakers that PLDA needs.
     """
-    space, original = _space(name, system, spaces)
+    source, original = _find_source(name, system, sources)
+    compare = system.compare or default
     if not system.needs_cohort:
-        return ScoringSystem(system, space, original, None, COMPARISONS[system.compare or default], None)
+        return ScoringSystem(system, source, original, None, COMPARISONS[compare], None)
     if cohort is None:
         raise ConfigError(f"score.systems.{name}: needs a cohort. Give its store with --cohort.")
-    space.check_encoder_of(cohort.encoder, cohort.path)
-    # Of the noisy views only PLDA makes use, which is to learn what noise does to an utterance.
-    views = range(cohort.values.shape[2] if (system.compare or default) == "plda" else 1)
-    heard = [_crops(system, space, original, None, in_spaces(cohort.values[:, :, view], spaces)) for view in views]
-    crops = heard[CLEAN_VIEW]
-    mean = mean_of_cohort(crops.reshape(-1, crops.shape[2])) if system.center else None
+    source.check_same_encoder(cohort.encoder, cohort.path)
+    # Only PLDA uses the noisy views, to learn how noise changes an utterance.
+    views = [
+        _make_crops(system, source, original, None, convert_to_sources(cohort.values[:, :, view], sources))
+        for view in range(cohort.values.shape[2] if compare == "plda" else 1)
+    ]
+    clean = views[CLEAN_VIEW]
+    mean = average_cohort(clean.reshape(-1, clean.shape[2])) if system.center else None
     if mean is not None:
-        heard = [centred(each, mean) for each in heard]
-        crops = heard[CLEAN_VIEW]
-    comparison = _comparison(system, default, heard, cohort)
-    normed = None
+        views = [centre(crops, mean) for crops in views]
+        clean = views[CLEAN_VIEW]
+    comparison = _train_plda(views, cohort) if compare == "plda" else COMPARISONS[compare]
+    normalising = None
     if system.norm:
-        normed = comparison.represent(_sampled(crops, cohort, use, seed))
-        if system.norm == "as" and system.top > len(normed):
+        normalising = comparison.represent(_sample_cohort(clean, cohort, use, seed))
+        count = len(normalising)
+        if system.norm == "as" and system.top > count:
             raise ConfigError(
-                f"score.systems.{name}: top {system.top} of a cohort of {len(normed)}. Set it to {len(normed)} or less."
+                f"score.systems.{name}: top {system.top} of a cohort of {count}. Set it to {count} or less."
             )
-    return ScoringSystem(system, space, original, mean, comparison, normed)
+    return ScoringSystem(system, source, original, mean, comparison, normalising)
 
 
-def in_spaces(values: Values, spaces: Mapping[str, ConditionStores]) -> dict[str, Values]:
-    """Return what raw embeddings [N, crops, D] are in every space, as far as its model is known."""
-    return {name: space.of_raw(values) for name, space in spaces.items() if space.model or not space.enhanced}
+def convert_to_sources(values: Float32Array, sources: Mapping[str, ConditionStores]) -> dict[str, Float32Array]:
+    """Return raw embeddings [N, crops, D] as each source has them, leaving out enhanced ones of unknown models."""
+    return {name: each.convert_raw(values) for name, each in sources.items() if each.model or not each.enhanced}
 
 
-def _space(name: str, system: System, spaces: Mapping[str, ConditionStores]) -> tuple[ConditionStores, str | None]:
-    space = spaces.get(str(system.of))
-    if space is None:
-        raise ConfigError(f"score.systems.{name}: of {system.of!r}: there are only {', '.join(spaces)}.")
-    if space.enhanced and system.needs_models:
-        space.made_by()
+def _find_source(
+    name: str, system: System, sources: Mapping[str, ConditionStores]
+) -> tuple[ConditionStores, str | None]:
+    """Return the vectors of a system, and for an ensemble the name of the raw ones."""
+    source = sources.get(str(system.of))
+    if source is None:
+        raise ConfigError(f"score.systems.{name}: of {system.of!r}: there are only {', '.join(sources)}.")
+    if source.enhanced and system.needs_models:
+        source.require_model()
     if system.ensemble is None:
-        return space, None
-    raw = [each.name for each in spaces.values() if not each.enhanced and each.denoised == space.denoised]
-    if not space.enhanced or not raw:
-        alike = f" of audio denoised by {space.denoised}" if space.denoised else ""
-        raise ConfigError(f"score.systems.{name}: ensemble takes enhanced vectors, and raw ones{alike} beside them.")
-    return space, raw[0]
+        return source, None
+    raw = [each.name for each in sources.values() if not each.enhanced and each.denoised == source.denoised]
+    if not source.enhanced or not raw:
+        audio = f" of audio denoised by {source.denoised}" if source.denoised else ""
+        raise ConfigError(f"score.systems.{name}: ensemble needs enhanced vectors, and raw ones{audio} with --system.")
+    return source, raw[0]
 
 
-def _crops(
-    system: System, space: ConditionStores, original: str | None, mean: NDArray[np.float32] | None, vectors: Vectors
-) -> Values:
-    crops = vectors[space.name]
+def _make_crops(
+    system: System,
+    source: ConditionStores,
+    original: str | None,
+    mean: Float32Array | None,
+    vectors: Mapping[str, Float32Array],
+) -> Float32Array:
+    """Return the unit crops [N, crops, D] that a system compares."""
+    crops = vectors[source.name]
     if original is not None and system.ensemble is not None:
-        crops = ensembled(space.originals(vectors[original]), crops, 1 - system.ensemble)
+        crops = ensemble(source.prepare_originals(vectors[original]), crops, 1 - system.ensemble)
     crops = unit_crops(crops)
-    return crops if mean is None else centred(crops, mean)
+    return crops if mean is None else centre(crops, mean)
 
 
-def _comparison(system: System, default: str, heard: Sequence[Values], cohort: Cohort) -> Comparison:
-    """Return how sides are compared; PLDA takes every crop of an utterance in every view [K, crops, D] for itself."""
-    if (system.compare or default) != "plda":
-        return COMPARISONS[system.compare or default]
-    vectors = np.concatenate([crops.reshape(-1, crops.shape[2]) for crops in heard])
-    speakers = np.repeat(cohort.numbers(), heard[CLEAN_VIEW].shape[1])
-    fitted = plda.fit(vectors, np.tile(speakers, len(heard)))
-    return Comparison(lambda crops: fitted.represent(mean_units(crops)), plda.dot_plus, plda.matrix)
+def _train_plda(views: Sequence[Float32Array], cohort: Cohort) -> Comparison:
+    """Train PLDA on single crops, all crops of an utterance in all its views [K, crops, D]."""
+    vectors = np.concatenate([crops.reshape(-1, crops.shape[2]) for crops in views])
+    speakers = np.repeat(cohort.speaker_numbers(), views[CLEAN_VIEW].shape[1])
+    fitted = plda.fit_plda(vectors, np.tile(speakers, len(views)))
+    return Comparison(lambda crops: fitted.represent(mean_units(crops)), plda.score_trials, plda.score_matrix)
 
 
-def _sampled(crops: Values, cohort: Cohort, use: CohortUse, seed: int) -> Values:
-    """Return the crops [K, crops, D] that normalise scores, of utterances, or one mean vector a speaker."""
+def _sample_cohort(crops: Float32Array, cohort: Cohort, use: CohortUse, seed: int) -> Float32Array:
+    """Return the crops [K, crops, D] for score normalisation: those of utterances, or one mean vector per speaker."""
     if use.of == "speakers":
-        numbers = cohort.numbers()
+        numbers = cohort.speaker_numbers()
         means = mean_units(crops)
         sums = np.zeros((numbers.max() + 1, crops.shape[2]), dtype=np.float64)
         np.add.at(sums, numbers, means)

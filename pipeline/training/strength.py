@@ -186,7 +186,7 @@ def _redrawn(
 ) -> NDArray[np.float64]:
     """Return the EERs [R, strengths] of scores [strengths][draws * M] as speakers are drawn again."""
     number = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)[1].astype(np.int64)
-    draws, rankings = len(target) // len(trials), [Ranking.of(scores, target) for scores in clean]
+    draws, rankings = len(target) // len(trials), [Ranking.from_scores(scores, target) for scores in clean]
     enrol, test = (np.tile(number[side], draws) for side in (trials.enrol, trials.test))
     return replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]
 

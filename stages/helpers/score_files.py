@@ -11,7 +11,7 @@ from stages.helpers.options import FILE
 if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.metrics import Speakers
-    from pipeline.scoring.score_files import Scored
+    from pipeline.scoring.score_files import ScoredTrials
 
 _OPTIONS = (
     click.option("--trials", type=FILE, help="Trial list of `1|0 enrolment test`: labels, and the pairs to measure."),
@@ -38,24 +38,24 @@ def scores_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_scores(path: Path, trials: Path | None) -> "Scored":
+def load_scores(path: Path, trials: Path | None) -> "ScoredTrials":
     """Read a score file, restricted to the trials of a list if there is one."""
-    from pipeline.scoring.score_files import on_trials, read_scores
+    from pipeline.scoring.score_files import read_scores, select_trials
 
     scored = read_scores(path)
-    return on_trials(scored, trials) if trials else scored
+    return select_trials(scored, trials) if trials else scored
 
 
-def load_speakers(scored: "Scored", manifest: Path | None, speakers: Path | None) -> "Speakers | None":
+def load_speakers(scored: "ScoredTrials", manifest: Path | None, speakers: Path | None) -> "Speakers | None":
     """Return the speaker numbers of both sides, or None if no file gives them."""
     from pipeline.data.manifest import read_manifest
-    from pipeline.scoring.score_files import read_labels, sides
+    from pipeline.scoring.score_files import label_sides, read_labels
 
     if manifest and speakers:
         raise click.UsageError("give --manifest or --speakers, not both")
     if manifest:
-        return sides(scored, {row.utterance: row.speaker for row in read_manifest(manifest)}, manifest)[1]
-    return sides(scored, read_labels(speakers), speakers)[1] if speakers else None
+        return label_sides(scored, {row.utterance: row.speaker for row in read_manifest(manifest)}, manifest)[1]
+    return label_sides(scored, read_labels(speakers), speakers)[1] if speakers else None
 
 
 def score_protocol(

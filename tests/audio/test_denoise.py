@@ -234,14 +234,16 @@ def test_denoised_and_plain_vectors_do_not_meet_unnoticed(tmp_path: Path, capsys
     )
     assert "denoise" not in plain.encoder()
     check_comparable(denoised, denoised)
-    with pytest.raises(StoreError, match=r"denoise is None and 'rnnoise \(0\)'.* of audio denoised alike"):
+    with pytest.raises(StoreError, match=r"denoise is None and 'rnnoise \(0\)'.* with the same denoise setting"):
         check_comparable(plain, denoised)
-    spaces = open_condition_stores(
+    sources = open_condition_stores(
         {"raw": tmp_path / "raw", "rnnoise": tmp_path / "rnnoise"}, ["clean"]
     )  # each a system
-    spaces["rnnoise"].check_encoder_of(denoised.encoder(), denoised.path)
-    with pytest.raises(StoreError, match=r"encoder denoise is None, but 'rnnoise \(0\)'.* denoised alike"):
-        spaces["rnnoise"].check_encoder_of(plain.encoder(), plain.path)
+    sources["rnnoise"].check_same_encoder(denoised.encoder(), denoised.path)
+    with pytest.raises(
+        StoreError, match=r"encoder denoise is None, but 'rnnoise \(0\)'.* with the same denoise setting"
+    ):
+        sources["rnnoise"].check_same_encoder(plain.encoder(), plain.path)
 
     model = SeedModel(8, Train.model_validate({"network": {"precondition": "none"}}))
     model.domain_matrix.copy_(1e-3 * torch.eye(8))  # it knows a kind of speech; without, a line would say so
@@ -288,7 +290,7 @@ def test_an_ensemble_takes_the_raw_vectors_of_the_same_audio(
         "r",
     )
     code, _, err = run(capsys, "score", *folders["raw"], *folders["seed"], *rest)
-    assert (code, "raw ones of audio denoised by rnnoise (0) beside them" in err) == (1, True)
+    assert (code, "raw ones of audio denoised by rnnoise (0) with --system" in err) == (1, True)
     code, _, err = run(capsys, "score", *folders["raw"], *folders["seed"], *folders["rnnoise"], *rest)
     assert (code, err) == (0, "")
     written = json.loads((tmp_path / "r/metrics.json").read_text())

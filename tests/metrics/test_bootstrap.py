@@ -51,7 +51,7 @@ def slow(
 def test_replicates_are_those_of_the_plain_bootstrap(speakers: int, each: int, seed: int) -> None:
     scores, target, enrol, test = trials(speakers, each, seed)
     other = np.round(scores + np.random.default_rng(seed).normal(size=len(scores)), 1)
-    rankings = [Ranking.of(scores, target), Ranking.of(other, target)]
+    rankings = [Ranking.from_scores(scores, target), Ranking.from_scores(other, target)]
     fast = replicates(rankings, enrol, test, STATISTICS, 15, seed)
     np.testing.assert_allclose(fast, slow([scores, other], target, enrol, test, 15, seed), rtol=0, atol=1e-12)
 
@@ -60,7 +60,7 @@ def test_speakers_may_be_on_one_side_only() -> None:
     scores, target, enrol, test = trials(8, 3, 1)
     kept = (enrol < 4) | (enrol == test)  # enrolled: the first four; the others only against themselves
     scores, target, enrol, test = scores[kept], target[kept], enrol[kept], test[kept]
-    fast = replicates([Ranking.of(scores, target)], enrol, test, STATISTICS, 20, 0)
+    fast = replicates([Ranking.from_scores(scores, target)], enrol, test, STATISTICS, 20, 0)
     np.testing.assert_allclose(fast, slow([scores], target, enrol, test, 20, 0), rtol=0, atol=1e-12)
 
 
@@ -72,7 +72,7 @@ def test_a_weight_counts_a_trial_that_many_times(drawn: list[tuple[int, bool]], 
     repeated = np.repeat(np.arange(len(scores)), weights)
     if not 0 < target[repeated].sum() < len(repeated):
         return
-    ranking = Ranking.of(scores, target)
+    ranking = Ranking.from_scores(scores, target)
     sums = [np.append(0, np.cumsum(weights[order])) for order in (ranking.targets, ranking.nontargets)]
     weighted, plain = ranking.roc(*sums), roc_of(scores[repeated], target[repeated])
     for statistic in STATISTICS:
@@ -82,7 +82,7 @@ def test_a_weight_counts_a_trial_that_many_times(drawn: list[tuple[int, bool]], 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_interval_is_seeded_and_holds_the_estimate(seed: int) -> None:
     scores, target, enrol, test = trials(12, 4, seed)
-    ranking = Ranking.of(scores, target)
+    ranking = Ranking.from_scores(scores, target)
     drawn = replicates([ranking], enrol, test, [eer], 100, seed)
     assert (drawn == replicates([ranking], enrol, test, [eer], 100, seed)).all()
     assert (drawn != replicates([ranking], enrol, test, [eer], 100, seed + 1)).any()
@@ -98,7 +98,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         _, target, enrol, test = trials(30, 5, seed)
         rng = np.random.default_rng(seed)
         scores = rng.normal(size=len(target)) + target * (2 + rng.normal(size=30)[enrol])
-        ranking = Ranking.of(scores, target)
+        ranking = Ranking.from_scores(scores, target)
         low, high = interval(replicates([ranking], enrol, test, [eer], 100, seed)[:, 0, 0])
         hits += low <= truth <= high
         each = np.arange(len(target))  # as if every trial were of speakers of its own
@@ -111,7 +111,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_pairing_narrows_the_interval_of_a_difference() -> None:
     scores, target, enrol, test = trials(20, 3, 3)
     better = scores + 0.3 * target
-    drawn = replicates([Ranking.of(scores, target), Ranking.of(better, target)], enrol, test, [eer], 200, 0)[:, :, 0]
+    drawn = replicates(
+        [Ranking.from_scores(scores, target), Ranking.from_scores(better, target)], enrol, test, [eer], 200, 0
+    )[:, :, 0]
     paired = np.ptp(interval(drawn[:, 1] - drawn[:, 0]))
     assert paired < 0.7 * np.ptp(interval(drawn[:, 1] - np.roll(drawn[:, 0], 1)))
     assert p_value(drawn[:, 1] - drawn[:, 0]) < 0.02
@@ -127,6 +129,6 @@ def test_p_is_twice_the_smaller_share_beyond_zero() -> None:
 
 def test_what_cannot_be_ranked_is_an_error() -> None:
     with pytest.raises(TrialError, match="one class"):
-        Ranking.of(np.zeros(3), np.ones(3, dtype=bool))
+        Ranking.from_scores(np.zeros(3), np.ones(3, dtype=bool))
     with pytest.raises(TrialError, match="NaN"):
-        Ranking.of(np.array([0, np.nan]), np.array([True, False]))
+        Ranking.from_scores(np.array([0, np.nan]), np.array([True, False]))

@@ -18,8 +18,8 @@ from pipeline.metrics import histogram, roc_of, thin
 from pipeline.report import plots as plots_module
 from pipeline.report import write_det, write_histograms
 from pipeline.report.error_charts import det_chart, snr_chart
-from pipeline.report.page import flat, page
-from pipeline.report.plots import Plot, plots_of
+from pipeline.report.page import flatten_values, render_page
+from pipeline.report.plots import Plot, build_plots
 from pipeline.report.results import read_metrics
 from pipeline.report.series import Series, read_series
 from pipeline.report.style import DET_TICKS, on_probit
@@ -68,7 +68,7 @@ def write_results(place: Path, systems: tuple[str, ...] = SYSTEMS) -> None:
 
 def drawn(place: Path) -> list[Plot]:
     table = read_metrics(place / "scores", ["toy"])["toy"]["results"]
-    return plots_of(table, read_series(place / "scores", place / "models", "toy"))
+    return build_plots(table, read_series(place / "scores", place / "models", "toy"))
 
 
 class Text(HTMLParser):
@@ -139,8 +139,8 @@ def test_plots_are_of_what_is_there(tmp_path: Path) -> None:
     assert [plot.name for plot in drawn(tmp_path)] == ["eer", "snr"]
     nothing = Series([], [], [], [], [])
     lists = {name: {"raw": system(4.0)} for name in ("vox1-o", "vox1-o/noise0", "vox1-o/noise10")}
-    assert [plot.name for plot in plots_of(lists, nothing)] == ["eer", "snr"]
-    assert [plot.name for plot in plots_of({"clean": {"raw": system(4.0)}}, nothing)] == ["eer"]
+    assert [plot.name for plot in build_plots(lists, nothing)] == ["eer", "snr"]
+    assert [plot.name for plot in build_plots({"clean": {"raw": system(4.0)}}, nothing)] == ["eer"]
 
 
 def rows_of(spec: dict[str, dict[str, str]]) -> list[dict[str, str]]:
@@ -215,7 +215,13 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path, content: str) -> Non
 
 def test_nested_tables_are_flat_in_the_provenance() -> None:
     content = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": None}, {"e": True}], "f": "x"}
-    assert list(flat(content)) == [("a.b", "1"), ("a.c", "1, 2"), ("d.1.e", "–"), ("d.2.e", "true"), ("f", "x")]
+    assert list(flatten_values(content)) == [
+        ("a.b", "1"),
+        ("a.c", "1, 2"),
+        ("d.1.e", "–"),
+        ("d.2.e", "true"),
+        ("f", "x"),
+    ]
 
 
 def dom(path: Path) -> str:
@@ -253,7 +259,7 @@ def test_what_goes_wrong_in_a_browser_is_shown_on_the_page(tmp_path: Path) -> No
     good = drawn(tmp_path)[0]
     bad = [replace(good, name="broken", spec={"mark": "no such mark", "data": {"values": [{"a": 1}]}}), good]
     metrics = read_metrics(tmp_path / "scores", ["toy"])
-    (tmp_path / "page.html").write_text(page(metrics, {"toy": bad}, Params(), None, {}))
+    (tmp_path / "page.html").write_text(render_page(metrics, {"toy": bad}, Params(), None, {}))
     shown = dom(tmp_path / "page.html")
     assert "encoder-1-broken" in Text(shown).found["errors"]
     assert 'data-drawn="1"' in shown

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.scoring.comparison import mean_units, unit_crops
-from pipeline.scoring.distances import COLUMNS, ViewDistances, cells, measure_distances
-from pipeline.scoring.sampling import read_vectors, sample_rows
+from pipeline.scoring.distances import COLUMNS, ViewDistances, format_distances, measure_distances
+from pipeline.scoring.sampling import read_unit_vectors, sample_rows
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
@@ -53,7 +53,7 @@ def test_distances_are_those_between_unit_vectors_of_an_utterance(tmp_path: Path
         ("clean", "same speaker"),
         ("clean", "another speaker"),
     }
-    assert next(cells(found))[:4] == found[0][:4]
+    assert next(format_distances(found))[:4] == found[0][:4]
     assert len(COLUMNS) == 4 + len(found[0].quantiles)
 
 
@@ -72,7 +72,7 @@ def test_pairs_of_clean_vectors_are_of_one_speaker_or_of_two(tmp_path: Path) -> 
 def test_a_part_of_a_store_reads_as_the_whole_does(tmp_path: Path) -> None:
     store = stores(tmp_path)["noise0", "seed"]
     for rows in ([0, 1, 2, 39], [17], [], list(range(40))):
-        read = read_vectors(store, np.array(rows, dtype=np.int64))
+        read = read_unit_vectors(store, np.array(rows, dtype=np.int64))
         np.testing.assert_array_equal(read, mean_units(unit_crops(store.read()[:, :, 0]))[rows])
 
 

@@ -6,7 +6,7 @@ import pytest
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.scoring.comparison import mean_units, unit_crops
-from pipeline.scoring.enrolment import mean_of_units, read_models
+from pipeline.scoring.enrolment import average_models, read_models
 from pipeline.scoring.scorer import score_list
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
@@ -20,7 +20,7 @@ def test_a_model_is_the_mean_of_its_unit_vectors_at_unit_length(tmp_path: Path) 
     models = read_models(tmp_path / "m.txt", IDS)
     assert models.names == ("anna", "bert")
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [1, 0]], dtype=np.float32)
-    found = mean_of_units(vectors, models)
+    found = average_models(vectors, models)
     np.testing.assert_allclose(found[0], np.array([1.6, 0.8]) / np.sqrt(1.6**2 + 0.8**2), rtol=1e-6)
     np.testing.assert_allclose(found[1], [0, 1])
 
@@ -46,7 +46,7 @@ def test_what_failed_is_left_out_of_a_model_and_a_model_of_nothing_else_out_of_t
     ("text", "says"),
     [
         ("anna u0\nbert\n", "m.txt:2: model 'bert' has no utterances"),
-        ("anna u0\nanna u1\n", "m.txt:2: model 'anna' stands on line 1 already"),
+        ("anna u0\nanna u1\n", "m.txt:2: model 'anna' is already on line 1"),
         ("anna u0 u0\n", "m.txt:1: model 'anna' names an utterance twice"),
         ("\n", "lists no models"),
     ],

@@ -14,7 +14,7 @@ from pipeline.data.utterances import Utterances, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError, UnknownUtteranceError
 from pipeline.scoring.cohort import Cohort, read_cohort
 from pipeline.scoring.condition_stores import ConditionStores, open_condition_stores
-from pipeline.scoring.evaluation import Outcome, evaluate, every_pair, usable
+from pipeline.scoring.evaluation import Outcome, evaluate, pair_utterances, usable_mask
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
@@ -49,7 +49,7 @@ def cohort(tmp_path: Path) -> Cohort:
 
 
 def run(
-    spaces: dict[str, ConditionStores],
+    sources: dict[str, ConditionStores],
     lists: dict[str, Trials] | None = None,
     cohort: Cohort | None = None,
     utterances: Utterances = KNOWN,
@@ -58,13 +58,13 @@ def run(
     **score: Any,
 ) -> Outcome:
     settings = Score.model_validate({"bootstrap": 0, "cohort": use or {}} | score)
-    lists = lists or {"": every_pair(utterances, usable(spaces), settings.max_trials, 0, Path("m.csv"))}
-    return evaluate(spaces, lists, conditions, "clean", utterances, settings, 0, cohort)
+    lists = lists or {"": pair_utterances(utterances, usable_mask(sources), settings.max_trials, 0, Path("m.csv"))}
+    return evaluate(sources, lists, conditions, "clean", utterances, settings, 0, cohort)
 
 
 def test_systems_are_measured_on_the_same_trials_in_every_condition(folders: dict[str, Path]) -> None:
-    spaces = open_condition_stores(folders, CONDITIONS)
-    outcome = run(spaces, bootstrap=50)
+    sources = open_condition_stores(folders, CONDITIONS)
+    outcome = run(sources, bootstrap=50)
     table = outcome.table
     assert list(table) == CONDITIONS
     counts = {(metrics["targets"], metrics["nontargets"]) for row in table.values() for metrics in row.values()}
@@ -78,8 +78,8 @@ def test_systems_are_measured_on_the_same_trials_in_every_condition(folders: dic
     assert seed["p_value"] == pytest.approx(2 / 51)
     assert set(outcome.rocs) == set(outcome.histograms) == {(c, s) for c in CONDITIONS for s in folders}
     assert sum(outcome.histograms["clean", "raw"][1]) == 66
-    assert outcome.table == run(spaces, bootstrap=50).table
-    assert outcome.table != run(spaces, bootstrap=50, comparison="pairwise").table
+    assert outcome.table == run(sources, bootstrap=50).table
+    assert outcome.table != run(sources, bootstrap=50, comparison="pairwise").table
 
 
 def test_the_mean_over_noisy_conditions_has_an_interval_of_the_same_draws(folders: dict[str, Path]) -> None:
@@ -102,11 +102,11 @@ def test_both_sides_may_be_noisy(folders: dict[str, Path]) -> None:
     make(folders["raw"] / "noise0.zarr", 1.5, 3)
     make(folders["seed"] / "noise0.zarr", 0.9, 3)
     conditions = [*CONDITIONS, "noise0"]
-    spaces = open_condition_stores(folders, conditions)
-    outcome = run(spaces, conditions=conditions, bootstrap=20)
-    assert list(outcome.both) == conditions[1:]
-    pairs = every_pair(KNOWN, usable(spaces), 10_000, 0, Path("m.csv"))
-    for condition, table in outcome.both.items():  # as if the noisy utterances were all there are
+    sources = open_condition_stores(folders, conditions)
+    outcome = run(sources, conditions=conditions, bootstrap=20)
+    assert list(outcome.both_noisy) == conditions[1:]
+    pairs = pair_utterances(KNOWN, usable_mask(sources), 10_000, 0, Path("m.csv"))
+    for condition, table in outcome.both_noisy.items():  # as if the noisy utterances were all there are
         for system, folder in folders.items():
             crops = EmbeddingStore.open(folder / f"{condition}.zarr").read()[:, :, 0]
             units = (crops / np.linalg.norm(crops, axis=2, keepdims=True)).mean(axis=1)
@@ -115,11 +115,11 @@ def test_both_sides_may_be_noisy(folders: dict[str, Path]) -> None:
             crossing = brentq(lambda x, fpr=fpr, tpr=tpr: 1 - x - np.interp(x, fpr, tpr), 0, 1)
             assert table[system]["eer"] == pytest.approx(100 * crossing, abs=0.5)
             assert table[system]["eer_ci"][0] <= table[system]["eer"] <= table[system]["eer_ci"][1]
-    means = [table["seed"]["eer"] for table in outcome.both.values()]
-    assert outcome.mean_both["seed"]["eer"] == pytest.approx(np.mean(means))
-    assert outcome.mean_both["seed"]["p_value"] < 0.2
-    without = run(spaces, conditions=conditions, both_sides=False)
-    assert (without.both, without.mean_both) == ({}, {})
+    means = [table["seed"]["eer"] for table in outcome.both_noisy.values()]
+    assert outcome.mean_both_noisy["seed"]["eer"] == pytest.approx(np.mean(means))
+    assert outcome.mean_both_noisy["seed"]["p_value"] < 0.2
+    without = run(sources, conditions=conditions, both_sides=False)
+    assert (without.both_noisy, without.mean_both_noisy) == ({}, {})
 
 
 def test_operating_points_are_those_asked_for(folders: dict[str, Path]) -> None:
@@ -133,10 +133,10 @@ def test_lists_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path
     (tmp_path / "lists/few").write_text(f"1 {IDS[0]} {IDS[1]}\n0 {IDS[0]} {IDS[4]}\n0 {IDS[0]} {IDS[5]}\n")
     found = read_lists(find_lists(tmp_path / "lists"), IDS)
     assert {name: len(listed.trials) for name, listed in found.items()} == {"all": 24 * 23, "few": 3}
-    spaces = open_condition_stores(folders, CONDITIONS)
-    lists = {name: keep_usable(name, listed.trials, usable(spaces)) for name, listed in found.items()}
+    sources = open_condition_stores(folders, CONDITIONS)
+    lists = {name: keep_usable(name, listed.trials, usable_mask(sources)) for name, listed in found.items()}
     unknown = Utterances(KNOWN.ids, (*KNOWN.speakers[:23], None), KNOWN.seconds)
-    outcome = run(spaces, lists, utterances=unknown, bootstrap=20)
+    outcome = run(sources, lists, utterances=unknown, bootstrap=20)
     table = outcome.table
     assert list(table) == ["all", "few", "all/noise5", "few/noise5"]
     assert set(outcome.rocs) == {(row, system) for row in table for system in folders}
@@ -193,8 +193,8 @@ def test_s_norm_is_that_of_a_plain_loop(folders: dict[str, Path], cohort: Cohort
                 score = enrol[a] @ test[b]
                 scores.append(sum((score - top.mean()) / top.std() for top in ranked) / 2)
                 target.append(SPEAKERS[IDS[a]] == SPEAKERS[IDS[b]])
-    spaces = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
-    outcome = run(spaces, cohort=cohort, systems={"as": {"of": "seed", "norm": "as", "top": 10}})
+    sources = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
+    outcome = run(sources, cohort=cohort, systems={"as": {"of": "seed", "norm": "as", "top": 10}})
     edges, hits, _ = outcome.histograms["noise5", "as"]
     expected = np.histogram(np.array(scores)[target], edges)[0]
     assert np.abs(hits - expected).sum() <= 2  # a score on the edge of a bin
@@ -205,23 +205,23 @@ def test_a_list_that_calibrates_is_not_measured(tmp_path: Path, folders: dict[st
     (tmp_path / "lists/dev").write_text(TEXT)
     (tmp_path / "lists/eval").write_text(TEXT)
     lists = {name: found.trials for name, found in read_lists(find_lists(tmp_path / "lists"), IDS).items()}
-    spaces = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
-    outcome = run(spaces, lists, systems={"llr": {"of": "seed", "calibrate": "dev"}})
+    sources = open_condition_stores({"seed": folders["seed"]}, CONDITIONS)
+    outcome = run(sources, lists, systems={"llr": {"of": "seed", "calibrate": "dev"}})
     assert list(outcome.table) == ["eval", "eval/noise5"]
     figures = outcome.table["eval"]["llr"]
     assert figures["min_cllr"] <= figures["cllr"] < figures["min_cllr"] + 0.1
     assert outcome.warnings == ["trial list dev: calibrates, but shares 6 speakers with those measured."]
     with pytest.raises(ConfigError, match="none is left to measure"):
-        run(spaces, {"dev": lists["dev"]}, systems={"llr": {"of": "seed", "calibrate": "dev"}})
+        run(sources, {"dev": lists["dev"]}, systems={"llr": {"of": "seed", "calibrate": "dev"}})
 
 
 def test_a_cohort_that_is_in_the_trials_is_told(folders: dict[str, Path], cohort: Cohort) -> None:
     mixed = Cohort(
         cohort.path, cohort.encoder, cohort.values, (IDS[0], *cohort.utterances[1:]), ("s3", *cohort.speakers[1:])
     )
-    spaces = open_condition_stores(folders, ["clean"])
-    assert run(spaces, cohort=cohort, conditions=["clean"]).warnings == []
-    (warning,) = run(spaces, cohort=mixed, conditions=["clean"]).warnings
+    sources = open_condition_stores(folders, ["clean"])
+    assert run(sources, cohort=cohort, conditions=["clean"]).warnings == []
+    (warning,) = run(sources, cohort=mixed, conditions=["clean"]).warnings
     assert "1 utterances and 1 speakers of the cohort are in the trials" in warning
 
 
@@ -231,9 +231,9 @@ def test_a_cohort_that_is_in_the_trials_is_told(folders: dict[str, Path], cohort
         ({"of": "other"}, "of 'other': there are only raw, seed"),
         ({"of": "raw", "norm": "s"}, "needs a cohort. Give its store with --cohort"),
         ({"of": "raw", "calibrate": "cohort"}, "needs a cohort"),
-        ({"of": "raw", "calibrate": "dev"}, "no list 'dev' to calibrate on. There are cohort"),
-        ({"fuse": ["raw", "x"]}, "cannot fuse 'x'. There are raw, seed"),
-        ({"of": "raw", "ensemble": 0.5}, "ensemble takes enhanced vectors"),
+        ({"of": "raw", "calibrate": "dev"}, "no list 'dev' to calibrate on. Choose from cohort"),
+        ({"fuse": ["raw", "x"]}, "cannot fuse 'x'. Choose from raw, seed"),
+        ({"of": "raw", "ensemble": 0.5}, "ensemble needs enhanced vectors"),
     ],
 )
 def test_systems_that_cannot_be_are_one_line(folders: dict[str, Path], line: dict[str, Any], says: str) -> None:
@@ -266,21 +266,21 @@ def test_a_cohort_of_another_encoder_is_refused(folders: dict[str, Path], cohort
 
 
 def test_more_of_the_cohort_than_there_is_cannot_count(folders: dict[str, Path], cohort: Cohort) -> None:
-    spaces = open_condition_stores(folders, CONDITIONS)
+    sources = open_condition_stores(folders, CONDITIONS)
     with pytest.raises(ConfigError, match="top 300 of a cohort of 64"):
-        run(spaces, cohort=cohort, systems={"as": {"of": "raw", "norm": "as"}})
+        run(sources, cohort=cohort, systems={"as": {"of": "raw", "norm": "as"}})
     with pytest.raises(ConfigError, match="top 300 of a cohort of 8"):
-        run(spaces, cohort=cohort, systems={"as": {"of": "raw", "norm": "as"}}, use={"of": "speakers"})
+        run(sources, cohort=cohort, systems={"as": {"of": "raw", "norm": "as"}}, use={"of": "speakers"})
 
 
 def test_unknown_durations_and_speakers_are_told(folders: dict[str, Path], cohort: Cohort) -> None:
     bare = Utterances(KNOWN.ids, KNOWN.speakers, (None,) * 24)
-    spaces = open_condition_stores(folders, CONDITIONS)
+    sources = open_condition_stores(folders, CONDITIONS)
     line = {"of": "raw", "calibrate": "cohort", "quality": ["duration"]}
     with pytest.raises(TrialError, match="quality duration needs the seconds of all"):
-        run(spaces, cohort=cohort, utterances=bare, systems={"x": line})
-    with pytest.raises(TrialError, match="has no speaker; trials need the speaker column"):
-        run(spaces, utterances=Utterances(KNOWN.ids, (None,) * 24, KNOWN.seconds))
+        run(sources, cohort=cohort, utterances=bare, systems={"x": line})
+    with pytest.raises(TrialError, match=r"has no speaker\. Add the speaker column"):
+        run(sources, utterances=Utterances(KNOWN.ids, (None,) * 24, KNOWN.seconds))
     with pytest.raises(UnknownUtteranceError, match="has no utterance 's0/0'"):
         select_utterances(IDS, [Utterance("x", "x.wav")], Path("m.csv"))
 
@@ -288,7 +288,7 @@ def test_unknown_durations_and_speakers_are_told(folders: dict[str, Path], cohor
 def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[str, Path], tmp_path: Path) -> None:
     values = np.ones((2, 1, 1, 8), dtype=np.float32)
     write_store(tmp_path / "few/clean.zarr", ["a", "b"], values, np.full(2, OK, dtype=np.uint8), {"dim": 8})
-    with pytest.raises(StoreError, match="hold other utterances"):
+    with pytest.raises(StoreError, match="hold different utterances"):
         open_condition_stores({"raw": folders["raw"], "few": tmp_path / "few"}, ["clean"])
     for name, manifest in (("old", "ab"), ("new", "cd")):
         make(tmp_path / name / "clean.zarr", 0.1, manifest_sha256=manifest)
@@ -320,5 +320,5 @@ def test_a_list_whose_targets_all_failed_is_an_error(tmp_path: Path, folders: di
     (tmp_path / "lists/t").write_text(f"1 {IDS[5]} {IDS[4]}\n0 {IDS[0]} {IDS[4]}\n")
     trials = read_lists(find_lists(tmp_path / "lists"), IDS)["t"].trials
     with pytest.raises(TrialError, match="trial list t: no targets or no non-targets are left"):
-        keep_usable("t", trials, usable(open_condition_stores(folders, CONDITIONS)))
-    assert len(keep_usable("t", trials, usable(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2
+        keep_usable("t", trials, usable_mask(open_condition_stores(folders, CONDITIONS)))
+    assert len(keep_usable("t", trials, usable_mask(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2

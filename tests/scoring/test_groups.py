@@ -13,7 +13,7 @@ from pipeline.metrics import figures
 from pipeline.report import write_groups
 from pipeline.scoring.condition_stores import open_condition_stores
 from pipeline.scoring.evaluation import evaluate
-from pipeline.scoring.groups import group_trials, labels
+from pipeline.scoring.groups import group_trials, label_groups
 from pipeline.scoring.scorer import score_list
 from tests.scoring.test_scorer import IDS, SPEAKERS, make
 
@@ -23,7 +23,7 @@ KNOWN = Utterances(
 
 
 def test_utterances_fall_into_ranges() -> None:
-    found = labels(KNOWN, {"gender": [], "age": [18.0], "duration": [3.0, 6.0]})
+    found = label_groups(KNOWN, {"gender": [], "age": [18.0], "duration": [3.0, 6.0]})
     told = {column: [names[number] for number in numbers] for column, (names, numbers) in found.items()}
     assert told == {
         "gender": ["f", "m", "unknown", "f"],
@@ -31,22 +31,23 @@ def test_utterances_fall_into_ranges() -> None:
         "duration": ["<3 s", "3-6 s", ">=6 s", "unknown"],
     }
     trials = Trials(np.array([0, 0, 1]), np.array([3, 1, 0]), None)
-    assert group_trials(found["gender"], trials).tolist() == ["f", "f/m", "f/m"]
+    names, index = found["gender"]
+    assert group_trials(names, (index[trials.enrol], index[trials.test])).tolist() == ["f", "f/m", "f/m"]
     bare = Utterances(KNOWN.ids, KNOWN.speakers, (None,) * 4, (None,) * 4, (None,) * 4)
-    assert labels(bare, {"gender": [], "age": [18.0], "duration": [3.0]}) == {}
-    assert list(labels(KNOWN, {"age": [18.0]})) == ["age"]
+    assert label_groups(bare, {"gender": [], "age": [18.0], "duration": [3.0]}) == {}
+    assert list(label_groups(KNOWN, {"age": [18.0]})) == ["age"]
 
 
 def test_every_group_is_measured_by_itself(tmp_path: Path) -> None:
     make(tmp_path / "raw/clean.zarr", 1.5)
     genders = tuple("fm"[n // 12] for n in range(24))
     utterances = Utterances(tuple(IDS), tuple(SPEAKERS.values()), (1.0,) * 24, genders)
-    spaces = open_condition_stores({"raw": tmp_path / "raw"}, ["clean"])
+    sources = open_condition_stores({"raw": tmp_path / "raw"}, ["clean"])
     lists = {"": make_all_pairs(list(SPEAKERS.values()), 10_000, 0)}
     score = Score(bootstrap=0)
-    found = evaluate(spaces, lists, ["clean"], "clean", utterances, score, 0).groups
+    found = evaluate(sources, lists, ["clean"], "clean", utterances, score, 0).groups
     assert list(found) == [("clean", "raw", "gender"), ("clean", "raw", "duration")]
-    store = spaces["raw"].stores["clean"]
+    store = sources["raw"].stores["clean"]
     for gender, rows in (("f", range(12)), ("m", range(12, 24))):
         pairs = [(a, b) for a in rows for b in rows if a != b]
         enrol, test = np.array(pairs).T

@@ -36,7 +36,7 @@ def test_versions_are_those_installed_and_nothing_is_imported_for_them() -> None
     assert list(found) == ["seed", "python", "numpy", "scipy", "torch", "zarr"]
     assert found["seed"] == version("speaker-seed")
     assert found["numpy"] == np.__version__
-    code = "import sys; from pipeline.scoring.provenance import versions; versions(); print('torch' in sys.modules)"
+    code = "import sys; from pipeline.scoring import provenance as p; p.read_versions(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.config.score import ScoreFormat
 from pipeline.data.trials.lists import read_list
 from pipeline.data.trials.streaming import BLOCK, spool_trials
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 from pipeline.scoring.score_files import read_scores
-from pipeline.scoring.score_writer import FILES, Format, lines_of, score_to_file
+from pipeline.scoring.score_writer import FILES, make_line_formatter, score_to_file
 from pipeline.scoring.scorer import score_list, scorer_of
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
@@ -29,7 +30,9 @@ def store(tmp_path: Path) -> EmbeddingStore:
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("labeled", [True, False])
-def test_the_file_is_the_list_with_scores(tmp_path: Path, store: EmbeddingStore, form: Format, labeled: bool) -> None:
+def test_the_file_is_the_list_with_scores(
+    tmp_path: Path, store: EmbeddingStore, form: ScoreFormat, labeled: bool
+) -> None:
     pairs = [(a, b) for a in range(20) for b in range(20)]
     lines = [f"{int(a == b)} {IDS[a]} {IDS[b]}" if labeled else f"{IDS[a]} {IDS[b]}" for a, b in pairs]
     (tmp_path / "t.txt").write_text("\n".join(lines))
@@ -81,7 +84,7 @@ def test_ids_that_hold_marks_are_quoted_in_a_csv_and_refused_elsewhere() -> None
     names = ["a b", "x,1", 'say "y"', "plain"]
     trials = Trials(np.arange(4), np.arange(4)[::-1].copy(), np.array([True, False, True, False]))
     scores = np.array([0.25, -0.5, 1e-7, 2], dtype=np.float32)
-    text = lines_of("csv", names, names)(trials, scores).decode()
+    text = make_line_formatter("csv", names, names)(trials, scores).decode()
     rows = list(csv.reader(text.splitlines()))
     assert [row[1] for row in rows] == names
     assert [row[2] for row in rows] == names[::-1]
@@ -92,5 +95,5 @@ def test_ids_that_hold_marks_are_quoted_in_a_csv_and_refused_elsewhere() -> None
         ("0", "2.000000"),
     ]
     for form in ("kaldi", "txt"):
-        with pytest.raises(TrialError, match="'a b': an id with blanks"):
-            lines_of(form, names, names)
+        with pytest.raises(TrialError, match="'a b': an id with spaces"):
+            make_line_formatter(form, names, names)

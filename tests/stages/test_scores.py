@@ -141,7 +141,7 @@ def test_compare_without_speakers_gives_no_interval_and_says_so(
     ("arguments", "code", "says"),
     [
         (["metrics", "raw.txt"], 1, "no labels"),
-        (["metrics", "raw.txt", "--trials", "speakers.txt"], 1, "no scores of some of the utterances"),
+        (["metrics", "raw.txt", "--trials", "speakers.txt"], 1, "has no scores of some listed utterances"),
         (["metrics", "labelled.txt", "--trials", "bare_trials.txt"], 1, "bare_trials.txt: the list has no labels"),
         (["metrics", "nan.txt"], 1, "nan.txt:2: expected `score label`, found 'nan 0'. A score is a finite"),
         (["compare", "bare.txt", "nan.txt"], 1, "nan.txt:2: expected `score label`, found 'nan 0'"),

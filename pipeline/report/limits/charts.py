@@ -1,4 +1,4 @@
-"""Pictures of the limits: gap against SNR, gain against gap, trainings, and transfer. They need the extra `plots`."""
+"""Plots of the limits: gap against SNR, gain against gap, trainings, and transfer. They need the extra `plots`."""
 
 from collections.abc import Mapping
 
@@ -11,45 +11,43 @@ from pipeline.report.limits.limits import Findings
 from pipeline.report.limits.page import mean_noisy
 from pipeline.report.limits.transfer import MEAN
 from pipeline.report.plots import Plot
-from pipeline.report.series import Row
+from pipeline.report.series import CsvRow
 from pipeline.report.style import BASELINE, OTHERS, Layers, inline
 from pipeline.scoring.distances import OTHER, SAME
 from pipeline.utils.charts import FAINT
 
-All = Mapping[str, Findings]
-"""By encoder."""
 REFERENCES = (("same", SAME), ("other", OTHER))
-"""Columns of the distances between clean utterances."""
+"""The columns of distances between clean utterances, and their kinds."""
 Chart = alt.FacetChart | alt.HConcatChart | alt.VConcatChart | Layers
 
 
-def pictures(found: All) -> list[Plot]:
-    """Return the pictures that there is something to draw of, all encoders side by side."""
+def build_limits_plots(findings: Mapping[str, Findings]) -> list[Plot]:
+    """Return the plots for which there is data, given the findings of each encoder."""
     charts: list[tuple[str, str, str, Chart | None]] = [
         (
             "gap",
             "Gap against SNR",
             "Distance between the unit vectors of a clean and a noisy crop: median, middle half, 5 to 95 %."
             " Dotted: medians between clean utterances of one speaker, and of two.",
-            gap_chart(found),
+            gap_chart(findings),
         ),
         (
             "gain",
             "EER against gap",
-            "Trials by how far the test side was moved, raw and enhanced, with 95 % intervals.",
-            gain_chart(found),
+            "EER of raw and enhanced vectors by the gap of the test side, with 95 % intervals.",
+            gain_chart(findings),
         ),
         (
             "stability",
             "Training on noise of one SNR",
-            "Every dot is a training of another seed; lines join their means.",
-            stability_chart(found),
+            "Each dot is a training with another seed. Lines connect the means.",
+            stability_chart(findings),
         ),
         (
             "transfer",
-            "What the gain is worth elsewhere",
-            "Relative reduction of the EER with its 95 % interval, from what training has seen to what it has not.",
-            transfer_chart(found),
+            "Gain on unseen speakers and sounds",
+            "Relative reduction of the EER with its 95 % interval, from training data to unseen speakers and sounds.",
+            transfer_chart(findings),
         ),
     ]
     return [
@@ -59,10 +57,13 @@ def pictures(found: All) -> list[Plot]:
     ]
 
 
-def gap_chart(found: All) -> alt.FacetChart | None:
-    """Return gap against SNR, a column an encoder and a row a space: of views of one SNR, else of training crops."""
-    rows: list[Row] = []
-    for encoder, each in found.items():
+def gap_chart(findings: Mapping[str, Findings]) -> alt.FacetChart | None:
+    """Return a chart of gap against SNR, with a row for each encoder and a column for each vector space.
+
+    It shows views with one SNR each, or if there are none, training crops.
+    """
+    rows: list[CsvRow] = []
+    for encoder, each in findings.items():
         measured = [gap for gap in each.gaps if not np.isnan(gap.snr[0])]
         chosen = [gap for gap in measured if gap.group == FIXED] or [
             gap for gap in measured if gap.group == TRAIN and gap.kind == "noise"
@@ -70,13 +71,13 @@ def gap_chart(found: All) -> alt.FacetChart | None:
         levels = {(gap.space, gap.kind): gap.quantiles[2] for gap in each.gaps if gap.kind in (SAME, OTHER)}
         for gap in chosen:
             values = zip(("p5", "p25", "p50", "p75", "p95"), gap.quantiles, strict=True)
-            row: Row = {"encoder": encoder, "space": gap.space, "snr": sum(gap.snr) / 2, **dict(values)}
+            row: CsvRow = {"encoder": encoder, "space": gap.space, "snr": sum(gap.snr) / 2, **dict(values)}
             rows.append(
                 row | {name: levels[gap.space, kind] for name, kind in REFERENCES if (gap.space, kind) in levels}
             )
     if not rows:
         return None
-    base = alt.Chart().encode(x=alt.X("snr:Q", title="SNR, dB"), color=_by_space())
+    base = alt.Chart().encode(x=alt.X("snr:Q", title="SNR, dB"), color=_space_colour())
     whole = base.mark_area(opacity=0.13).encode(y=alt.Y("p5:Q", title="distance of unit vectors"), y2="p95:Q")
     middle = base.mark_area(opacity=0.28).encode(y="p25:Q", y2="p75:Q")
     median = base.mark_line(strokeWidth=2).encode(y="p50:Q")
@@ -89,24 +90,25 @@ def gap_chart(found: All) -> alt.FacetChart | None:
     spaces = [name for name in (RAW, PREPARED, ENHANCED) if any(row["space"] == name for row in rows)]
     return panel.facet(
         column=alt.Column("space:N", sort=spaces, title=None),
-        row=alt.Row("encoder:N", sort=list(found), title=None),
+        row=alt.Row("encoder:N", sort=list(findings), title=None),
         data=inline(rows),
     )
 
 
-def gain_chart(found: All) -> alt.HConcatChart | None:
-    """Return the EER of both systems against the gap of the raw vectors, a column an encoder."""
+def gain_chart(findings: Mapping[str, Findings]) -> alt.HConcatChart | None:
+    """Return a chart of both systems' EERs against the gap of the raw vectors, with a column for each encoder."""
     columns = []
-    for encoder, each in found.items():
-        rows: list[Row] = [
-            {"gap": one.mean, "system": system, "eer": values[0], "low": values[1], "high": values[2]}
-            for one in each.bins[RAW]
-            for system, values in (("raw", one.raw), ("seed", one.seed))
+    for encoder, each in findings.items():
+        rows: list[CsvRow] = [
+            {"gap": gap_bin.mean, "system": system, "eer": values[0], "low": values[1], "high": values[2]}
+            for gap_bin in each.bins[RAW]
+            for system, values in (("raw", gap_bin.raw), ("seed", gap_bin.seed))
         ]
-        gains: list[Row] = [
-            {"gap": one.mean, "gain": one.gain[0], "low": one.gain[1], "high": one.gain[2]} for one in each.bins[RAW]
+        gains: list[CsvRow] = [
+            {"gap": gap_bin.mean, "gain": gap_bin.gain[0], "low": gap_bin.gain[1], "high": gap_bin.gain[2]}
+            for gap_bin in each.bins[RAW]
         ]
-        base = alt.Chart(inline(rows)).encode(x=_gap_axis(), color=_by_system())
+        base = alt.Chart(inline(rows)).encode(x=_gap_axis(), color=_system_colour())
         band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title="EER, %"), y2="high:Q")
         line = base.mark_line(point=True, strokeWidth=2).encode(y="eer:Q")
         change = alt.Chart(inline(gains)).encode(x=_gap_axis())
@@ -120,10 +122,10 @@ def gain_chart(found: All) -> alt.HConcatChart | None:
     return alt.hconcat(*columns, spacing=30) if columns else None
 
 
-def stability_chart(found: All) -> alt.HConcatChart | None:
-    """Return losses, gradients and EERs of the trainings against their SNR, a column each."""
-    rows: list[Row] = []
-    for encoder, each in found.items():
+def stability_chart(findings: Mapping[str, Findings]) -> alt.HConcatChart | None:
+    """Return charts of losses, gradients and EERs of the trainings against their SNR, one column each."""
+    rows: list[CsvRow] = []
+    for encoder, each in findings.items():
         for row in each.trainings:
             if "failed" in row:
                 continue
@@ -140,7 +142,9 @@ def stability_chart(found: All) -> alt.HConcatChart | None:
             ]
     if not rows:
         return None
-    colour = alt.Color("encoder:N", title=None, scale=alt.Scale(domain=list(found), range=list(OTHERS[: len(found)])))
+    colour = alt.Color(
+        "encoder:N", title=None, scale=alt.Scale(domain=list(findings), range=list(OTHERS[: len(findings)]))
+    )
     panels = []
     for name in dict.fromkeys(str(row["figure"]) for row in rows):
         chosen = [row for row in rows if row["figure"] == name]
@@ -155,13 +159,13 @@ def stability_chart(found: All) -> alt.HConcatChart | None:
     return alt.hconcat(*panels, spacing=20)
 
 
-def transfer_chart(found: All) -> alt.FacetChart | None:
-    """Return the reduction of every group, a column a condition and a row an encoder."""
+def transfer_chart(findings: Mapping[str, Findings]) -> alt.FacetChart | None:
+    """Return a chart of the reduction of every group, with a column for each condition and a row for each encoder."""
     groups = [TRAINED, HELD, SAME_SOUNDS, TEST]
-    rows: list[Row] = [
+    rows: list[CsvRow] = [
         {"encoder": encoder, "group": row.group, "condition": row.condition}
         | {"reduction": 100 * row.reduction[0], "low": 100 * row.reduction[1], "high": 100 * row.reduction[2]}
-        for encoder, each in found.items()
+        for encoder, each in findings.items()
         for row in each.groups
         if row.group in groups and row.condition != CLEAN and np.isfinite(row.reduction).all()
     ]
@@ -176,7 +180,7 @@ def transfer_chart(found: All) -> alt.FacetChart | None:
     panel = alt.layer(zero, line, dot).properties(width=150, height=alt.Step(20))
     return panel.facet(
         column=alt.Column("condition:N", sort=[*conditions, MEAN], title=None),
-        row=alt.Row("encoder:N", sort=list(found), title=None),
+        row=alt.Row("encoder:N", sort=list(findings), title=None),
         data=inline(rows),
     )
 
@@ -185,11 +189,11 @@ def _gap_axis() -> alt.X:
     return alt.X("gap:Q", title="gap of the test side")
 
 
-def _by_space() -> alt.Color:
+def _space_colour() -> alt.Color:
     scale = alt.Scale(domain=[RAW, PREPARED, ENHANCED], range=[BASELINE, *OTHERS[:2]])
     return alt.Color("space:N", scale=scale, legend=None)
 
 
-def _by_system() -> alt.Color:
+def _system_colour() -> alt.Color:
     scale = alt.Scale(domain=["raw", "seed"], range=[BASELINE, OTHERS[0]])
     return alt.Color("system:N", scale=scale, title=None, legend=alt.Legend(orient="top"))

@@ -1,67 +1,63 @@
-"""The limits as CSV files, a column telling the encoder."""
+"""Writer of the limits as CSV files, with the encoder in the first column."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.report.limits import gain, gaps, stability, transfer
-from pipeline.report.limits.gain import STARTS, STOPS
 from pipeline.report.limits.limits import Findings
 from pipeline.utils.atomic import write_table
 from pipeline.utils.paths import Place
 
-All = Mapping[str, Findings]
-"""By encoder."""
 
-
-def write_tables(found: All, out: Place) -> list[Place]:
-    """Write a CSV file each of gaps, gain, turns, transfer, matched, kept and, of trainings, stability."""
+def write_tables(findings: Mapping[str, Findings], out: Place) -> list[Place]:
+    """Write one CSV file for each table, given the findings of each encoder, and return their paths."""
     tables: dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]] = {
-        "gaps": (gaps.COLUMNS, (row for name, each in found.items() for row in gaps.cells(name, each.gaps))),
-        "gain": (gain.COLUMNS, _bins(found)),
-        "turns": (gain.TURN_COLUMNS, _turns(found)),
+        "gaps": (gaps.COLUMNS, (row for name, each in findings.items() for row in gaps.format_gaps(name, each.gaps))),
+        "gain": (gain.COLUMNS, _format_gains(findings)),
+        "turns": (gain.SIGN_CHANGE_COLUMNS, _format_sign_changes(findings)),
         "transfer": (
             transfer.COLUMNS,
-            (row for name, each in found.items() for row in transfer.cells(name, each.groups)),
+            (row for name, each in findings.items() for row in transfer.format_results(name, each.groups)),
         ),
-        "matched": (("encoder", "group", "condition", *gain.COLUMNS[2:]), _matched(found)),
-        "kept": (transfer.KEPT_COLUMNS, _kept(found)),
+        "matched": (("encoder", "group", "condition", *gain.COLUMNS[2:]), _format_matched(findings)),
+        "kept": (transfer.RETAINED_COLUMNS, _format_retained(findings)),
     }
-    trained = [row for each in found.values() for row in each.trainings]
+    trained = [row for each in findings.values() for row in each.trainings]
     if trained:
-        lines = (line for name, each in found.items() for line in stability.table(name, each.trainings))
-        tables["stability"] = stability.columns(trained), lines
-    written = [out / f"{name}.csv" for name in tables]
-    for path, (columns, rows) in zip(written, tables.values(), strict=True):
-        write_table(path, columns, rows)
-    return written
+        rows = (row for name, each in findings.items() for row in stability.format_trainings(name, each.trainings))
+        tables["stability"] = stability.training_columns(trained), rows
+    paths = [out / f"{name}.csv" for name in tables]
+    for path, (columns, lines) in zip(paths, tables.values(), strict=True):
+        write_table(path, columns, lines)
+    return paths
 
 
-def _bins(found: All) -> Iterable[Sequence[object]]:
-    for name, each in found.items():
+def _format_gains(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
+    for name, each in findings.items():
         for space, bins in each.bins.items():
-            for one in bins:
-                yield name, space, *_cells(one)
+            for gap_bin in bins:
+                yield name, space, *_format_bin(gap_bin)
 
 
-def _matched(found: All) -> Iterable[Sequence[object]]:
-    for name, each in found.items():
-        for group, condition, one in each.matched:
-            yield name, group, condition, *_cells(one)
+def _format_matched(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
+    for name, each in findings.items():
+        for group, condition, gap_bin in each.matched:
+            yield name, group, condition, *_format_bin(gap_bin)
 
 
-def _cells(one: gain.Bin) -> Iterable[object]:
-    figures = (*one.raw, *one.seed, *one.gain, one.p_value)
-    yield from (f"{value:.6f}" for value in (one.low, one.high, one.mean))
-    yield from (one.targets, one.nontargets, *(f"{value:.6f}" for value in figures))
+def _format_bin(gap_bin: gain.GapBin) -> Iterable[object]:
+    figures = (*gap_bin.raw, *gap_bin.seed, *gap_bin.gain, gap_bin.p_value)
+    yield from (f"{value:.6f}" for value in (gap_bin.low, gap_bin.high, gap_bin.mean))
+    yield from (gap_bin.targets, gap_bin.nontargets, *(f"{value:.6f}" for value in figures))
 
 
-def _turns(found: All) -> Iterable[Sequence[object]]:
-    for name, each in found.items():
-        for space, pair in each.turns.items():
-            for what, turn in zip((STARTS, STOPS), pair, strict=True):
-                yield name, space, what, *(f"{value:.6f}" for value in turn)
+def _format_sign_changes(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
+    for name, each in findings.items():
+        for space, changes in each.sign_changes.items():
+            for kind, change in zip((gain.STARTS, gain.STOPS), changes, strict=True):
+                yield name, space, kind, *(f"{value:.6f}" for value in change)
 
 
-def _kept(found: All) -> Iterable[Sequence[object]]:
-    for name, each in found.items():
-        for row in each.kept:
-            yield name, row.condition, row.source, row.goal, *(f"{value:.6f}" for value in row.share)
+def _format_retained(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
+    for name, each in findings.items():
+        for row in each.retained:
+            yield name, row.condition, row.from_group, row.to_group, *(f"{value:.6f}" for value in row.share)

@@ -1,167 +1,170 @@
-"""What enhancement gains by how far the test side was moved, and where it starts and stops to help."""
+"""Gain of enhancement by the gap of the test side, and the gaps at which it starts and stops helping."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.data.trials.table import Index
 from pipeline.metrics import Ranking, Roc, eer, interval, p_value, replicates
 from pipeline.metrics.summary import Speakers
-
-Floats = NDArray[np.float64]
-Scores = NDArray[np.floating]
+from pipeline.utils.array_types import BoolArray, Float64Array, FloatArray, IntArray
 
 
-class Bin(NamedTuple):
-    """EERs in percent of the trials whose test side was moved about as far; each with its 95 % interval."""
+class GapBin(NamedTuple):
+    """EERs in percent of trials in one range of gaps, each with its 95 % interval."""
 
     low: float
     high: float
     mean: float
-    """Distance, of the test sides of its trials."""
+    """The mean gap of the test sides."""
     targets: int
     nontargets: int
     raw: tuple[float, float, float]
     seed: tuple[float, float, float]
     gain: tuple[float, float, float]
-    """Raw minus seed, in percentage points."""
+    """The raw EER minus the enhanced one, in percentage points."""
     p_value: float
 
 
-class Turn(NamedTuple):
-    """A distance where the gain changes its sign, and its 95 % interval; infinite where that is beyond the range."""
+class SignChange(NamedTuple):
+    """A gap at which the gain changes its sign, and its 95 % interval; infinite if outside of the range."""
 
     value: float
     low: float
     high: float
     share: float
-    """Of the replicates, in which there is one within the range."""
+    """The share of replicates with a sign change within the range."""
 
 
 COLUMNS = (
     *("encoder", "space", "gap_low", "gap_high", "gap_mean", "targets", "nontargets"),
-    *(f"{what}{end}" for what in ("eer_raw", "eer_seed", "gain") for end in ("", "_low", "_high")),
+    *(f"{figure}{end}" for figure in ("eer_raw", "eer_seed", "gain") for end in ("", "_low", "_high")),
     "p_value",
 )
-TURN_COLUMNS = ("encoder", "space", "what", "gap", "gap_low", "gap_high", "share")
+SIGN_CHANGE_COLUMNS = ("encoder", "space", "what", "gap", "gap_low", "gap_high", "share")
 STARTS, STOPS = "helps from", "helps up to"
 
 
-def quantile_edges(gaps: Floats, bins: int) -> Floats:
-    """Return the edges of bins that hold equally many of the distances [N]; fewer where many are equal."""
+def quantile_edges(gaps: Float64Array, bins: int) -> Float64Array:
+    """Return the edges of bins with equal numbers of gaps [N]; there are fewer bins if many gaps are equal."""
     return np.unique(np.quantile(gaps, np.linspace(0, 1, bins + 1)))
 
 
-def by_gap(
-    gaps: Floats,
-    edges: Floats,
-    raw: Scores,
-    seed_scores: Scores,
-    target: NDArray[np.bool_],
+def measure_by_gap(
+    gaps: Float64Array,
+    edges: Float64Array,
+    raw: FloatArray,
+    seed_scores: FloatArray,
+    target: BoolArray,
     speakers: Speakers,
     resamples: int,
     seed: int,
-) -> tuple[list[Bin], Floats]:
-    """Measure both systems in every bin of distances, on the same draws of speakers.
+) -> tuple[list[GapBin], Float64Array]:
+    """Measure both systems in every bin of gaps, on the same draws of speakers.
 
-    Returns the bins, the first of them of trials at distance 0 (clean ones) if there are any, and the replicates of
-    the gain [resamples, bins]. Bins without trials of both classes are left out.
+    Returns the bins and the replicates of the gain [resamples, bins]. Trials with gap 0 (clean ones) have a bin of
+    their own, the first. Bins without trials of both classes are left out.
 
     Args:
-        gaps: of each trial's test side [M].
-        edges: of the bins [B + 1]; a distance outside belongs to the outermost.
-        raw: scores [M].
+        gaps: gap of each trial's test side [M].
+        edges: edges of the bins [B + 1]; gaps outside belong to the first or the last bin.
+        raw: scores [M] of the raw vectors.
         seed_scores: scores [M] of the enhanced vectors.
-        target: [M].
-        speakers: of both sides.
-        resamples: of the bootstrap over speakers, at least 1.
-        seed: of that.
+        target: whether both sides are the same speaker [M].
+        speakers: speakers of both sides.
+        resamples: number of bootstrap resamples over speakers, at least 1.
+        seed: seed of the bootstrap.
 
     Raises:
         TrialError: scores are not finite.
     """
-    number = np.where(gaps == 0, -1, np.searchsorted(edges[1:-1], gaps, side="right"))
-    members = [np.flatnonzero(number == n) for n in range(-1, len(edges) - 1)]
-    members = [trials for trials in members if _measurable(trials, target)]
-    rankings = [_ranking(scores, target, trials) for trials in members for scores in (raw, seed_scores)]
-    drawn = np.empty((resamples, 0, 2))
+    numbers = np.where(gaps == 0, -1, np.searchsorted(edges[1:-1], gaps, side="right"))
+    members = [np.flatnonzero(numbers == number) for number in range(-1, len(edges) - 1)]
+    members = [trials for trials in members if _has_both_classes(trials, target)]
+    rankings = [_rank(scores, target, trials) for trials in members for scores in (raw, seed_scores)]
+    eers = np.empty((resamples, 0, 2))
     if members:
-        # Rankings know their trials by number, so those of several bins can be measured on one draw.
-        drawn = 100 * replicates(rankings, *speakers, [eer], resamples, seed)[:, :, 0].reshape(resamples, -1, 2)
-    gains = drawn[:, :, 0] - drawn[:, :, 1]
-    found = list[Bin]()
+        # Rankings refer to trials by number, so one draw can measure the rankings of several bins.
+        eers = 100 * replicates(rankings, *speakers, [eer], resamples, seed)[:, :, 0].reshape(resamples, -1, 2)
+    gains = eers[:, :, 0] - eers[:, :, 1]
+    bins = list[GapBin]()
     for place, trials in enumerate(members):
-        ours = rankings[2 * place : 2 * place + 2]
-        eers = [100 * eer(_unweighted(ranking)) for ranking in ours]
-        ends = [interval(drawn[:, place, system]) for system in (0, 1)]
-        bound = number[trials[0]]
-        low, high = (0.0, 0.0) if bound < 0 else (float(edges[bound]), float(edges[bound + 1]))
-        hits = int(target[trials].sum())
-        found.append(
-            Bin(
-                *(low, high, float(gaps[trials].mean()), hits, len(trials) - hits),
-                (eers[0], *ends[0]),
-                (eers[1], *ends[1]),
-                (eers[0] - eers[1], *interval(gains[:, place])),
+        raw_eer, seed_eer = (100 * eer(_unweighted_roc(ranking)) for ranking in rankings[2 * place : 2 * place + 2])
+        number = numbers[trials[0]]
+        low, high = (0.0, 0.0) if number < 0 else (float(edges[number]), float(edges[number + 1]))
+        targets = int(target[trials].sum())
+        bins.append(
+            GapBin(
+                *(low, high, float(gaps[trials].mean()), targets, len(trials) - targets),
+                (raw_eer, *interval(eers[:, place, 0])),
+                (seed_eer, *interval(eers[:, place, 1])),
+                (raw_eer - seed_eer, *interval(gains[:, place])),
                 p_value(gains[:, place]),
             )
         )
-    return found, gains
+    return bins, gains
 
 
-def turns(distances: Sequence[float], gain: Sequence[float], drawn: Floats) -> tuple[Turn, Turn]:
-    """Return from where on and up to where enhancement helps, by linear interpolation between bins.
+def find_sign_changes(
+    gaps: Sequence[float], gain: Sequence[float], resampled: Float64Array
+) -> tuple[SignChange, SignChange]:
+    """Return the gaps from which and up to which enhancement helps, by linear interpolation between bins.
 
     Args:
-        distances: of the bins [B], rising.
-        gain: of the bins [B].
-        drawn: its replicates [R, B].
+        gaps: mean gaps of the bins [B], rising.
+        gain: gains of the bins [B].
+        resampled: replicates of the gains [R, B].
     """
-    found = []
-    for way in (_starts, _stops):
-        ends = np.array([way(distances, line) for line in drawn])
-        inside = np.isfinite(ends)
-        low, high = np.quantile(ends, [0.025, 0.975], method="nearest") if len(ends) else (np.nan, np.nan)
-        found.append(Turn(way(distances, gain), float(low), float(high), float(inside.mean()) if len(ends) else 0.0))
-    return found[0], found[1]
+    changes = []
+    for find in (_find_start, _find_stop):
+        values = np.array([find(gaps, line) for line in resampled])
+        inside = np.isfinite(values)
+        low, high = np.quantile(values, [0.025, 0.975], method="nearest") if len(values) else (np.nan, np.nan)
+        share = float(inside.mean()) if len(values) else 0.0
+        changes.append(SignChange(find(gaps, gain), float(low), float(high), share))
+    return changes[0], changes[1]
 
 
-def _stops(distances: Sequence[float], gain: Sequence[float] | Floats) -> float:
-    """Return the distance beyond which the gain is never positive: infinite if it is at the end, minus if nowhere."""
+def _find_stop(gaps: Sequence[float], gain: Sequence[float] | Float64Array) -> float:
+    """Return the gap above which the gain is never positive.
+
+    It is infinite if the last gain is positive, and minus infinite if none is.
+    """
     positive = np.flatnonzero(np.asarray(gain) > 0)
     if len(positive) == 0:
         return -np.inf
     last = int(positive[-1])
-    return np.inf if last == len(gain) - 1 else _crossing(distances, gain, last)
+    return np.inf if last == len(gain) - 1 else _interpolate_zero(gaps, gain, last)
 
 
-def _starts(distances: Sequence[float], gain: Sequence[float] | Floats) -> float:
-    """Return the distance below which the gain is never positive: minus infinite if it is at once, plus if nowhere."""
+def _find_start(gaps: Sequence[float], gain: Sequence[float] | Float64Array) -> float:
+    """Return the gap below which the gain is never positive.
+
+    It is minus infinite if the first gain is positive, and infinite if none is.
+    """
     positive = np.flatnonzero(np.asarray(gain) > 0)
     if len(positive) == 0:
         return np.inf
     first = int(positive[0])
-    return -np.inf if first == 0 else _crossing(distances, gain, first - 1)
+    return -np.inf if first == 0 else _interpolate_zero(gaps, gain, first - 1)
 
 
-def _crossing(distances: Sequence[float], gain: Sequence[float] | Floats, before: int) -> float:
-    here, there = float(gain[before]), float(gain[before + 1])
-    share = here / (here - there)
-    return float(distances[before] + share * (distances[before + 1] - distances[before]))
+def _interpolate_zero(gaps: Sequence[float], gain: Sequence[float] | Float64Array, before: int) -> float:
+    low, high = float(gain[before]), float(gain[before + 1])
+    share = low / (low - high)
+    return float(gaps[before] + share * (gaps[before + 1] - gaps[before]))
 
 
-def _measurable(trials: Index, target: NDArray[np.bool_]) -> bool:
+def _has_both_classes(trials: IntArray, target: BoolArray) -> bool:
     return bool(len(trials) and target[trials].any() and not target[trials].all())
 
 
-def _ranking(scores: Scores, target: NDArray[np.bool_], trials: Index) -> Ranking:
-    """Rank some of the trials, which keep their numbers."""
-    ranking = Ranking.of(scores[trials], target[trials])
+def _rank(scores: FloatArray, target: BoolArray, trials: IntArray) -> Ranking:
+    """Rank some of the trials, and refer to them by their numbers among all trials."""
+    ranking = Ranking.from_scores(scores[trials], target[trials])
     return replace(ranking, targets=trials[ranking.targets], nontargets=trials[ranking.nontargets])
 
 
-def _unweighted(ranking: Ranking) -> Roc:
+def _unweighted_roc(ranking: Ranking) -> Roc:
     return ranking.roc(np.arange(len(ranking.targets) + 1), np.arange(len(ranking.nontargets) + 1))

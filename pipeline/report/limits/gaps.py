@@ -1,4 +1,4 @@
-"""How far corruption moves embeddings, |x0 - y0| of unit vectors, by view and SNR."""
+"""Gaps between clean and corrupted embeddings, |x0 - y0| of unit vectors, by view and SNR."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,38 +8,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.conditions import condition_snr, condition_steps, is_condition
-from pipeline.data.trials.table import Index
-from pipeline.metrics.quantiles import PERCENTS
-from pipeline.scoring.comparison import Vectors, mean_units, unit_crops
-from pipeline.scoring.distances import OTHER, SAME, pairs_of
-from pipeline.scoring.sampling import read_some
+from pipeline.metrics.quantiles import PERCENTS, percentiles
+from pipeline.scoring.comparison import mean_units, unit_crops
+from pipeline.scoring.distances import OTHER, SAME, draw_speaker_pairs
+from pipeline.scoring.sampling import read_selected_rows
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.traces import read_traces
+from pipeline.utils.array_types import Float32Array, Float64Array, IntArray
 
-Floats = NDArray[np.float64]
-Maps = Mapping[str, Callable[[Vectors], Vectors]]
-"""Where distances are measured, by name: what becomes of raw embeddings [N, crops, D] there."""
+SpaceMaps = Mapping[str, Callable[[Float32Array], Float32Array]]
+"""The vector spaces in which distances are measured: functions that map raw embeddings [N, crops, D], by name."""
 
 RAW, PREPARED, ENHANCED = "raw", "prepared", "enhanced"
 CLEAN = "clean"
 
 
 class Gap(NamedTuple):
-    """Distances of one kind of corruption at about one SNR."""
+    """Distances under one kind of corruption in one range of SNRs."""
 
     group: str
-    """Of utterances."""
+    """The name of the group of utterances."""
     view: str
-    """Or condition."""
+    """The view or condition."""
     kind: str
-    """Of the corruption; or of pairs of clean vectors: same speaker, another speaker."""
+    """The kind of the corruption, or of pairs of clean vectors: same speaker, another speaker."""
     snr: tuple[float, float]
-    """Lowest and highest in dB; NaN where there is none."""
+    """The lowest and highest SNR in dB; NaN if there is none."""
     space: str
     vectors: int
     mean: float
     quantiles: tuple[float, ...]
-    """At `PERCENTS`."""
+    """The percentiles `PERCENTS`."""
 
 
 COLUMNS = (
@@ -48,87 +47,93 @@ COLUMNS = (
 )
 
 
-def of_crops(store: EmbeddingStore, rows: Index, group: str, maps: Maps, width: float) -> list[Gap]:
+def measure_crop_gaps(store: EmbeddingStore, rows: IntArray, group: str, maps: SpaceMaps, width: float) -> list[Gap]:
     """Measure the crops of a training store's rows: each corrupted view against the clean view of the same crop.
 
     Args:
-        store: view 0 is clean.
-        rows: rising, of utterances that were encoded.
-        group: what to call them.
-        maps: where to measure.
-        width: of the bins of SNRs in dB, where a view has many.
+        store: training store, whose view 0 is clean.
+        rows: rows of encoded utterances, rising.
+        group: name of the group.
+        maps: vector spaces in which to measure.
+        width: width of the bins of SNRs in dB, if a view has several SNRs.
 
     Raises:
         StoreError: a shard is damaged.
     """
-    names, kinds, snrs = corruptions(store, rows, group)
-    values = read_some(store, rows)
+    names, kinds, snrs = read_corruptions(store, rows, group)
+    values = read_selected_rows(store, rows)
     crops = values.reshape(-1, *values.shape[2:])
-    found = []
+    gaps = []
     for space, mapped in maps.items():
         units = unit_crops(mapped(crops))
         for view in range(1, values.shape[2]):
             lengths = np.linalg.norm(units[:, view] - units[:, 0], axis=1).astype(np.float64)
-            what = kinds[..., view].ravel(), snrs[..., view].ravel()
-            found += binned(group, names[view], *what, space, lengths, width)
-    return found
+            corruption = kinds[..., view].ravel(), snrs[..., view].ravel()
+            gaps += bin_by_snr(group, names[view], *corruption, space, lengths, width)
+    return gaps
 
 
-def of_utterances(
-    stores: Mapping[str, EmbeddingStore], rows: Index, group: str, maps: Maps, width: float
-) -> tuple[list[Gap], dict[tuple[str, str], Floats]]:
-    """Measure whole utterances: the mean unit crop in every condition against that of the clean one.
+def measure_utterance_gaps(
+    stores: Mapping[str, EmbeddingStore], rows: IntArray, group: str, maps: SpaceMaps, width: float
+) -> tuple[list[Gap], dict[tuple[str, str], Float64Array]]:
+    """Measure whole utterances: the mean unit crop in every condition against the clean one.
 
-    Returns also the distances [rows] themselves by (condition, space).
+    Also returns the distances [rows] themselves by (condition, space).
 
     Args:
-        stores: by condition, `CLEAN` among them, of the same utterances in the same order.
-        rows: rising, of utterances that were encoded in all.
-        group: what to call them.
-        maps: where to measure.
-        width: of the bins of SNRs in dB, where a condition has many.
+        stores: stores by condition with the same utterances in the same order; one condition is `CLEAN`.
+        rows: rows of utterances that are encoded in all stores, rising.
+        group: name of the group.
+        maps: vector spaces in which to measure.
+        width: width of the bins of SNRs in dB, if a condition has several SNRs.
 
     Raises:
         StoreError: a shard is damaged.
     """
-    found, lengths = [], {}
-    rest = {space: vectors_of(stores[CLEAN], rows, mapped) for space, mapped in maps.items()}
+    gaps, lengths = [], {}
+    clean = {space: read_mapped_vectors(stores[CLEAN], rows, mapped) for space, mapped in maps.items()}
     for condition, store in stores.items():
         if condition == CLEAN:
             continue
-        _, kinds, snrs = corruptions(store, rows, condition)
+        _, kinds, snrs = read_corruptions(store, rows, condition)
         for space, mapped in maps.items():
-            apart = np.linalg.norm(vectors_of(store, rows, mapped) - rest[space], axis=1).astype(np.float64)
-            found += binned(group, condition, kinds[:, 0, 0], snrs[:, 0, 0], space, apart, width)
-            lengths[condition, space] = apart
-    return found, lengths
+            distances = np.linalg.norm(read_mapped_vectors(store, rows, mapped) - clean[space], axis=1).astype(
+                np.float64
+            )
+            gaps += bin_by_snr(group, condition, kinds[:, 0, 0], snrs[:, 0, 0], space, distances, width)
+            lengths[condition, space] = distances
+    return gaps, lengths
 
 
-def references(
-    store: EmbeddingStore, rows: Index, speakers: Sequence[str | None], group: str, maps: Maps, seed: int
+def measure_references(
+    store: EmbeddingStore, rows: IntArray, speakers: Sequence[str | None], group: str, maps: SpaceMaps, seed: int
 ) -> list[Gap]:
-    """Measure distances between clean utterances of one speaker and of two: what a gap is to be held against."""
-    pairs, found = pairs_of(list(speakers), seed), []
+    """Measure distances between clean utterances of one speaker and of two, for comparison with gaps."""
+    pairs, gaps = draw_speaker_pairs(list(speakers), seed), []
     for space, mapped in maps.items():
-        units = vectors_of(store, rows, mapped)
+        units = read_mapped_vectors(store, rows, mapped)
         for kind in (SAME, OTHER):
             left, right = pairs[kind]
             if len(left):
-                apart = np.linalg.norm(units[left] - units[right], axis=1).astype(np.float64)
-                found.append(_row(group, CLEAN, kind, (np.nan, np.nan), space, apart))
-    return found
+                distances = np.linalg.norm(units[left] - units[right], axis=1).astype(np.float64)
+                gaps.append(_summarise(group, CLEAN, kind, (np.nan, np.nan), space, distances))
+    return gaps
 
 
-def vectors_of(store: EmbeddingStore, rows: Index, mapped: Callable[[Vectors], Vectors]) -> Vectors:
-    """Return one unit vector an utterance [rows, D]: the mean of its unit crops, after a map."""
-    return mean_units(unit_crops(mapped(read_some(store, rows)[:, :, 0])))
+def read_mapped_vectors(
+    store: EmbeddingStore, rows: IntArray, mapped: Callable[[Float32Array], Float32Array]
+) -> Float32Array:
+    """Return one unit vector for each utterance [rows, D], the mean of its mapped unit crops."""
+    return mean_units(unit_crops(mapped(read_selected_rows(store, rows)[:, :, 0])))
 
 
-def corruptions(store: EmbeddingStore, rows: Index, name: str) -> tuple[list[str], NDArray[np.object_], Floats]:
-    """Return a store's views by name, and of every vector [rows, draw, view] what kinds of steps it went through.
+def read_corruptions(
+    store: EmbeddingStore, rows: IntArray, name: str
+) -> tuple[list[str], NDArray[np.object_], Float64Array]:
+    """Return the names of a store's views, and the kind of corruption and SNR of every vector [rows, draw, view].
 
-    The third is the SNR in dB, NaN unless exactly one step has one. All is from the store's traces; of a store without
-    them, from the name of its condition, if it is one.
+    The SNR is in dB, and NaN unless exactly one step has one. Kinds and SNRs come from the store's traces; if it has
+    none, from the name of its condition.
     """
     recipe = store.attributes.get("recipe") or {}
     shape = (len(rows), *store.shape[1:3])
@@ -151,35 +156,40 @@ def corruptions(store: EmbeddingStore, rows: Index, name: str) -> tuple[list[str
     return names, kinds, snrs
 
 
-def binned(
-    group: str, view: str, kinds: NDArray[np.object_], snrs: Floats, space: str, lengths: Floats, width: float
+def bin_by_snr(
+    group: str,
+    view: str,
+    kinds: NDArray[np.object_],
+    snrs: Float64Array,
+    space: str,
+    lengths: Float64Array,
+    width: float,
 ) -> list[Gap]:
-    """Return a row a kind [M] and bin of SNRs [M]; where a kind has but one SNR, that is its bin."""
-    found = []
+    """Return one row for each kind [M] and bin of SNRs [M]; a kind with a single SNR has one bin."""
+    gaps = []
     for kind in sorted(set(kinds.tolist())):
         chosen = kinds == kind
         own = snrs[chosen]
         if np.isnan(own).any():
-            found.append(_row(group, view, kind, (np.nan, np.nan), space, lengths[chosen]))
+            gaps.append(_summarise(group, view, kind, (np.nan, np.nan), space, lengths[chosen]))
         elif np.ptp(own) == 0:
-            found.append(_row(group, view, kind, (own[0], own[0]), space, lengths[chosen]))
+            gaps.append(_summarise(group, view, kind, (own[0], own[0]), space, lengths[chosen]))
         else:
             bins = np.floor(own / width)
             for low in np.unique(bins):
                 edges = low * width, (low + 1) * width
-                found.append(_row(group, view, kind, edges, space, lengths[chosen][bins == low]))
-    return found
+                gaps.append(_summarise(group, view, kind, edges, space, lengths[chosen][bins == low]))
+    return gaps
 
 
-def cells(encoder: str, found: Sequence[Gap]) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of a CSV of `COLUMNS`."""
-    for row in found:
+def format_gaps(encoder: str, gaps: Sequence[Gap]) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of a CSV with `COLUMNS`."""
+    for row in gaps:
         snr = ("" if np.isnan(edge) else f"{edge:g}" for edge in row.snr)
         figures = (f"{value:.6f}" for value in (row.mean, *row.quantiles))
         yield encoder, row.group, row.view, row.kind, *snr, row.space, row.vectors, *figures
 
 
-def _row(group: str, view: str, kind: str, snr: tuple[float, float], space: str, lengths: Floats) -> Gap:
-    quantiles = tuple(map(float, np.percentile(lengths, PERCENTS)))
+def _summarise(group: str, view: str, kind: str, snr: tuple[float, float], space: str, lengths: Float64Array) -> Gap:
     edges = float(snr[0]), float(snr[1])
-    return Gap(group, view, kind, edges, space, len(lengths), float(lengths.mean()), quantiles)
+    return Gap(group, view, kind, edges, space, len(lengths), float(lengths.mean()), percentiles(lengths))

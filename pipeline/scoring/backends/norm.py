@@ -1,116 +1,116 @@
-"""Score normalisation: a score is read against those that its utterances get from a cohort of other speakers.
+"""Score normalisation: scores are normalised by the scores of their utterances against a cohort of other speakers.
 
-What the cohort says depends on an utterance, not on a trial: it is computed once for each utterance, and a trial only
-looks up both of its sides.
+Cohort scores depend on an utterance, not on a trial. They are computed once for each utterance, and each trial only
+looks up the statistics of its two sides.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.config.score import Norm
 from pipeline.errors import ConfigError, TrialError
+from pipeline.utils.array_types import BoolArray, Float64Array, FloatArray, IntArray
 
-Kind = Literal["z", "t", "s", "as"]
-Floats = NDArray[np.float64]
-Scores = NDArray[np.floating]
-Vectors = NDArray[np.floating]
-Index = NDArray[np.int64]
-Matrix = Callable[[Vectors, Vectors], Scores]
-"""Scores all of some vectors [n, ...] against all of a cohort [K, ...]: [n, K], higher means more alike."""
+MatrixFunction = Callable[[FloatArray, FloatArray], FloatArray]
+"""A function that scores all vectors [n, ...] against all of a cohort [K, ...]: [n, K], higher means more alike."""
 
 BLOCK = 1 << 21
-"""Cohort scores held at a time: 8 MB of float32."""
-_TRIALS = 1 << 16  # normalised at a time, so that what is looked up for them needs little memory
+"""Maximum number of cohort scores in memory, 8 MB of float32."""
+_TRIALS = 1 << 16  # trials normalised at a time, to save memory for their statistics
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What the cohort says of each utterance; NaN where it failed."""
+class CohortStatistics:
+    """Statistics of each utterance's cohort scores; NaN where it failed."""
 
-    mean: Floats
-    """Of its cohort scores [N]."""
-    std: Floats
-    """Their standard deviation [N], of a population: divided by their number."""
+    mean: Float64Array
+    """The mean of the cohort scores [N]."""
+    std: Float64Array
+    """The population standard deviation of the cohort scores [N], normalised by their number."""
 
 
-def cosines(vectors: Vectors, cohort: Vectors) -> Scores:
+def cosine_matrix(vectors: FloatArray, cohort: FloatArray) -> FloatArray:
     """Return the cosines [n, K] of unit vectors [n, D] and [K, D]."""
     return np.asarray(vectors @ cohort.T)
 
 
-def statistics(
-    vectors: Vectors,
-    cohort: Vectors,
-    matrix: Matrix = cosines,
+def compute_cohort_statistics(
+    vectors: FloatArray,
+    cohort: FloatArray,
+    matrix: MatrixFunction = cosine_matrix,
     top: int | None = None,
-    exclude: tuple[Index, Index] | None = None,
+    exclude: tuple[IntArray, IntArray] | None = None,
     block: int = BLOCK,
-) -> Statistics:
-    """Return mean and standard deviation of each utterance's cohort scores, a block of utterances at a time.
+) -> CohortStatistics:
+    """Compute the mean and standard deviation of each utterance's cohort scores, one block of utterances at a time.
 
     Args:
-        vectors: what stands for each utterance [N, ...], on one side of the trials; NaN where it failed.
-        cohort: the same of the cohort [K, ...]; what failed is left out of it.
-        matrix: how they are compared, as the trials are.
-        top: how many of the highest scores count; all of them if None.
-        exclude: speaker numbers of the utterances [N] and of the cohort [K]: nobody is his own impostor, so the cohort
-            of an utterance has none of its speaker.
-        block: most scores held at a time.
+        vectors: representations of the utterances [N, ...] on one side of the trials; NaN where they failed.
+        cohort: representations of the cohort [K, ...]; failed ones are ignored.
+        matrix: function that scores vectors against the cohort.
+        top: number of highest scores to use; None for all.
+        exclude: speaker numbers of the utterances [N] and of the cohort [K]; the cohort of an utterance then leaves out
+            utterances of its own speaker.
+        block: maximum number of scores in memory.
 
     Raises:
         ConfigError: `top` is below 2.
-        TrialError: the cohort is smaller than 2 or than `top`, for some utterance; or its scores do not differ.
+        TrialError: for some utterance, the cohort is smaller than 2 or than `top`, or its scores do not differ.
     """
     if top is not None and top < 2:
         raise ConfigError(f"the {top} highest cohort scores have no standard deviation: take 2 at least, or all.")
-    usable = _finite(cohort)
+    usable = _finite_rows(cohort)
     if not usable.all():
         cohort = cohort[usable]
-    own = None if exclude is None else (exclude[0], exclude[1][usable])
+    speakers = None if exclude is None else (exclude[0], exclude[1][usable])
     mean, std = np.full(len(vectors), np.nan), np.full(len(vectors), np.nan)
-    rows = np.flatnonzero(_finite(vectors))
+    rows = np.flatnonzero(_finite_rows(vectors))
     step = max(1, block // max(1, len(cohort)))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        same = None if own is None else own[0][part, None] == own[1][None, :]
+        same = None if speakers is None else speakers[0][part, None] == speakers[1][None, :]
         _check_size(len(cohort), same, top)
-        # A copy, as it is sorted in place and a matrix function may return what it keeps.
+        # Scores are sorted in place, so copy them: a matrix function may return an array that it keeps.
         scores = np.array(matrix(vectors[part], cohort))
         mean[part], std[part] = _moments(scores, same, top)
-    # Vectors that are all the same leave a deviation of rounding errors.
+    # If all vectors are equal, the standard deviation consists of rounding errors.
     flat = np.flatnonzero(std <= 1e-6 * np.abs(mean))
     if len(flat):
         raise TrialError(
             f"the cohort scores of {len(flat):,} of {len(vectors):,} utterances do not differ, first of row {flat[0]}:"
-            " they cannot be normalised by their deviation. Take a cohort of different utterances."
+            " they cannot be normalised by their standard deviation. Use a cohort of different utterances."
         )
-    return Statistics(mean, std)
+    return CohortStatistics(mean, std)
 
 
-def normalise(
-    kind: Kind, scores: Scores, enrol: Statistics, test: Statistics, enrol_rows: Index, test_rows: Index
-) -> Scores:
-    """Return normalised scores [M], of the type of `scores`; NaN where a side failed.
+def normalise_scores(
+    norm: Norm,
+    scores: FloatArray,
+    enrol: CohortStatistics,
+    test: CohortStatistics,
+    enrol_rows: IntArray,
+    test_rows: IntArray,
+) -> FloatArray:
+    """Return normalised scores [M], with the dtype of `scores`; NaN where a side failed.
 
-    z-norm takes the enrolment side's cohort scores, (s - mu_e) / sd_e (Reynolds, 1997); t-norm the test side's
+    z-norm uses the enrolment side's cohort scores, (s - mu_e) / sd_e (Reynolds, 1997); t-norm the test side's
     (Auckenthaler et al., 2000); s-norm is the mean of both (Kenny, "Bayesian speaker verification with heavy-tailed
-    priors", 2010). Adaptive s-norm is the same of statistics over the highest scores of each side (Cumani et al.,
-    2011; "AS-norm1" in Matějka et al., "Analysis of score normalization in multilingual speaker recognition", 2017):
+    priors", 2010). Adaptive s-norm is s-norm with statistics of the highest scores of each side (Cumani et al., 2011;
+    "AS-norm1" in Matějka et al., "Analysis of score normalization in multilingual speaker recognition", 2017):
 
         s' = 1/2 [(s - mu_e) / sd_e + (s - mu_t) / sd_t]
 
     Args:
-        kind: `as` is for statistics with `top`, and `s` for those without.
-        scores: of the trials [M].
+        norm: name of the normalisation; `as` and `s` only differ in the `top` of the statistics.
+        scores: scores of the trials [M].
         enrol: statistics of the enrolment utterances.
-        test: of the test utterances.
-        enrol_rows: of each trial in `enrol` [M].
-        test_rows: of each trial in `test` [M].
+        test: statistics of the test utterances.
+        enrol_rows: row of each trial in `enrol` [M].
+        test_rows: row of each trial in `test` [M].
     """
-    sides = {"z": ((enrol, enrol_rows),), "t": ((test, test_rows),)}.get(kind, ((enrol, enrol_rows), (test, test_rows)))
+    sides = {"z": ((enrol, enrol_rows),), "t": ((test, test_rows),)}.get(norm, ((enrol, enrol_rows), (test, test_rows)))
     result = np.empty_like(scores)
     for start in range(0, len(scores), _TRIALS):
         part = slice(start, start + _TRIALS)
@@ -119,21 +119,21 @@ def normalise(
     return result
 
 
-def _finite(vectors: Vectors) -> NDArray[np.bool_]:
-    """Return which rows [N] of [N, ...] hold numbers only, without a mask as large as they are."""
+def _finite_rows(vectors: FloatArray) -> BoolArray:
+    """Return a mask of the rows [N] of [N, ...] without NaN or infinity, without allocating a mask of all values."""
     return np.asarray(np.isfinite(vectors.sum(axis=tuple(range(1, vectors.ndim)))))
 
 
-def _check_size(cohort: int, same: NDArray[np.bool_] | None, top: int | None) -> None:
+def _check_size(cohort: int, same: BoolArray | None, top: int | None) -> None:
     left = cohort if same is None else cohort - int(same.sum(axis=1).max())
     if left < (top or 2):
         others = "" if same is None else " of other speakers"
-        wanted = "2 are the least" if top is None else f"the {top:,} highest scores are to count"
-        raise TrialError(f"a cohort of {left:,} utterances{others} is too small: {wanted}. Take a larger cohort.")
+        required = "at least 2 are needed" if top is None else f"the {top:,} highest scores are needed"
+        raise TrialError(f"a cohort of {left:,} utterances{others} is too small: {required}. Use a larger cohort.")
 
 
-def _moments(scores: Scores, same: NDArray[np.bool_] | None, top: int | None) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation [n] of scores [n, K] that it overwrites, `same` [n, K] left out."""
+def _moments(scores: FloatArray, same: BoolArray | None, top: int | None) -> tuple[Float64Array, Float64Array]:
+    """Return mean and standard deviation [n] of scores [n, K], which are overwritten, leaving out `same` [n, K]."""
     if top is not None:
         if same is not None:
             scores[same] = -np.inf

@@ -1,81 +1,49 @@
 """Two-covariance PLDA: scores are log-likelihood ratios of a Gaussian model of speakers and of their utterances.
 
-    x = y + e,    y ~ N(m, B) once a speaker,    e ~ N(0, W) once an utterance
+    x = y + e,    y ~ N(m, B) for each speaker,    e ~ N(0, W) for each utterance
 
 (Brümmer & de Villiers, "The speaker partitioning problem", Odyssey 2010; Sizov et al., "Unifying probabilistic linear
-discriminant analysis variants in biometric authentication", 2014.) A map that makes W the identity and B diagonal
-turns the ratio of a trial into a dot product and a term for each side, so that trials are scored as cosines are.
+discriminant analysis variants in biometric authentication", 2014.) A linear map makes W the identity and B diagonal.
+The ratio of a trial is then a dot product plus one term for each side, so trials are scored like cosines.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
+from pipeline.scoring.backends.vectors import LengthNorm
+from pipeline.utils.array_types import Float64Array, FloatArray, IntArray
 
-Floats = NDArray[np.float64]
-Vectors = NDArray[np.floating]
-Index = NDArray[np.int64]
-
-_BLOCK = 512  # trials scored at a time: their vectors stay in the cache of the processor
+_BLOCK = 512  # trials scored at a time: their vectors stay in the processor's cache
 _ROWS = 1 << 14  # vectors mapped at a time, as float64
-_LEAST = 1e-3  # a between-speaker variance of 0 would stay 0 in all steps: the start has some in every direction
+_MIN_VARIANCE = 1e-3  # a between-speaker variance that starts at 0 would stay 0 in all steps of EM
 
 
 @dataclass(frozen=True)
-class Model:
-    """x = y + e, y ~ N(mean, between) once a speaker, e ~ N(0, within) once an utterance."""
+class PldaModel:
+    """The parameters of x = y + e, y ~ N(mean, between) for each speaker, e ~ N(0, within) for each utterance."""
 
-    mean: Floats
+    mean: Float64Array
     """m [D]."""
-    between: Floats
+    between: Float64Array
     """B [D, D], positive semidefinite."""
-    within: Floats
+    within: Float64Array
     """W [D, D], positive definite."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """Sufficient statistics of the utterances: all that a step looks at, so that its cost does not grow with N."""
+class SpeakerStatistics:
+    """Sufficient statistics of the utterances for EM; the cost of a step does not depend on N."""
 
-    counts: Floats
-    """Utterances of each speaker [S]."""
-    sums: Floats
-    """Sum of each speaker's vectors [S, D]."""
-    scatter: Floats
-    """Sum of x x^T over all utterances [D, D]."""
-
-
-@dataclass(frozen=True)
-class LengthNorm:
-    """Whitening, then one length: x -> sqrt(D) A (x - c) / |A (x - c)|.
-
-    It makes embeddings look Gaussian (Garcia-Romero & Espy-Wilson, "Analysis of i-vector length normalization", 2011).
-    """
-
-    centre: Floats
-    """c, the mean of the training vectors [D]."""
-    whitening: Floats
-    """A [D, D], symmetric root of the inverse of their covariance, smoothed as `fit` says."""
-
-    @classmethod
-    def fit(cls, vectors: Floats, pseudo: float) -> "LengthNorm":
-        """Fit to vectors [N, D], adding `pseudo` to their number of ones that vary alike in all directions."""
-        count, dim = vectors.shape
-        centre = vectors.mean(axis=0)
-        covariance = (vectors - centre).T @ (vectors - centre) / count
-        spread = np.trace(covariance) / dim * np.eye(dim)
-        values, axes = eigh((count * covariance + pseudo * spread) / (count + pseudo))
-        return cls(centre, (axes / np.sqrt(values)) @ axes.T)
-
-    def __call__(self, vectors: Floats) -> Floats:
-        """Return vectors [N, D] whitened and of length sqrt(D)."""
-        white = (vectors - self.centre) @ self.whitening
-        norms = np.linalg.norm(white, axis=1, keepdims=True)
-        return np.asarray(white * (np.sqrt(white.shape[1]) / np.where(norms == 0, 1, norms)))
+    counts: Float64Array
+    """Number of utterances of each speaker [S]."""
+    sums: Float64Array
+    """The sum of each speaker's vectors [S, D]."""
+    scatter: Float64Array
+    """The sum of x x^T over all utterances [D, D]."""
 
 
 @dataclass(frozen=True)
@@ -83,29 +51,29 @@ class Plda:
     """A fitted model, ready to score."""
 
     length_norm: LengthNorm | None
-    """What vectors go through first."""
-    model: Model
-    """Of what comes out of it."""
-    axes: Floats
+    """The transform of vectors before the model."""
+    model: PldaModel
+    axes: Float64Array
     """V [D, D]: V^T W V = I, V^T B V = diag(ratios)."""
-    ratios: Floats
-    """Variance between speakers as a multiple of that within, along each axis [D]; 0 or more."""
+    ratios: Float64Array
+    """The ratio of between-speaker to within-speaker variance along each axis [D], at least 0."""
 
     @classmethod
-    def of(cls, model: Model, length_norm: LengthNorm | None = None) -> "Plda":
+    def from_model(cls, model: PldaModel, length_norm: LengthNorm | None = None) -> "Plda":
         """Diagonalise a model."""
         ratios, axes = eigh(model.between, model.within)
         return cls(length_norm, model, axes, np.maximum(ratios, 0))
 
-    def represent(self, vectors: Vectors) -> Vectors:
-        """Return what stands for vectors [N, D] in `dot_plus` and `matrix` [N, D + 1]; NaN where they are.
+    def represent(self, vectors: FloatArray) -> FloatArray:
+        """Return the representations [N, D + 1] of vectors [N, D] for `score_trials` and `score_matrix`; NaN stays NaN.
 
-        With a and b the two sides of a trial along the axes, each of variance 1 + r in all and r between speakers,
+        Let a and b be the two sides of a trial along the axes, with total variance 1 + r and variance r between
+        speakers. Then
 
             llr = sum of r / (1 + 2 r) a b - r^2 / (2 (1 + r) (1 + 2 r)) (a^2 + b^2) + log(1 + r) - 1/2 log(1 + 2 r)
 
-        The first D columns are sqrt(r / (1 + 2 r)) a, the last has the terms of a^2 and half of the logarithms.
-        A model of several utterances is best enrolled as the mean of their vectors, which this then takes for one.
+        The first D columns are sqrt(r / (1 + 2 r)) a; the last has the terms of a^2 and half of the logarithms.
+        To enrol a model of several utterances, use the mean of their vectors, which is treated as one vector.
         """
         r = self.ratios
         cross, own = np.sqrt(r / (1 + 2 * r)), r**2 / (2 * (1 + r) * (1 + 2 * r))
@@ -122,8 +90,8 @@ class Plda:
         return result
 
 
-def dot_plus(enrol: Vectors, test: Vectors, trials: Trials) -> Vectors:
-    """Return the natural log-likelihood ratio [M] of every trial, from the stand-ins [N, D + 1] of both sides."""
+def score_trials(enrol: FloatArray, test: FloatArray, trials: Trials) -> FloatArray:
+    """Return the natural log-likelihood ratio [M] of every trial, from both sides' representations [N, D + 1]."""
     scores = np.empty(len(trials), dtype=np.result_type(enrol, test))
     for start in range(0, len(trials), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -132,37 +100,37 @@ def dot_plus(enrol: Vectors, test: Vectors, trials: Trials) -> Vectors:
     return scores
 
 
-def matrix(enrol: Vectors, test: Vectors) -> Vectors:
-    """Return the natural log-likelihood ratios [N, K] of all pairs, from the stand-ins [N, D + 1] and [K, D + 1]."""
+def score_matrix(enrol: FloatArray, test: FloatArray) -> FloatArray:
+    """Return the natural log-likelihood ratios [N, K] of all pairs, from representations [N, D + 1] and [K, D + 1]."""
     scores = enrol[:, :-1] @ test[:, :-1].T
     scores += enrol[:, -1:]
     scores += test[:, -1]
     return np.asarray(scores)
 
 
-def fit(
-    vectors: Vectors,
-    speakers: Index,
+def fit_plda(
+    vectors: FloatArray,
+    speakers: IntArray,
     iterations: int = 20,
     length_norm: bool = True,
     pseudo: float | None = None,
 ) -> Plda:
-    """Fit the model by expectation maximisation from a start by moments.
+    """Fit the model by expectation maximisation, initialised by moments.
 
-    Few utterances leave directions in which speakers, or the utterances of one, seem not to vary at all; with more
-    dimensions than utterances that is certain, and no ratio exists. So W is taken for what N utterances and `pseudo`
-    others of equal variance in all directions say, B likewise of speakers: inverse Wishart priors on both, centred on
-    the identity times the mean variance of the start. They fade as data grows.
+    With few utterances, speakers or the utterances of a speaker may not vary in some directions; with more dimensions
+    than utterances, this is certain, and no ratio exists. Inverse Wishart priors on W and B prevent this: they add
+    `pseudo` utterances (for B, speakers) with equal variance in all directions, the mean variance at the start. Their
+    influence fades as data grows.
 
     Args:
-        vectors: of the training utterances [N, D]; those that failed (NaN) are left out.
-        speakers: the speaker number of each [N]. One utterance of a speaker says something of B, though nothing of W.
-        iterations: of EM; the likelihood, times the priors, never falls.
-        length_norm: whiten vectors and give them all one length first (see `LengthNorm`), at scoring as well.
-        pseudo: how many utterances the priors weigh; D if None, and 0 is maximum likelihood.
+        vectors: vectors of the training utterances [N, D]; failed ones (NaN) are ignored.
+        speakers: the speaker number of each [N]. A speaker with a single utterance adds to B, but not to W.
+        iterations: number of EM iterations; the likelihood times the priors never falls.
+        length_norm: apply `LengthNorm` first, in training and scoring.
+        pseudo: weight of the priors in utterances; None for D, 0 for maximum likelihood.
 
     Raises:
-        TrialError: there are not two speakers with two utterances each, or their utterances do not differ.
+        TrialError: fewer than two speakers have two utterances, or their utterances do not differ.
     """
     if len(vectors) != len(speakers):
         raise TrialError(f"{len(vectors):,} vectors of {len(speakers):,} utterances; PLDA needs one each.")
@@ -170,41 +138,41 @@ def fit(
     _, numbers, counts = np.unique(speakers[kept], return_inverse=True, return_counts=True)
     if (counts >= 2).sum() < 2:
         raise TrialError(
-            f"{(counts >= 2).sum()} of {len(counts):,} speakers have two utterances or more; PLDA needs two of them at"
-            " least to tell how a speaker's utterances differ. Train it on utterances of known speakers."
+            f"{(counts >= 2).sum()} of {len(counts):,} speakers have two utterances or more; PLDA needs at least two"
+            " such speakers. Train it on more utterances of known speakers."
         )
     rows = vectors[kept].astype(np.float64)
     pseudo = float(rows.shape[1]) if pseudo is None else pseudo
     front = LengthNorm.fit(rows, pseudo) if length_norm else None
     rows = rows if front is None else front(rows)
-    data, start = moments(rows, numbers)
+    data, start = estimate_moments(rows, numbers)
     try:
-        return Plda.of(expect_maximise(data, start, iterations, pseudo), front)
+        return Plda.from_model(run_em(data, start, iterations, pseudo), front)
     except np.linalg.LinAlgError as error:
         raise TrialError(
-            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}, has directions in"
-            " which nobody's utterances differ: take more utterances, or a larger prior."
+            f"PLDA of {len(rows):,} utterances of {len(counts):,} speakers, D = {rows.shape[1]}: in some directions, no"
+            " speaker's utterances differ. Use more utterances, or a larger prior."
         ) from error
 
 
-def moments(vectors: Floats, speakers: Index) -> tuple[Data, Model]:
-    """Return the statistics of vectors [N, D] of speakers 0 to S - 1 [N], and the moment estimate to start from.
+def estimate_moments(vectors: Float64Array, speakers: IntArray) -> tuple[SpeakerStatistics, PldaModel]:
+    """Return the statistics of vectors [N, D] of speakers 0 to S - 1 [N], and the moment estimate that EM starts from.
 
-    W is the covariance within speakers, N - S in the denominator; B is that of the speakers' means less what W adds to
-    it, and of its negative variances nothing but a thousandth of the mean total variance is left.
+    W is the covariance within speakers, with denominator N - S. B is the covariance of the speakers' means minus the
+    contribution of W; its variances are raised to at least a thousandth of the mean total variance.
 
     Raises:
-        TrialError: no speaker's utterances differ.
+        TrialError: the utterances of every speaker are equal.
     """
     total, dim = vectors.shape
     order = np.argsort(speakers, kind="stable")
     counts = np.bincount(speakers).astype(np.float64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     sums = np.add.reduceat(vectors[order], starts, axis=0)
-    data = Data(counts, sums, vectors.T @ vectors)
+    data = SpeakerStatistics(counts, sums, vectors.T @ vectors)
 
     freedom = len(counts) - 1
-    inner = vectors - (sums / counts[:, None])[speakers]  # subtracted before it is squared, for precision
+    inner = vectors - (sums / counts[:, None])[speakers]  # subtract before squaring, for precision
     within = inner.T @ inner / (total - len(counts))
     mean = vectors.mean(axis=0)
     outer = sums / counts[:, None] - mean
@@ -213,29 +181,29 @@ def moments(vectors: Floats, speakers: Index) -> tuple[Data, Model]:
     spread = np.trace(within) / dim
     variance = spread + max(0.0, np.trace(between) / dim)
     if not spread > 1e-12 * variance:
-        raise TrialError("the utterances of every speaker are the same vectors: PLDA cannot tell how they differ.")
+        raise TrialError("the utterances of every speaker are the same vectors: PLDA cannot learn how they differ.")
     values, axes = eigh(between)
-    return data, Model(mean, (axes * np.maximum(values, _LEAST * variance)) @ axes.T, within)
+    return data, PldaModel(mean, (axes * np.maximum(values, _MIN_VARIANCE * variance)) @ axes.T, within)
 
 
-def expect_maximise(data: Data, start: Model, iterations: int, pseudo: float) -> Model:
+def run_em(data: SpeakerStatistics, start: PldaModel, iterations: int, pseudo: float) -> PldaModel:
     """Return the model after some steps of EM, with inverse Wishart priors on W and B.
 
-    Their densities are |C|^(-pseudo / 2) exp(-pseudo / 2 tr(P C^-1)) but for a constant, with C = W or B and P the
-    identity times its mean variance at the start. So they weigh as much as `pseudo` utterances or speakers, and what a
-    step raises is the likelihood times both.
+    Their densities are proportional to |C|^(-pseudo / 2) exp(-pseudo / 2 tr(P C^-1)), with C = W or B, and P the
+    identity times the mean variance of C at the start. They weigh as much as `pseudo` utterances or speakers. No step
+    lowers the likelihood times both priors.
 
     Raises:
-        LinAlgError: W is singular, where there is no prior.
+        LinAlgError: W is singular, and there is no prior.
     """
     dim = len(start.mean)
     ideal = [np.trace(matrix) / dim * np.eye(dim) for matrix in (start.between, start.within)]
     speakers, total = len(data.counts), data.counts.sum()
-    # W by moments may be singular; EM would keep it so.
-    model = Model(start.mean, start.between, (total * start.within + pseudo * ideal[1]) / (total + pseudo))
+    # The moment estimate of W can be singular, and EM would keep it singular.
+    model = PldaModel(start.mean, start.between, (total * start.within + pseudo * ideal[1]) / (total + pseudo))
     for _ in range(iterations):
         mean, between, within = _step(data, model)
-        model = Model(
+        model = PldaModel(
             mean,
             (speakers * between + pseudo * ideal[0]) / (speakers + pseudo),
             (total * within + pseudo * ideal[1]) / (total + pseudo),
@@ -243,11 +211,11 @@ def expect_maximise(data: Data, start: Model, iterations: int, pseudo: float) ->
     return model
 
 
-def _step(data: Data, model: Model) -> tuple[Floats, Floats, Floats]:
-    """Return m [D], B [D, D] and W [D, D] of greatest expected likelihood under the posterior of y.
+def _step(data: SpeakerStatistics, model: PldaModel) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return m [D], B [D, D] and W [D, D] that maximise the expected likelihood under the posterior of y.
 
     Along the axes that make W the identity and B diagonal with r, the posterior of a speaker with n utterances of sum f
-    has the variance r / (1 + n r) and the mean m + r / (1 + n r) (f - n m).
+    has variance r / (1 + n r) and mean m + r / (1 + n r) (f - n m).
     """
     ratios, axes = eigh(model.between, model.within)
     ratios = np.maximum(ratios, 0)

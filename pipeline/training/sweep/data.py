@@ -11,7 +11,7 @@ from pipeline.data.manifest import Utterance
 from pipeline.data.utterances import select_utterances
 from pipeline.errors import StoreError
 from pipeline.scoring.condition_stores import open_condition_stores
-from pipeline.scoring.evaluation import every_pair, usable
+from pipeline.scoring.evaluation import pair_utterances, usable_mask
 from pipeline.store import checksums
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import SPACE
@@ -47,7 +47,7 @@ def check_data(params: Params, data: SweepData) -> None:
                     " one encoder."
                 )
     utterances = select_utterances(raw["raw"].ids, data.manifest, data.manifest_path)
-    every_pair(utterances, usable(raw), params.score.max_trials, params.seed, data.manifest_path)
+    pair_utterances(utterances, usable_mask(raw), params.score.max_trials, params.seed, data.manifest_path)
 
 
 def contents_of(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.scoring.condition_stores import open_condition_stores
-from pipeline.scoring.evaluation import evaluate, every_pair, usable
+from pipeline.scoring.evaluation import evaluate, pair_utterances, usable_mask
 from pipeline.store import checksums
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.loop import Trained
@@ -153,11 +153,13 @@ def run(params: Params, data: SweepData, trained: Models | None = None) -> Row:
             made = folder / "seed" / f"{condition}.zarr"
             enhance_store(opened, folder / "m.safetensors", made, how, params.seed, domain=domain)
         row["enhance_us"] = microseconds(found.model, domain.read()[domain.ok].reshape(-1, domain.dim), own)
-        spaces = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
-        utterances = select_utterances(next(iter(spaces.values())).ids, data.manifest, data.manifest_path)
-        pairs = every_pair(utterances, usable(spaces), params.score.max_trials, params.seed, data.manifest_path)
+        sources = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
+        utterances = select_utterances(next(iter(sources.values())).ids, data.manifest, data.manifest_path)
+        pairs = pair_utterances(
+            utterances, usable_mask(sources), params.score.max_trials, params.seed, data.manifest_path
+        )
         score = params.score.model_copy(update={"systems": {}, "groups": {}, "both_sides": False})
-        outcome = evaluate(spaces, {"": pairs}, params.conditions, CLEAN, utterances, score, params.seed)
+        outcome = evaluate(sources, {"": pairs}, params.conditions, CLEAN, utterances, score, params.seed)
     figures = {condition: systems["seed"] for condition, systems in outcome.table.items()}
     return row | {"test": figures | ({"mean noisy": outcome.mean_noisy["seed"]} if outcome.mean_noisy else {})}
 

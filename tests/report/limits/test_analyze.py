@@ -16,7 +16,7 @@ from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.report.limits import stability
-from pipeline.report.limits.stability import error_rate, held_out, lengthened, levels
+from pipeline.report.limits.stability import extend_epochs, find_held_out_rows, measure_eer, read_snr_levels
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.writer import write_store
 from pipeline.training.train import train
@@ -157,16 +157,16 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str], place: Path) -> N
 
 
 def test_trainings_on_other_data_are_not_taken_for_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stability, "run", lambda *arguments: {})
-    monkeypatch.setattr(stability, "levels", lambda store, seed: {"loud": -10.0, "soft": 20.0})
+    monkeypatch.setattr(stability, "train_on_view", lambda *arguments: {})
+    monkeypatch.setattr(stability, "read_snr_levels", lambda store, seed: {"loud": -10.0, "soft": 20.0})
     path = Path("data/gap/toy/snr.zarr")
     store = EmbeddingStore.open(path)
     speakers: dict[str, str | None] = {name: name.split("/")[0] for name in store.utterances}
     vectors = {"clean": np.random.default_rng(0).standard_normal((4, 1, DIM)).astype(np.float32)}
-    test = stability.Test(vectors, make_all_pairs(["a", "a", "b", "b"], 100, 0))
+    test = stability.TestData(vectors, make_all_pairs(["a", "a", "b", "b"], 100, 0))
 
     def kept(*given: object) -> set[Path]:
-        stability.run_all(*given, Params(), [0], 1, place / "runs")
+        stability.train_on_views(*given, Params(), [0], 1, place / "runs")
         return set((place / "runs").iterdir())
 
     before = kept(store, speakers, test)
@@ -215,21 +215,21 @@ def test_what_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], place
 
 def test_trainings_know_their_levels_and_who_they_hold_out(place: Path) -> None:
     store = EmbeddingStore.open(place / "data/gap/toy/snr.zarr")
-    assert levels(store, 0) == {"loud": -10.0, "soft": 20.0}
+    assert read_snr_levels(store, 0) == {"loud": -10.0, "soft": 20.0}
     with pytest.raises(TrainingError, match="view reverb is not noise of one SNR"):
-        levels(EmbeddingStore.open(place / "data/embeddings/toy/train.zarr"), 0)
+        read_snr_levels(EmbeddingStore.open(place / "data/embeddings/toy/train.zarr"), 0)
     speakers = {name: name.split("/")[0] for name in store.utterances}
-    rows = held_out(store, speakers, 0.3, 0)
+    rows = find_held_out_rows(store, speakers, 0.3, 0)
     held = {speakers[store.utterances[row]] for row in rows}
     assert len(held) == 4
     assert len(rows) == 8
     train_settings = Params().train
-    more = lengthened(Params(), 3).train
+    more = extend_epochs(Params(), 3).train
     assert more.max_epochs == more.patience == 3 * train_settings.max_epochs
 
 
 def test_an_error_rate_is_of_mean_unit_crops() -> None:
     vectors = np.repeat(np.eye(4)[:, None], 2, axis=0).repeat(3, axis=1)
     trials = make_all_pairs(["a", "a", "b", "b", "c", "c", "d", "d"], 100, 0)
-    assert error_rate(vectors, 7 * vectors, trials) == 0
-    assert error_rate(vectors, -vectors, trials) == 100
+    assert measure_eer(vectors, 7 * vectors, trials) == 0
+    assert measure_eer(vectors, -vectors, trials) == 100

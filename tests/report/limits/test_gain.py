@@ -8,7 +8,7 @@ from sklearn.metrics import roc_curve
 
 from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import compare
-from pipeline.report.limits.gain import by_gap, quantile_edges, turns
+from pipeline.report.limits.gain import find_sign_changes, measure_by_gap, quantile_edges
 
 
 def sk_eer(scores: np.ndarray, target: np.ndarray) -> float:
@@ -32,7 +32,7 @@ def trials_of(count: int = 80) -> tuple[np.ndarray, ...]:
 def test_every_bin_is_measured_as_if_it_were_alone() -> None:
     gaps, raw, seed, target, *who = trials_of()
     edges = quantile_edges(gaps[gaps > 0], 3)
-    bins, drawn = by_gap(gaps, edges, raw, seed, target, (who[0], who[1]), 60, 0)
+    bins, drawn = measure_by_gap(gaps, edges, raw, seed, target, (who[0], who[1]), 60, 0)
     assert [(one.low, one.high) for one in bins] == [(0, 0), *pairwise(edges)]
     members = [gaps == 0, *((gaps >= low) & (gaps < high) for low, high in pairwise(edges))]
     members[-1] |= gaps == edges[-1]
@@ -57,7 +57,7 @@ def test_every_bin_is_measured_as_if_it_were_alone() -> None:
 def test_bins_of_one_class_are_left_out() -> None:
     gaps, raw, seed, target, *who = trials_of()
     far = np.where(target, gaps, 5.0)
-    bins, drawn = by_gap(far, np.array([0.0, 2.0, 6.0]), raw, seed, target, (who[0], who[1]), 5, 0)
+    bins, drawn = measure_by_gap(far, np.array([0.0, 2.0, 6.0]), raw, seed, target, (who[0], who[1]), 5, 0)
     assert bins == []
     assert drawn.shape == (5, 0)
 
@@ -71,7 +71,9 @@ def test_bins_hold_equally_many() -> None:
 def test_a_line_turns_where_it_crosses_nothing() -> None:
     distances = [0.0, 1.0, 2.0, 3.0]
     shifts = np.linspace(-0.2, 0.2, 41)
-    starts, stops = turns(distances, [-1.0, 1.0, 1.0, -3.0], np.array([[-1 + s, 1 + s, 1 + s, -3 + s] for s in shifts]))
+    starts, stops = find_sign_changes(
+        distances, [-1.0, 1.0, 1.0, -3.0], np.array([[-1 + s, 1 + s, 1 + s, -3 + s] for s in shifts])
+    )
     assert starts.value == pytest.approx(0.5)
     assert stops.value == pytest.approx(2.25)
     assert (starts.low, starts.high) == pytest.approx((0.405, 0.595), abs=0.006)  # (1 - s) / 2
@@ -80,8 +82,8 @@ def test_a_line_turns_where_it_crosses_nothing() -> None:
 
 
 def test_a_gain_that_never_ends_has_no_turn() -> None:
-    starts, stops = turns([0.0, 1.0], [1.0, 2.0], np.array([[1.0, 2.0]] * 37 + [[1.0, -1.0]] * 3))
+    starts, stops = find_sign_changes([0.0, 1.0], [1.0, 2.0], np.array([[1.0, 2.0]] * 37 + [[1.0, -1.0]] * 3))
     assert (starts.value, starts.low, starts.high, starts.share) == (-np.inf, -np.inf, -np.inf, 0)
     assert (stops.value, stops.low, stops.share) == (np.inf, 0.5, 3 / 40)
-    starts, stops = turns([0.0, 1.0], [-1.0, 0.0], np.array([[-1.0, -1.0]]))
+    starts, stops = find_sign_changes([0.0, 1.0], [-1.0, 0.0], np.array([[-1.0, -1.0]]))
     assert (starts.value, stops.value) == (np.inf, -np.inf)

@@ -6,13 +6,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline.data.trials.table import make_all_pairs
 from pipeline.metrics import compare
-from pipeline.report.limits.transfer import Group, kept, measure, sides
+from pipeline.report.limits.transfer import TransferGroup, make_unit_vectors, measure_group, measure_retained
 
 SPEAKERS = [f"s{row // 4:02}" for row in range(48)]
 CENTRES = np.repeat(np.random.default_rng(0).standard_normal((12, 1, 8)), 4, axis=0)
 
 
-def group(name: str, spread: float) -> Group:
+def group(name: str, spread: float) -> TransferGroup:
     """Vectors whose last four dimensions are worse the noisier they are."""
     rng = np.random.default_rng(1)
     weights = np.array([1.0] * 4 + [4.0] * 4)
@@ -20,7 +20,7 @@ def group(name: str, spread: float) -> Group:
         condition: (CENTRES + noise * weights * rng.standard_normal((48, 2, 8))).astype(np.float32)
         for condition, noise in (("clean", 0.1), ("noise5", spread), ("reverb", spread / 2))
     }
-    return Group(name, vectors, SPEAKERS)
+    return TransferGroup(name, vectors, SPEAKERS)
 
 
 def halved(crops: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def halved(crops: np.ndarray) -> np.ndarray:
 
 
 def test_reductions_are_those_of_the_same_trials() -> None:
-    results, drawn = measure(group("near", 0.5), halved, 10_000, 40, 0)
+    results, drawn = measure_group(group("near", 0.5), halved, 10_000, 40, 0)
     assert [(row.group, row.condition) for row in results] == [
         ("near", name) for name in ("clean", "noise5", "reverb", "mean")
     ]
@@ -62,20 +62,22 @@ def test_reductions_are_those_of_the_same_trials() -> None:
 
 
 def test_what_is_kept_is_a_ratio_of_reductions() -> None:
-    near, far = (measure(group(name, spread), halved, 10_000, 40, 0) for name, spread in (("near", 0.5), ("far", 0.9)))
+    near, far = (
+        measure_group(group(name, spread), halved, 10_000, 40, 0) for name, spread in (("near", 0.5), ("far", 0.9))
+    )
     results, drawn = near[0] + far[0], near[1] | far[1]
-    found = kept(results, drawn, [("near", "far"), ("near", "nowhere")])
+    found = measure_retained(results, drawn, [("near", "far"), ("near", "nowhere")])
     assert [row.condition for row in found] == ["noise5", "reverb", "mean"]
     at = {(row.group, row.condition): row.reduction[0] for row in results}
     for row in found:
         assert row.share[0] == pytest.approx(at["far", row.condition] / at["near", row.condition])
         assert row.share[1] <= row.share[0] <= row.share[2]
-    alike = kept(results, drawn, [("near", "near")])
+    alike = measure_retained(results, drawn, [("near", "near")])
     assert alike[0].share == pytest.approx((1, 1, 1))
 
 
 def test_sides_are_unit_vectors_raw_and_enhanced() -> None:
-    raw, seed = sides(group("near", 0.5), "noise5", halved)
+    raw, seed = make_unit_vectors(group("near", 0.5), "noise5", halved)
     for side in (*raw, *seed):
         np.testing.assert_allclose(np.linalg.norm(side, axis=1), 1, rtol=1e-6)
     assert np.abs(seed[1][:, 4:]).mean() < 0.5 * np.abs(raw[1][:, 4:]).mean()

@@ -12,7 +12,7 @@ from pipeline.data.manifest import Utterance, read_manifest, write_manifest
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.model import enhance_store as enhance
 from pipeline.model.seed_model import SeedModel
-from pipeline.report.sweep_tables import markdown
+from pipeline.report.sweep_tables import render_sweep
 from pipeline.store import writer as journal
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -298,5 +298,5 @@ def test_seeds_are_taken_together() -> None:
         }
         for loss in (2.0, 4.0)
     ]
-    text = markdown(json.loads(json.dumps(rows)))
+    text = render_sweep(json.loads(json.dumps(rows)))
     assert "| `a=1` | 2 | 3.00 ± 1.00 |  |  | 1.00 ± 0.00 | 3.00 ± 1.00 | 1.00 ± 0.00 |" in text
