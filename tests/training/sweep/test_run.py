@@ -209,7 +209,7 @@ def test_the_time_of_enhancement_is_that_of_vectors_in_memory(place: Path, monke
         now[0] += (7e-6 if calls.count(len(vectors)) > 1 else 1.0) * len(vectors)
         return real(model, vectors, *given)
 
-    monkeypatch.setattr(sweep, "enhanced", timed)
+    monkeypatch.setattr(sweep, "enhance_vectors", timed)
     row = sweep.run(read_params(Path("p.yaml")), data_of_sweep())
     assert row["enhance_us"] == pytest.approx(7, rel=1e-3)
     assert calls.count(sweep.TIMED) == 1 + sweep.REPEATS
