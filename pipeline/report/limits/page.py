@@ -177,9 +177,9 @@ def _transfer_tables(findings: Mapping[str, Findings]) -> list[str]:
             lines.append(_row([row.group, row.condition, str(row.speakers), gap, *figures]))
         lines += ["", *_header(["from", "to", "condition", "share of the reduction that is retained"], numbers=1)]
         measured = {row.group for row in each.groups}
-        for row in each.retained:
-            if row.condition in ("reverb", transfer.MEAN) and (HELD not in measured or row.from_group != HELD_CROPS):
-                lines.append(_row([row.from_group, row.to_group, row.condition, _format_share(row.share)]))
+        for part in each.retained:
+            if part.condition in ("reverb", transfer.MEAN) and (HELD not in measured or part.from_group != HELD_CROPS):
+                lines.append(_row([part.from_group, part.to_group, part.condition, _format_share(part.share)]))
         lines.append("")
         if each.matched:
             lines += ["At the same gap:", "", *_header(MATCHED, numbers=6)]
