@@ -1,6 +1,6 @@
-"""Speech enhancement of the waveform, in front of the encoder: RNNoise, as the package pyrnnoise ships it.
+"""Speech enhancement of the waveform before the encoder, by the RNNoise of the package pyrnnoise.
 
-Of the package only the binding is loaded, from its file: importing the package itself would import video codecs.
+Only the binding is loaded, from its file, because importing the package would import video codecs.
 """
 
 from collections.abc import Callable
@@ -22,30 +22,30 @@ Denoise = Literal["none", "rnnoise"]
 """The front-ends by name; `none` is no denoising."""
 
 RATE = 48_000
-"""Hz that RNNoise listens at."""
+"""Sample rate of RNNoise, Hz."""
 FRAME = 480
-"""Samples of its frames at that rate, 10 ms."""
+"""Samples in a frame at that rate, 10 ms."""
 DELAY = 960
-"""Samples at that rate by which it answers late, 20 ms: half of its window, and the frame that it looks ahead."""
+"""Samples at that rate by which the output lags, 20 ms: half of the window, and one frame of look-ahead."""
 FULL_SCALE = 32_768
-"""It expects floats in the range of 16-bit integers."""
+"""Scale of the input: floats in the range of 16-bit integers."""
 
 ADVICE = "pip install 'speaker-seed[rnnoise]', or the denoiser alone: pip install --no-deps pyrnnoise==0.4.5"
 
 
 @dataclass(frozen=True)
 class Rnnoise:
-    """A front-end that takes a wave [S] at 16 kHz and returns one as long, in step with it."""
+    """A front-end that maps a wave [S] at 16 kHz to one of the same length and timing."""
 
     name: str
-    """What stores say of it: method and version."""
+    """The method and version, as stores record them."""
     run: Callable[[Waveform], Waveform]
 
     def __call__(self, wave: Waveform) -> Waveform:
-        """Return a wave [S] without its noise, a function of that wave alone.
+        """Return a denoised wave [S], a function of that wave alone.
 
         Raises:
-            AudioError: it holds NaN or infinite samples.
+            AudioError: the wave holds NaN or infinite samples.
         """
         if not np.isfinite(wave).all():
             raise AudioError("NaN or infinite samples cannot be denoised.")
@@ -54,10 +54,10 @@ class Rnnoise:
 
 @cache
 def load_denoiser(name: Denoise) -> Rnnoise | None:
-    """Return a front-end by name, None for `none`.
+    """Return a front-end by name, or None for `none`.
 
     Raises:
-        ConfigError: the package that it needs is not installed, or does not work here.
+        ConfigError: the package that it needs is not installed, or does not work on this machine.
     """
     if name == "none":
         return None
@@ -69,28 +69,28 @@ def _binding() -> Any:
     """Load `pyrnnoise/rnnoise.py`, which wraps the C library."""
     package = find_spec("pyrnnoise")
     try:
-        found = version("pyrnnoise") if package and package.submodule_search_locations else None
+        installed = version("pyrnnoise") if package and package.submodule_search_locations else None
     except PackageNotFoundError:  # a folder of that name
-        found = None
-    if package is None or found is None:
+        installed = None
+    if package is None or installed is None:
         raise ConfigError(f"denoise rnnoise needs the package pyrnnoise: {ADVICE}")
     try:
         path = Path(next(iter(package.submodule_search_locations or ()))) / "rnnoise.py"
         spec = spec_from_file_location("_pyrnnoise_binding", path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is no module")
+            raise ImportError(f"{path} is not a module")
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         if (module.FRAME_SIZE, module.SAMPLE_RATE) != (FRAME, RATE):
             raise ImportError(f"frames of {module.FRAME_SIZE} samples at {module.SAMPLE_RATE} Hz")
     except (ImportError, OSError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"denoise rnnoise: pyrnnoise {found} does not work here ({why}). {ADVICE}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"denoise rnnoise: pyrnnoise {installed} does not work here ({reason}). {ADVICE}") from error
     return module
 
 
 def _rnnoise(binding: Any, wave: Waveform) -> Waveform:
-    """Denoise a wave [S] at 16 kHz in a fresh state, frame by frame, and make up for the delay."""
+    """Denoise a wave [S] at 16 kHz in a fresh state, frame by frame, and compensate the delay."""
     if len(wave) == 0:
         return wave
     fine = soxr.resample(wave * np.float32(FULL_SCALE), SAMPLE_RATE, RATE)

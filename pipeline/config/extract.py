@@ -8,11 +8,11 @@ from pipeline.audio.augment.steps import Step
 from pipeline.utils.validation import NAME, Frozen
 
 HOP = 160
-"""Samples in a frame's shift at 16 kHz."""
+"""Samples between the starts of two frames at 16 kHz."""
 
 
 OVERHANG = 240
-"""Samples of the last 400-sample window beyond its shift."""
+"""Samples by which the last 400-sample window exceeds its hop."""
 
 
 DEFAULT_VIEWS: dict[str, list[Any]] = {
@@ -37,7 +37,7 @@ Steps = Annotated[list[Step], Field(min_length=1)]
 def _check_view_names(views: dict[str, Steps]) -> dict[str, Steps]:
     for name in views:
         if name == "clean" or not NAME.fullmatch(name):
-            raise ValueError(f"view {name!r}: take a name of letters, digits, '-' and '_'; 'clean' is there already")
+            raise ValueError(f"view {name!r}: use letters, digits, '-' and '_'; 'clean' is built in")
     return views
 
 
@@ -64,5 +64,5 @@ class Extract(Frozen):
 
 
 def frames_to_samples(frames: int) -> int:
-    """Return the samples that `frames` 25 ms windows at 10 ms shift span at 16 kHz, as the paper counts them."""
+    """Return the number of samples in `frames` windows of 25 ms every 10 ms at 16 kHz, as in the paper."""
     return frames * HOP + OVERHANG

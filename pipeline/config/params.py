@@ -1,4 +1,4 @@
-"""The one place for knobs: `params.yaml`, read through a validated, frozen model."""
+"""All parameters: `params.yaml`, read as a validated, frozen model."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TRAIN = "train"
 
 
 class ManifestLimits(Frozen):
-    """How much of the corpus to use (null: all)."""
+    """Limits on the part of the corpus to use (null: all of it)."""
 
     max_speakers: int | None = Field(None, ge=1)
     max_utterances: int | None = Field(None, ge=1)
@@ -52,7 +52,7 @@ class Params(Frozen):
                 raise ValueError(f"{key} must differ from each other")
         for name in (*self.encoders, *self.encoder):
             if not NAME.fullmatch(name):
-                raise ValueError(f"encoder name {name!r}: use letters, digits, '-' and '_', for it names folders")
+                raise ValueError(f"encoder name {name!r}: use letters, digits, '-' and '_', because it names folders")
         if "clean" not in self.conditions:
             raise ValueError("conditions must hold 'clean', the enrolment side of every trial")
         if self.sets != [TRAIN, *self.conditions]:
@@ -64,15 +64,15 @@ class Params(Frozen):
         return self
 
     def definition(self, name: str, weights: str | None = None, denoise: Denoise | None = None) -> EncoderDefinition:
-        """Return what an encoder's name stands for: its own entry, or the family of that name; what is given wins."""
-        found = self.encoder.get(name) or EncoderDefinition(family=name)
+        """Return an encoder's entry, or the family of that name; `weights` and `denoise` override it if given."""
+        definition = self.encoder.get(name) or EncoderDefinition(family=name)
         if weights:
-            found = found.model_copy(update={"weights": weights, "sha256": None})
-        return found.model_copy(update={"denoise": denoise}) if denoise else found
+            definition = definition.model_copy(update={"weights": weights, "sha256": None})
+        return definition.model_copy(update={"denoise": denoise}) if denoise else definition
 
 
 def read_params(path: Path | None) -> Params:
-    """Read a parameter file; None gives the defaults.
+    """Read a parameter file; None: the defaults.
 
     Raises:
         ConfigError: an unknown, missing or ill-typed key, named.

@@ -6,7 +6,7 @@ from pipeline.utils.validation import Frozen
 
 
 class Quality(Frozen):
-    """Thresholds of `seed store check`, as shares from 0 to 1, and how much it looks at."""
+    """Thresholds of `seed store check`, as shares from 0 to 1, and the size of its samples."""
 
     max_missing: float = Field(0.0, ge=0, le=1)
     max_failed: float = Field(0.05, ge=0, le=1)

@@ -1,8 +1,8 @@
 """Extraction on several processes or machines, through Dask's distributed scheduler.
 
-Only paths, parameters and row numbers travel: each worker loads manifest and encoder once, and writes whole shards into
-the journal, which lies where all of them reach it: on a file system that they share, or in a remote place. Byte for
-byte the store is that of a single process.
+Only paths, parameters and row numbers are sent. Each worker loads the manifest and the encoder once, and writes whole
+shards into the journal, on a file system that all share or in a remote place. The store is byte for byte the one that a
+single process writes.
 """
 
 import os
@@ -34,14 +34,14 @@ from pipeline.utils.device import choose_device
 from pipeline.utils.paths import Place
 
 MAX_DEATHS = 10
-"""Workers that a shard may lose before it is given up; by default Dask allows three."""
+"""Number of workers that may die on one shard before it is given up; the default of Dask is three."""
 
 _loading = threading.Lock()
 
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """An extraction as it is sent to workers: absolute paths and plain values."""
+    """An extraction in the form sent to workers: absolute paths and plain values."""
 
     manifest: Path
     augment: Path | None
@@ -50,18 +50,18 @@ class RemoteJob:
     encoder: str
     weights: str | None
     params: str
-    """Parameters as JSON."""
+    """The parameters as JSON."""
     denoise: Denoise | None = None
-    """In place of what the encoder's entry says."""
+    """The denoiser in place of the one in the encoder's entry."""
 
     def load(self) -> ExtractionJob:
         """Read the lists and load the encoder.
 
         Raises:
-            SeedError: a list, the encoder or its weights are not what they should be.
+            SeedError: a list, the encoder or its weights are missing or wrong.
         """
         params = Params.model_validate_json(self.params)
-        torch.set_num_threads(1)  # the workers are the threads; and sums in another order would show in the last bits
+        torch.set_num_threads(1)  # the workers are the threads; sums in another order would change the last bits
         utterances = read_manifest(self.manifest)
         sources = read_augment(self.augment, self.root) if self.augment else {}
         definition = params.definition(self.encoder, self.weights, self.denoise)
@@ -87,15 +87,15 @@ class RemoteJob:
 
 @contextmanager
 def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
-    """Yield a `distributed.Client`: of `workers` new processes here, or of a scheduler that runs elsewhere.
+    """Yield a `distributed.Client` for `workers` new processes on this machine, or for a scheduler elsewhere.
 
     Args:
         scheduler: `processes`, or an address such as tcp://10.0.0.1:8786.
-        workers: how many processes to start; the cluster's own number counts elsewhere.
+        workers: number of processes to start; ignored by a scheduler elsewhere.
 
     Raises:
         ConfigError: the extra `cluster` is not installed.
-        ExtractionError: no scheduler answers there.
+        ExtractionError: no scheduler answers at the address.
     """
     try:
         from distributed import Client, LocalCluster
@@ -105,9 +105,9 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
         ) from None
     if scheduler == "processes":
         with ExitStack() as stack:
-            # Each worker has a nurse that starts it anew; by default she is sent away if it is not back 15 s after it
-            # died, or has died again, and then nobody goes on with the work.
-            # Workers count as lost by a shard even if it only waited its turn on them.
+            # Each worker has a nanny that restarts it. By default, Dask drops the nanny if the worker is not back 15 s
+            # after its death, or dies again, and its work stops. A death counts against every shard assigned to the
+            # worker, even if it has not begun.
             waits = {
                 "distributed.deploy.lost-worker-timeout": "365 days",
                 "distributed.scheduler.allowed-failures": MAX_DEATHS,
@@ -121,43 +121,43 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
-                silence_logs="CRITICAL",  # what matters is raised; the rest is said by workers that are being stopped
+                silence_logs="CRITICAL",  # errors are raised; the rest are messages of workers being stopped
                 loop=runner.loop,
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
             try:
                 yield client
             except KeyboardInterrupt:
-                stack.pop_all()  # closing would wait for the shards at work; the workers end with this process
+                stack.pop_all()  # closing would wait for running shards; the workers end with this process
                 raise
         return
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise ExtractionError(
-            f"no Dask scheduler answers at {scheduler}: {' '.join(str(error).split())}. Start one by `dask scheduler`,"
-            " or set extract.scheduler to threads."
+            f"no Dask scheduler answers at {scheduler}: {' '.join(str(error).split())}. Start one with `dask"
+            " scheduler`, or set extract.scheduler to threads."
         ) from error
     with client:
         yield client
 
 
 def _start_uninterruptible_loop() -> Any:
-    """Start an event loop whose worker processes do not hear Ctrl-C, which goes to every process of a terminal.
+    """Start an event loop whose worker processes ignore Ctrl-C, which goes to every process of a terminal.
 
-    They would answer with a traceback each. They end with this process instead, whichever way it ends.
+    Each would print a traceback. Instead, they end with this process, however it ends.
     """
     from distributed.utils import LoopRunner
 
-    # What is left behind by a process that ends at once is cleared away by Python's tracker, which warns of it.
+    # When a process is killed, Python's resource tracker removes what it left behind, with a warning.
     warnings = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))
-    resource_tracker.ensure_running()  # now, since its start unblocks signals
+    resource_tracker.ensure_running()  # now, because its start unblocks signals
     if warnings is None:
         del os.environ["PYTHONWARNINGS"]
     else:
         os.environ["PYTHONWARNINGS"] = warnings
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as threads and processes inherit it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit this
     try:
         runner = LoopRunner()
         runner.start()
@@ -167,9 +167,9 @@ def _start_uninterruptible_loop() -> Any:
 
 
 def distributed_runner(client: Any, spec: RemoteJob) -> Runner:
-    """Return a runner that encodes on a client's workers, each shard a task.
+    """Return a runner that encodes on a client's workers, one task per shard.
 
-    Where workers declare a resource GPU, every task takes one of it.
+    If workers declare a resource GPU, each task uses one unit of it.
     """
     from distributed import KilledWorker, as_completed
 
@@ -186,29 +186,29 @@ def distributed_runner(client: Any, spec: RemoteJob) -> Runner:
         futures = client.map(_encode, todo, spec=spec, **places, pure=False, resources=resources)
         try:
             for future, result in as_completed(futures, with_results=True):
-                future.release()  # or the shards of a worker that dies later would be asked for again
+                future.release()  # else the death of a worker would repeat its finished shards
                 if isinstance(result, PlaceError):
                     raise result
                 done(result)
         except KilledWorker as error:
             raise ExtractionError(
-                f"workers died again and again on one shard ({error}). Look at their logs; too little memory is the"
-                " usual reason. Finished shards are kept."
+                f"workers died again and again on one shard ({error}). Look at their logs; the usual reason is too"
+                " little memory. Finished shards are kept."
             ) from error
 
     return run
 
 
 def _encode(rows: range, spec: RemoteJob, store: Place, earlier: tuple[Place, ...]) -> ShardResult | PlaceError:
-    """Encode one shard on a worker; what a worker that died since has written of it is not encoded again.
+    """Encode one shard on a worker, except for the rows that a worker wrote before it died.
 
-    A place that does not answer is returned as an error, which Dask would log with all that led to it, and try again.
+    The error of a place that does not answer is returned; if it were raised, Dask would log its traceback and retry.
     """
     try:
         writer = ShardWriter(store)
-        with _loading:  # so that the threads of a worker share one encoder
+        with _loading:  # the threads of a worker share one encoder
             job, index = _load_job(spec), _index_stores(store, earlier)
-        torch.set_num_threads(1)  # in the thread that loaded them, it has been
+        torch.set_num_threads(1)  # a setting of each thread
         return encode_shard(job, rows, writer, index)
     except PlaceError as error:
         return PlaceError(str(error))

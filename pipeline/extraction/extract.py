@@ -1,4 +1,4 @@
-"""Stage one: manifest + encoder + recipe -> embedding store, shard by shard, on Dask."""
+"""Stage one: manifest + encoder + recipe -> embedding store, shard by shard, with Dask."""
 
 import csv
 import threading
@@ -23,40 +23,40 @@ from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place
 
 Runner = Callable[[ExtractionJob, Sequence[range], StoreWriter, Sequence[Place], Callable[[ShardResult], None]], None]
-"""Encodes shards, but for what earlier stores hold, and tells of each as it is done."""
+"""A function that encodes shards, reusing rows of earlier stores, and reports each finished shard."""
 
 
 @dataclass(frozen=True)
 class ExtractionProgress:
-    """How far an extraction is, in utterances of its `rows`: `resumed` had been encoded before it began."""
+    """Progress of an extraction, in utterances; `resumed` of the `rows` were encoded by an earlier run."""
 
     rows: int
     resumed: int
     encoded: int
     reused: int
-    """Taken out of earlier stores."""
+    """Number of utterances copied from earlier stores."""
     failed: int
     seconds: float
     """Seconds of audio encoded in this run, over all draws and views."""
 
     @property
     def done(self) -> int:
-        """Return how many need nothing more."""
+        """Number of utterances that need no more work."""
         return self.resumed + self.encoded + self.reused + self.failed
 
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What an extraction did; `failures` are (utterance, path, reason) in row order."""
+    """Outcome of an extraction; `failures` are (utterance, path, reason) in row order."""
 
     progress: ExtractionProgress
     failures: list[tuple[str, str, str]]
     stale: list[Place]
-    """Unfinished stores of other manifests, recipes or encoders that wait in the journal."""
+    """Unfinished stores of other manifests, recipes or encoders in the journal."""
 
 
 def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
-    """Return a store's attributes: everything its values depend on, and nothing else (no dates, no hosts)."""
+    """Return a store's attributes: everything that its values depend on, and nothing else (no dates, no hosts)."""
     encoder, recipe = job.encoder, job.recipe
     views = [
         {
@@ -85,18 +85,18 @@ def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sh
         },
         "manifest_sha256": manifest_sha256,
         "augment_sha256": augment_sha256,
-        # Only where there is one, so that stores without are what they always were.
+        # Absent without a denoiser, so that such stores keep the attributes that they always had.
         **({"denoise": job.denoiser.name} if job.denoiser else {}),
     }
 
 
 def threaded_runner(workers: int) -> Runner:
-    """Return a runner that encodes in this process: shards side by side in `workers` threads, 0 one after the other.
+    """Return a runner that encodes in this process, in `workers` threads; 0: in the thread of the caller.
 
-    Torch, NumPy and soxr let go of the interpreter where the time goes. Each computes with as many threads as the
-    caller; let that be one (`torch.set_num_threads(1)`), since more would fight over the cores.
+    Torch, NumPy and soxr release the interpreter lock in their long computations. Each worker computes with the
+    caller's number of torch threads. It should be 1 (`torch.set_num_threads(1)`), because more compete for the cores.
     """
-    how = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
+    scheduler = {"scheduler": "threads", "num_workers": workers} if workers > 0 else {"scheduler": "synchronous"}
     lock = threading.Lock()
 
     def run(
@@ -109,13 +109,13 @@ def threaded_runner(workers: int) -> Runner:
         earlier, share = EarlierStores(stores, writer.attributes), torch.get_num_threads()
 
         def one(rows: range) -> None:
-            # A setting of each thread, which others may have changed; sums in another order show in the last bits.
+            # A setting of each thread, which others may have changed; sums in another order change the last bits.
             torch.set_num_threads(share)
             result = encode_shard(job, rows, writer, earlier)
             with lock:
                 done(result)
 
-        compute(*(delayed(one, pure=False)(rows) for rows in todo), **how)
+        compute(*(delayed(one, pure=False)(rows) for rows in todo), **scheduler)
 
     return run
 
@@ -133,57 +133,57 @@ def extract(
 ) -> ExtractionSummary:
     """Encode every view of every utterance into the store `out`, and list the failures beside it.
 
-    Finished shards wait in a journal beside `out`; a run that was killed goes on from there. Rows that the store to be
-    replaced, or another one, holds of the same recording, recipe and encoder are taken from there. An utterance that
-    cannot be read is marked as failed and does not stop the others.
+    A journal beside `out` keeps finished shards, from which an interrupted run resumes. Rows of the same recording,
+    recipe and encoder are copied from the store to be replaced and from `earlier` ones. An utterance that cannot be
+    read is marked as failed and does not stop the others.
 
     Args:
-        job: what to encode, and how.
-        out: the store's final place.
-        attributes: see `store_attributes`; they key the journal.
-        shard: utterances in a shard, the unit of work.
-        max_failures: rows that may fail before the whole extraction counts as failed.
-        progress: told how far it is, at the start and shard by shard.
-        run: where the shards are encoded: `threads` (one by one if not given) or `cluster.remote`.
-        earlier: more stores whose rows may be used; those in `out` and its journal are anyway.
-        keep: whether the journal keeps the finished store as well, see `StoreWriter.finish`.
+        job: the utterances, recipe and encoder.
+        out: the path of the store.
+        attributes: see `store_attributes`; the journal is named after them.
+        shard: number of utterances in a shard, the unit of work.
+        max_failures: maximum number of failed rows of a successful extraction.
+        progress: called with the progress at the start and after each shard.
+        run: the runner, `threaded_runner` (the default, with 0 workers) or `cluster.distributed_runner`.
+        earlier: more stores to reuse rows of, beside `out` and its journal.
+        keep: also keep the finished store in the journal, see `StoreWriter.finish`.
 
     Raises:
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
-        OutputError: something that is no store is at `out`, or another process is writing it.
-        CorpusError: the recipe needs sources that are not there, or one of them is unreadable.
-        PlaceError: `out` is a remote place that does not answer, or refuses. The journal keeps what it took.
+        OutputError: `out` exists and is not a store, or another process is writing it.
+        CorpusError: sources that the recipe needs are missing or unreadable.
+        PlaceError: the remote place of `out` does not answer, or refuses access. The journal keeps what it received.
     """
     check_sources(job.recipe, job.pool.sources, out)
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
     names = [row.utterance for row in job.manifest]
     with closing(StoreWriter(out, names, shape, attributes, shard, of_audio=True)) as writer:
         status = writer.status()
-        # A shard with failed rows is tried again: the files may have been mended meanwhile.
+        # Shards with failed rows are tried again: the files may have been repaired since.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
-        tally = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
-        # In whatever order: every shard has its own place, and nothing depends on its neighbours.
-        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.stale()], tally.add)
-        failures = tally.failures()
+        counter = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
+        # The order does not matter: shards are independent, and each has its own place.
+        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.stale()], counter.add)
+        failures = counter.failures()
         _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
             raise ExtractionError(
-                f"{len(failures)} of {len(job.manifest)} utterances failed{limit}. First: {name}: {reason} All are in"
-                f" {failures_path(out)}; mend or remove them{', or raise the limit' if limit else ''}."
+                f"{len(failures)} of {len(job.manifest)} utterances failed{limit}. First: {name}: {reason} All are"
+                f" listed in {failures_path(out)}; repair or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish(keep)
-        return ExtractionSummary(tally.now, failures, writer.stale())
+        return ExtractionSummary(counter.now, failures, writer.stale())
 
 
 class _ProgressCounter:
-    """Adds up what becomes of the shards, in whatever order they are done."""
+    """Sums up the results of shards, which arrive in any order."""
 
-    def __init__(self, rows: int, resumed: int, tell: Callable[[ExtractionProgress], None]) -> None:
-        self.now, self._tell = ExtractionProgress(rows, resumed, 0, 0, 0, 0.0), tell
+    def __init__(self, rows: int, resumed: int, report: Callable[[ExtractionProgress], None]) -> None:
+        self.now, self._report = ExtractionProgress(rows, resumed, 0, 0, 0, 0.0), report
         self._failures: dict[int, list[tuple[str, str, str]]] = {}
-        tell(self.now)
+        report(self.now)
 
     def add(self, shard: ShardResult) -> None:
         now = self.now
@@ -195,7 +195,7 @@ class _ProgressCounter:
             seconds=now.seconds + shard.seconds,
         )
         self._failures[shard.rows.start] = shard.failures
-        self._tell(self.now)
+        self._report(self.now)
 
     def failures(self) -> list[tuple[str, str, str]]:
         """Return the failures in row order."""
@@ -203,7 +203,7 @@ class _ProgressCounter:
 
 
 def failures_path(store: Place) -> Place:
-    """Return where the failed rows of a store are listed: `<name>.failures.csv` beside it."""
+    """Return the path of the list of a store's failed rows: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
 
 

@@ -1,4 +1,4 @@
-"""What a run of the pipeline would take: utterances, crops, trials, bytes and hours, before anything is done."""
+"""Estimate of a run of the pipeline before it starts: utterances, crops, trials, bytes and hours."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ from pipeline.encoders.families import FAMILIES
 from pipeline.errors import CorpusError
 
 CROP = 2.015
-"""Seconds of the crops that rates are of: 200 frames."""
+"""Length in seconds of the crops that rates refer to: 200 frames."""
 
 DENOISER_CROPS_PER_SECOND = {"none": None, "rnnoise": 9.0}
-"""Crops that one core denoises a second (benchmarks/denoise.py)."""
+"""Crops that one core denoises per second (benchmarks/denoise.py)."""
 
 MANIFEST, FILES, PUBLISHED, DEFINED = "manifest", "files", "published", "definition"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and what it rests on; None: nobody knows."""
+    """A number and its basis; None: unknown."""
 
     number: int | None
     basis: str = ""
     seconds: float | None = None
-    """Mean length of a recording, where a manifest tells."""
+    """Mean length of a recording, if a manifest lists it."""
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One stage: how many of what it goes through, what it stores, and how long its encoder takes."""
+    """One stage: the number of its inputs, the bytes that it stores, and the hours of its encoder."""
 
     stage: str
     what: str
@@ -51,14 +51,14 @@ class PlannedStep:
 def make_plan(
     params: Params, corpora: Mapping[str, Corpus], manifests: Path, rates: Mapping[str | None, float] | None = None
 ) -> list[PlannedStep]:
-    """Return all stages in the order in which they are run.
+    """Return all stages in the order in which they run.
 
     Args:
         params: the whole experiment.
         corpora: all corpus definitions.
-        manifests: folder of `<set>.csv`; sets without one, or with one of another corpus (its paths lead through a
-            folder of that name), are counted by their files, else by published numbers.
-        rates: crops a second by encoder (None: of all), in place of those of the families times
+        manifests: folder of `<set>.csv`. A set without one, or with one whose paths contain a folder named after
+            another corpus, is counted by its files, or else by published numbers.
+        rates: crops per second by encoder (None: all encoders), in place of the rates of the families times
             `extract.workers`.
 
     Raises:
@@ -66,8 +66,8 @@ def make_plan(
     """
     corpus = corpora.get(params.corpus)
     if corpus is None or corpus.train is None:
-        why = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
-        raise CorpusError(f"corpus {params.corpus!r} {why}. Name another as corpus in the parameter file.")
+        reason = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
+        raise CorpusError(f"corpus {params.corpus!r} {reason}. Name another as corpus in the parameter file.")
     split_count = cache(partial(_count_split, params, corpora))  # conditions share their files, which take time to find
     counts = {
         name: _count_manifest(manifests / f"{name}.csv", params.corpus, corpora)

@@ -1,4 +1,4 @@
-"""Re-create the audio of one view, and say what was done to it."""
+"""Re-create the audio of one view, and describe its corruption."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,17 +29,17 @@ def make_preview(
     view: str | None,
     draw: int,
 ) -> ViewAudio:
-    """Return one view of one utterance, the very one that an extraction encodes.
+    """Return one view of one utterance, exactly as an extraction encodes it.
 
     Args:
-        manifest: utterances, one of which is meant.
-        root: folder the manifest's paths are relative to.
-        recipe: of the set.
+        manifest: the list that holds the utterance.
+        root: the folder that the manifest's paths are relative to.
+        recipe: the recipe of the set.
         sources: noise, music, rooms and talkers by kind.
-        seed: of the extraction.
-        utterance: id.
-        view: name; None will do where a recipe has but one.
-        draw: number of the crop.
+        seed: the seed of the extraction.
+        utterance: the id.
+        view: the name; None if the recipe has only one.
+        draw: the number of the crop, from 0.
 
     Raises:
         UnknownUtteranceError: the manifest does not hold the utterance.
@@ -57,7 +57,7 @@ def make_preview(
     wave = read_audio(path)
     if row.sha256 not in (None, sha256_of(path)):
         raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
-    # Draws and views are independent of each other, so that the others need not be made.
+    # Draws and views are independent of each other, so the others are not made.
     only = recipe if recipe.evaluation else replace(recipe, views=(recipe.views[column],), draws=draw + 1)
     check_sources(only, sources, "preview")
     views = make_views(only, wave, seed, utterance, SourcePool(sources), row.speaker, path)
@@ -67,7 +67,7 @@ def make_preview(
 def check_trace(
     store: Place, recipe: Recipe, utterance: str, view: str | None, draw: int, trace: Trace, denoised: str | None = None
 ) -> None:
-    """Raise StoreError unless a store says the same of a view as `trace` does, and of what it was `denoised` by."""
+    """Raise StoreError unless a store holds the same `trace` of a view, and was `denoised` by the same denoiser."""
     opened = EmbeddingStore.open(store)
     if (theirs := opened.attributes.get(DENOISE)) != denoised:
         raise StoreError(
@@ -82,20 +82,20 @@ def check_trace(
         raise StoreError(f"{store}: has no draw {draw} or no view {column} of it. Give the store of this set.")
     if stored[draw][column] != trace:
         raise StoreError(
-            f"{store}: {utterance} was made otherwise, {stored[draw][column]}, than now, {trace}. Give the manifest,"
+            f"{store}: the trace of {utterance} is {stored[draw][column]}, here it is {trace}. Give the manifest,"
             " augmentation list, parameters and seed that the store was extracted with."
         )
 
 
 def write_wave(path: Path, wave: Waveform, sample_format: str) -> None:
-    """Write a wave [S] as a 16 kHz WAV of 32-bit `float` or `pcm16` samples, whole or not at all."""
+    """Write a wave [S] as a 16 kHz WAV of 32-bit `float` or `pcm16` samples, atomically."""
     subtype = "FLOAT" if sample_format == "float" else "PCM_16"
     with replacing(path) as temporary:
         soundfile.write(temporary, wave, SAMPLE_RATE, format="WAV", subtype=subtype)
 
 
 def describe(made: ViewAudio) -> Iterator[str]:
-    """Yield what happened to a view, a line for the crop, each step and each source."""
+    """Yield lines that describe a view: the crop, each step and each source."""
     yield f"crop: {len(made.wave)} samples from {made.trace['start']}"
     for step in made.trace["steps"]:
         units = find_corruption(step["kind"]).units
@@ -113,6 +113,6 @@ def _column(recipe: Recipe, view: str | None) -> int:
     if view is None and len(names) == 1:
         return 0
     if view not in names:
-        what = "a view is needed" if view is None else f"unknown view {view!r}"
-        raise ConfigError(f"{what}: it is one of {', '.join(names)}.")
+        problem = "a view is needed" if view is None else f"unknown view {view!r}"
+        raise ConfigError(f"{problem}: it is one of {', '.join(names)}.")
     return names.index(view)

@@ -1,4 +1,4 @@
-"""Quality of an embedding store: rows that are not there, damaged or alike, and how far corruption moves embeddings."""
+"""Quality of an embedding store: missing, damaged and duplicate rows, and how far corruption moves embeddings."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,37 +28,37 @@ Percentiles = dict[str, float]
 
 @dataclass(frozen=True)
 class PlotValues:
-    """The values that a picture is drawn of."""
+    """The values behind the picture."""
 
     distances: Mapping[str, Float32Array]
-    """By view: Euclidean distance between the first view and this one, one of every pair."""
+    """The Euclidean distances between the first view and each other view, one for every pair of crops, by view."""
     cosines: Mapping[str, Float32Array]
     nearest: Float32Array
-    """[row]: cosine between an utterance's first embedding and its nearest neighbour's."""
+    """The cosine between each utterance's first embedding and its nearest neighbour's [row]."""
 
 
 @dataclass(frozen=True)
 class StoreQuality:
-    """The figures of a store; counts are of rows, that is of utterances."""
+    """The figures of a store; counts are numbers of rows, which are utterances."""
 
     rows: int
     missing: int
     failed: int
     broken: int
-    """Rows that are marked as encoded, and hold NaN, infinite values or a vector of zeros."""
+    """Rows that are marked as encoded but hold NaN, infinite values or a vector of zeros."""
     compared: int
-    """Rows that norms, distances and duplicates were measured on: all sound ones, or a random sample of these."""
+    """Rows behind norms, distances and duplicates: all sound ones, or a random sample of them."""
     duplicates: int
-    """Rows among these whose nearest neighbour is nearer than `duplicate_cosine`."""
+    """Compared rows whose nearest neighbour is nearer than `duplicate_cosine`."""
     nearest: Percentiles
     norm: Percentiles
     views: dict[str, dict[str, Percentiles]]
-    """`distance` and `cosine` between the first view, which is clean in training stores, and each other one."""
+    """The `distance` and `cosine` between the first view, clean in training stores, and each other one."""
     recordings: RecordingCheck | None = None
 
 
 def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, PlotValues]:
-    """Read a store block by block, and measure it; a random sample stands for a store of more than `settings.rows`.
+    """Measure a store block by block; of more than `settings.rows` rows, a random sample.
 
     Raises:
         StoreError: a shard is damaged, or no row is sound.
@@ -104,9 +104,9 @@ def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[
 
 
 def nearest_cosines(vectors: Float32Array) -> Float32Array:
-    """Return for each vector of [N, dim] the cosine with its nearest other one, [N]; -inf for a lonely one.
+    """Return the cosine of each vector [N, dim] with the nearest other one, [N]; -inf for a single vector.
 
-    Exact, by comparing all with all, in blocks of rows, so that the matrix [N, N] is never in memory.
+    All pairs are compared, in blocks of rows, so that the matrix [N, N] is never in memory.
     """
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     result = np.full(len(unit), -np.inf, dtype=np.float32)
@@ -119,7 +119,7 @@ def nearest_cosines(vectors: Float32Array) -> Float32Array:
 
 
 def compute_percentiles(values: Float32Array) -> Percentiles:
-    """Return the percentiles PERCENTS of values [N]; none of no values."""
+    """Return the percentiles PERCENTS of values [N]; {} if there are no values."""
     if len(values) == 0:
         return {}
     found = np.percentile(values.astype(np.float64), PERCENTS)
@@ -140,18 +140,26 @@ def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
         median = view["cosine"]["50"]
         if median > settings.max_cosine:
             found.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {settings.max_cosine:g})")
-    heard = figures.recordings
-    if heard:
+    recordings = figures.recordings
+    if recordings:
         found.append(
-            _describe_excess("clipped recordings", heard.clipped, heard.files, "max_clipped", settings.max_clipped)
+            _describe_excess(
+                "clipped recordings", recordings.clipped, recordings.files, "max_clipped", settings.max_clipped
+            )
         )
-        upsampled = ("upsampled recordings", heard.upsampled, heard.files, "max_upsampled", settings.max_upsampled)
+        upsampled = (
+            "upsampled recordings",
+            recordings.upsampled,
+            recordings.files,
+            "max_upsampled",
+            settings.max_upsampled,
+        )
         found.append(_describe_excess(*upsampled))
     return [phrase for phrase in found if phrase]
 
 
 def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
-    """Return the counts as text, by what they count."""
+    """Return the counts as (name, text)."""
     sample = "" if figures.compared == figures.rows else f" (of {figures.compared:,} compared)"
     lines = [
         ("rows", f"{figures.rows:,}"),
@@ -160,18 +168,21 @@ def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
         ("NaN or zero", _share(figures.broken, figures.rows)),
         ("near-duplicates", _share(figures.duplicates, figures.compared) + sample),
     ]
-    heard = figures.recordings
-    if heard:
+    recordings = figures.recordings
+    if recordings:
         lines += [
-            ("recordings heard", f"{heard.files:,}" + (f", {heard.unreadable:,} unreadable" * (heard.unreadable > 0))),
-            ("clipped", _share(heard.clipped, heard.files)),
-            ("upsampled", _share(heard.upsampled, heard.files)),
+            (
+                "recordings read",
+                f"{recordings.files:,}" + (f", {recordings.unreadable:,} unreadable" * (recordings.unreadable > 0)),
+            ),
+            ("clipped", _share(recordings.clipped, recordings.files)),
+            ("upsampled", _share(recordings.upsampled, recordings.files)),
         ]
     return lines
 
 
 def list_percentiles(figures: StoreQuality) -> list[tuple[str, Percentiles]]:
-    """Return everything that has quantiles, by name."""
+    """Return all percentiles with their names."""
     lines = [("norm", figures.norm), ("cosine to nearest other", figures.nearest)]
     for what in ("distance", "cosine"):
         lines += [(f"{what} to {name}", view[what]) for name, view in figures.views.items()]
@@ -179,7 +190,7 @@ def list_percentiles(figures: StoreQuality) -> list[tuple[str, Percentiles]]:
 
 
 def markdown(figures: StoreQuality) -> list[str]:
-    """Return lines of Markdown for a report: the counts, and how far each view is from the clean one."""
+    """Return lines of Markdown for a report: the counts, and the distance of each view from the clean one."""
     counts = "; ".join(f"{name} {value}" for name, value in list_counts(figures))
     lines = [f"Training store: {counts}."]
     if figures.views:
@@ -190,7 +201,7 @@ def markdown(figures: StoreQuality) -> list[str]:
 
 
 def as_json(figures: StoreQuality, settings: Quality) -> dict[str, Any]:
-    """Return all figures and the thresholds they were held against, as JSON values."""
+    """Return all figures and thresholds as JSON values."""
     content = asdict(figures)
     return {**content, "thresholds": settings.model_dump(), "exceeded": exceeded_thresholds(figures, settings)}
 
@@ -199,16 +210,15 @@ def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQualit
     """Read `<encoder>/quality.json` of every encoder that has one.
 
     Raises:
-        StoreError: a file is not what `seed store check` writes.
+        StoreError: a file was not written by `seed store check`.
     """
     found = {}
     for encoder in encoders:
         path = folder / encoder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            heard = content["recordings"]
             known = {field.name: content[field.name] for field in fields(StoreQuality)}
-            known["recordings"] = RecordingCheck(**heard) if heard else None
+            known["recordings"] = known["recordings"] and RecordingCheck(**known["recordings"])
             found[encoder] = StoreQuality(**known)
             markdown(found[encoder])
         except FileNotFoundError:
@@ -219,7 +229,7 @@ def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQualit
 
 
 def _view_names(store: EmbeddingStore, count: int) -> list[str]:
-    """Return the names of a store's views in their order, or numbers where it says none."""
+    """Return the names of a store's views in order, or numbers if it has no names."""
     named = [str(view["name"]) for view in (store.attributes.get("recipe") or {}).get("views", [])]
     return named if len(named) == count else [f"view {number}" for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""Rows of earlier stores that need not be encoded again, found by what they were made of."""
+"""Rows of earlier stores that need not be encoded again, found by their fingerprint."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from pipeline.utils.paths import Place
 
 
 def row_fingerprint(utterance: Utterance, root: Path) -> bytes | None:
-    """Return what a row depends on beside the store's attributes, hashed; None if its file cannot be read.
+    """Return a hash of what a row depends on beside the store's attributes; None if its file cannot be read.
 
-    That is the recording by its bytes, the name that seeds what is drawn, and whose voice is kept out of the babble:
-    the speaker's, or where that is unknown the file's.
+    These are the bytes of the recording, the id that seeds its draws, and the voice that is kept out of its babble: the
+    speaker, or the file if the speaker is unknown.
     """
     content, path = utterance.sha256, root / utterance.path
     if content is None:
         try:
-            if not path.is_file():  # a pipe would never end
+            if not path.is_file():  # reading a pipe would never end
                 return None
             content = sha256_of(path)
         except OSError:
@@ -37,12 +37,12 @@ def row_fingerprint(utterance: Utterance, root: Path) -> bytes | None:
 
 
 class EarlierStores:
-    """Earlier stores, finished or not, of the same recipe and encoder as one in the making."""
+    """Earlier stores, finished or not, of the same recipe and encoder as a new one."""
 
     def __init__(self, stores: Sequence[Place], attributes: Mapping[str, Any]) -> None:
-        """Index the rows of `stores` whose attributes are `attributes`, those of the manifest aside.
+        """Index the rows of the `stores` that have these attributes, apart from those of the manifest.
 
-        A store of other attributes, a damaged one, or one without fingerprints has nothing to offer, and is no error.
+        Stores with other attributes, damaged ones, and ones without fingerprints are ignored.
         """
         self._stores: list[EmbeddingStore] = []
         prints, places = [np.empty((0, FINGERPRINT), np.uint8)], [np.empty((0, 2), np.int64)]
@@ -62,13 +62,16 @@ class EarlierStores:
         self._keys, self._places = keys[order], np.concatenate(places)[order]
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         return len(self._keys)
 
     def take(self, wanted: Mapping[int, bytes]) -> tuple[NDArray[np.int64], RowContents] | None:
-        """Return which of the rows wanted, fingerprints by row number, are here, and what they hold; None if none is.
+        """Return the numbers and the contents of the wanted rows that are found, or None if none is.
 
-        Rows in a damaged shard are not here.
+        Rows in damaged shards are not found.
+
+        Args:
+            wanted: fingerprints by row number.
         """
         numbers = np.array(sorted(wanted), np.int64)
         if not len(self._keys) or not len(numbers):
@@ -90,6 +93,6 @@ class EarlierStores:
 
 
 def _comparable(attributes: Mapping[str, Any]) -> str:
-    """Return a store's attributes without those of the manifest, to compare."""
+    """Return a store's attributes without those of the manifest, for comparison."""
     kept = {key: value for key, value in attributes.items() if key not in ("schema", "manifest_sha256")}
     return json.dumps(kept, sort_keys=True)

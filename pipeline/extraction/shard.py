@@ -1,4 +1,4 @@
-"""One shard of an extraction: read, corrupt, encode and write, in whatever process and however often."""
+"""One shard of an extraction: read, corrupt, encode and write. Any process can do it, and repeat it."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -33,7 +33,7 @@ ShortAudio = Literal["wrap", "fail"]
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """All that a shard's encoding depends on."""
+    """Everything that the encoding of a shard depends on."""
 
     manifest: Sequence[Utterance]
     root: Path
@@ -43,30 +43,30 @@ class ExtractionJob:
     seed: int
     short_audio: ShortAudio
     batch: int = 1
-    """Utterances encoded together. What else is in a batch can show in the last bits; alone, a row is its own."""
+    """Number of utterances encoded together. The rest of a batch can change the last bits of a row."""
     prefetch: int = 0
-    """Threads that read and corrupt ahead of the encoder."""
+    """Number of threads that read and corrupt ahead of the encoder."""
     denoiser: Rnnoise | None = None
-    """What every crop goes through after it was corrupted."""
+    """The denoiser of every crop, after its corruption."""
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard; `failures` are (utterance, path, reason) in row order."""
+    """Outcome of one shard; `failures` are (utterance, path, reason) in row order."""
 
     rows: range
     failures: list[tuple[str, str, str]]
     encoded: int
-    """Utterances encoded now; the others had been, or failed."""
+    """Number of utterances encoded now; the others were already, were reused, or failed."""
     reused: int
-    """Utterances taken out of earlier stores."""
+    """Number of utterances copied from earlier stores."""
     seconds: float
     """Seconds of audio encoded, over all draws and views."""
 
 
 @dataclass(frozen=True)
 class _PreparedUtterance:
-    """An utterance in memory: its waves by draw and view, with their traces; or why there are none."""
+    """An utterance in memory: its waves by draw and view, with their traces; or the reason of its failure."""
 
     row: int
     waves: list[Tensor]
@@ -75,9 +75,9 @@ class _PreparedUtterance:
 
 
 def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: EarlierStores) -> ShardResult:
-    """Encode and write one whole shard, but for the rows that it or an earlier store holds already.
+    """Encode and write one whole shard, except for the rows that it or an earlier store already holds.
 
-    A whole one stays untouched: a worker that dies before it could tell of a shard leaves it to another.
+    A complete shard is left as it is. Its worker may have died before it could report it.
     """
     held, status = writer.read(rows)
     todo = [row for row in rows if status[row - rows.start] != OK]
@@ -90,7 +90,7 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
     left = [row for row in todo if status[row - rows.start] != OK]
     failures: dict[int, str] = {}
     samples = 0
-    # Batches have fixed places in the shard, so that they are composed alike wherever work is taken up again.
+    # Batches have fixed places in the shard, so that a resumed run forms the same ones.
     with closing(prefetch(partial(_prepare, job), left, job.batch + job.prefetch, job.prefetch)) as parts:
         for _, group in groupby(parts, lambda part: (part.row - rows.start) // job.batch):
             batch = list(group)
@@ -108,7 +108,7 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
 def _reuse_rows(
     earlier: EarlierStores, prints: dict[int, bytes], start: int, held: RowContents, status: NDArray[np.uint8]
 ) -> int:
-    """Fill in the rows that an earlier store has, and return how many those are."""
+    """Fill in the rows that earlier stores hold, and return their number."""
     taken = earlier.take(prints)
     if taken is None:
         return 0
@@ -130,7 +130,7 @@ def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
                 f"{path}: {len(wave)} samples, encoder {job.encoder.name} needs {job.encoder.min_samples}"
                 " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
             )
-    except (AudioError, OSError) as error:  # the latter of a file that is gone or closed since it was read
+    except (AudioError, OSError) as error:  # OSError: the file was removed or locked after reading
         return _PreparedUtterance(row, [], [], str(error))
     draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
     made = [view.wave for views in draws for view in views]
@@ -144,7 +144,7 @@ def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
 def _encode(
     job: ExtractionJob, batch: Sequence[_PreparedUtterance], start: int, held: RowContents, status: NDArray[np.uint8]
 ) -> dict[int, str]:
-    """Encode a batch and fill in its rows; return the reasons of those that failed, by row."""
+    """Encode a batch and fill in its rows; return the reasons of failures by row."""
     if not batch:
         return {}
     vectors = job.encoder([wave for part in batch for wave in part.waves]).numpy()
@@ -158,6 +158,6 @@ def _encode(
 
 
 def _mark_failed(held: RowContents, status: NDArray[np.uint8], place: int) -> None:
-    """Leave nothing of a failed row but its mark."""
+    """Clear a row and mark it as failed."""
     held.values[place], held.traces[place], held.fingerprints[place] = np.nan, "", np.zeros(FINGERPRINT, np.uint8)
     status[place] = FAILED

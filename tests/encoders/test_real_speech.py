@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.audio.reading import even_crops, read_audio
+from pipeline.audio.reading import cut, read_audio
 from pipeline.data.trials.table import make_all_pairs
 from pipeline.encoders.encoder import Encoder
 from pipeline.metrics import eer, roc_of
@@ -23,7 +23,7 @@ def test_error_rate_on_clean_crops_of_test_speakers(
     encoder: Encoder = request.getfixturevalue(name)
     speakers = sorted((real_corpora / "speechocean762/test").iterdir())[::4]
     files = [(speaker.name, path) for speaker in speakers for path in sorted(speaker.iterdir())[:4]]
-    crops = [torch.from_numpy(even_crops(read_audio(path), 1, 48_240)[0]) for _, path in files]
+    crops = [torch.from_numpy(cut(read_audio(path), 0, 48_240)) for _, path in files]
     vectors = torch.nn.functional.normalize(encoder(crops), dim=1).numpy()
     trials = make_all_pairs([speaker for speaker, _ in files], 10**6, 0)
     scores = np.einsum("md,md->m", vectors[trials.enrol], vectors[trials.test])

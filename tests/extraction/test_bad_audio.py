@@ -114,8 +114,8 @@ def as_bytes(folder: Path) -> dict[str, tuple[bytes, str]]:
         "no extension": (wav, DECODED),
         "prose.wav": (b"Once upon a time. " * 99, unreadable),
         "prose.mp3": (b"Once upon a time. " * 99, unreadable),
-        "prose.au": (b"Once upon a time. " * 99, "no header that says how to read it"),
-        "prose.gsm": (b"Once upon a time. " * 99, "no header that says how to read it"),
+        "prose.au": (b"Once upon a time. " * 99, "no header that describes its format"),
+        "prose.gsm": (b"Once upon a time. " * 99, "no header that describes its format"),
         "prose.raw": (b"Once upon a time. " * 99, unreadable),
         "noise.mp3": (noise.bytes(20_000), unreadable),
         "zeros.wav": (bytes(10_000), unreadable),
@@ -163,11 +163,11 @@ def odd_entries(folder: Path, good: bytes) -> dict[bytes, str]:
     ):
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(good)
     return {
-        b"pipe.wav": "no regular file",
-        b"folder.wav": "no regular file",
-        b"socket.wav": "no regular file",
-        b"endless.wav": "no regular file",
-        b"link to a pipe.wav": "no regular file",
+        b"pipe.wav": "not a regular file",
+        b"folder.wav": "not a regular file",
+        b"socket.wav": "not a regular file",
+        b"endless.wav": "not a regular file",
+        b"link to a pipe.wav": "not a regular file",
         b"loop.wav": "Too many levels of symbolic links",
         b"dangling.wav": "no such file",
         b"n" * 300 + b".wav": "File name too long",

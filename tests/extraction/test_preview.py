@@ -86,7 +86,7 @@ def test_sixteen_bits_are_the_same_but_for_rounding(place: Path, capsys: pytest.
         ("u0", ("--set", "hum5"), "unknown condition 'hum5'"),
         ("u0", ("--set", "clean", "--draw", "2"), "draw 2: the condition has 2"),
         ("u0", ("--set", "music5"), "no music files, which the recipe music5 needs"),
-        ("u0", ("--view", "noise", "--seed", "1", "--store", "s.zarr"), "u0 was made otherwise"),
+        ("u0", ("--view", "noise", "--seed", "1", "--store", "s.zarr"), "the trace of u0 is "),
         ("u0", ("--view", "noise", "--draw", "5", "--store", "s.zarr"), "has no draw 5"),
         ("u2", ("--view", "noise"), "has changed since the manifest was made"),
     ],

@@ -221,7 +221,7 @@ def test_a_store_is_checked_with_its_recordings(
     arguments = ["store", "check", "s.zarr", "--manifest", "m.csv", "--out", "q"]
     code, out, err = run(capsys, *arguments, "--params", "p.yaml")
     assert (code, err) == (0, "")
-    assert all(text in out for text in ("near-duplicates", "2, 100.0 %", "recordings heard", "norm", "95 %"))
+    assert all(text in out for text in ("near-duplicates", "2, 100.0 %", "recordings read", "norm", "95 %"))
     figures = json.loads((place / "q/quality.json").read_text())
     assert (figures["rows"], figures["duplicates"], figures["recordings"]["upsampled"]) == (2, 2, 2)  # one voice twice
     assert (place / "q/quality.png").read_bytes().startswith(b"\x89PNG")
@@ -233,7 +233,7 @@ def test_a_store_is_checked_with_its_recordings(
     assert err.count("\n") == 1
     code, out, err = run(capsys, "store", "check", "s.zarr", "--params", "p.yaml")
     assert code == 0
-    assert "recordings heard" not in out
+    assert "recordings read" not in out
 
 
 def test_encoders_are_listed_and_checked(capsys: pytest.CaptureFixture[str], place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: which views of an utterance a store holds, and how each one is corrupted."""
+"""Recipes: the views of an utterance in a store, and their corruption."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pipeline.errors import CorpusError
 
 
 def stream(seed: int, utterance: str, draw: int, view: str) -> np.random.Generator:
-    """Return the generator of one view, whoever asks for it and in whatever order."""
+    """Return the random generator of one view, independent of all other views and of the order of calls."""
     key = "\0".join((str(seed), utterance, str(draw), view)).encode()
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())))
 
@@ -31,7 +31,7 @@ class View:
 
 @dataclass(frozen=True)
 class ViewAudio:
-    """A view of an utterance: its wave [S] at 16 kHz, and what happened to it."""
+    """A view of an utterance: its wave [S] at 16 kHz, and the trace of its corruption."""
 
     wave: Waveform
     trace: Trace
@@ -39,16 +39,16 @@ class ViewAudio:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is stored for every utterance: `draws` crops of each view.
+    """The content of a store for every utterance: `draws` crops of each view.
 
-    A training recipe crops first, at random, and corrupts each crop anew; an evaluation recipe corrupts the whole
+    A training recipe cuts random crops and corrupts each one separately. An evaluation recipe corrupts the whole
     recording once, as a microphone would, and then cuts evenly spaced crops.
     """
 
     views: tuple[View, ...]
     draws: int
     crop: int | None
-    """Samples in a crop, or None for the whole recording (evaluation only)."""
+    """Number of samples in a crop, or None for the whole recording (evaluation only)."""
     evaluation: bool
 
     def corruptions(self) -> list[Corruption]:
@@ -72,13 +72,13 @@ def make_views(
     """Return the waves and traces [draws][views] of one utterance, a function of (seed, utterance, draw, view).
 
     Args:
-        recipe: what to make.
+        recipe: the views to make.
         wave: the utterance, 16 kHz mono [S].
         seed: the run's seed.
-        utterance: its id.
-        pool: noise, music, rooms and talkers to draw on.
-        speaker: its speaker, whose own voice is kept out of the babble.
-        path: its file, kept out of the babble if the speaker is unknown.
+        utterance: the id.
+        pool: noise, music, rooms and talkers to draw from.
+        speaker: the speaker, who is kept out of the babble.
+        path: the file, which is kept out of the babble if the speaker is unknown.
     """
     if recipe.evaluation:
         corrupted = [
@@ -97,17 +97,19 @@ def make_views(
         crop = cut(wave, start, length)
         views = []
         for view in recipe.views:
-            made, steps = corrupt(crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, path)
-            views.append(ViewAudio(made, {"start": start, "steps": steps}))
+            corrupted_crop, steps = corrupt(
+                crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, path
+            )
+            views.append(ViewAudio(corrupted_crop, {"start": start, "steps": steps}))
         draws.append(views)
     return draws
 
 
 def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where: object) -> None:
-    """Raise unless every step of a recipe can be done.
+    """Raise unless every step of a recipe can be applied.
 
     Raises:
-        CorpusError: there is nothing to draw on for a step.
+        CorpusError: there are no sources for a step.
         ConfigError: libsndfile lacks a codec.
     """
     missing = sorted(kind for kind in recipe.source_kinds() if not sources.get(kind))

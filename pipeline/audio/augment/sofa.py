@@ -1,4 +1,4 @@
-"""Room responses from SOFA files (AES69), which are HDF5: the form in which measured rooms are published."""
+"""Room responses from SOFA files (AES69), the HDF5 format in which measured rooms are published."""
 
 from pathlib import Path
 
@@ -14,46 +14,46 @@ SUFFIX = ".sofa"
 
 
 def count_responses(path: Path) -> int:
-    """Return how many responses a file holds: one for every measurement and receiver.
+    """Return the number of responses of a file, one for every measurement and receiver.
 
     Raises:
         AudioError: the file is missing, damaged, or holds no impulse responses.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         measurements, receivers, _ = _responses(file, path).shape
     return int(measurements * receivers)
 
 
 def read_responses(path: Path, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-    """Return all responses [measurement * receiver, taps] at `sample_rate` Hz, receivers side by side.
+    """Return all responses [measurement * receiver, taps] at `sample_rate` Hz, grouped by measurement.
 
     Raises:
         AudioError: the file is missing, damaged, or holds no impulse responses.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         values = np.asarray(_responses(file, path), dtype=np.float32)
         rates = np.ravel(file["Data.SamplingRate"])
     if rates.dtype.kind not in "iuf" or rates.size == 0 or not 1 <= rates[0] <= 1_000_000 or values.shape[-1] == 0:
-        raise AudioError(f"{path}: has no taps, or a sampling rate that cannot be ({rates[:1]}). Take another file.")
+        raise AudioError(f"{path}: has no taps, or an impossible sampling rate ({rates[:1]}). Use another file.")
     rate = float(rates[0])
     responses = values.reshape(-1, values.shape[-1])
     if not np.isfinite(responses).all() or not responses.any(axis=1).all():
-        raise AudioError(f"{path}: holds NaN, infinite or all-zero responses. Take another file.")
+        raise AudioError(f"{path}: holds NaN, infinite or all-zero responses. Use another file.")
     if rate != sample_rate:
         responses = soxr.resample(responses.T, rate, sample_rate).T
     return np.ascontiguousarray(responses, dtype=np.float32)
 
 
-def _opened(path: Path) -> h5py.File:
+def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        what = "no such file" if not path.exists() else f"not an HDF5 file ({' '.join(str(error).split())})"
-        raise AudioError(f"{path}: {what}. Copy the file again.") from error
+        reason = "no such file" if not path.exists() else f"not an HDF5 file ({' '.join(str(error).split())})"
+        raise AudioError(f"{path}: {reason}. Copy the file again.") from error
 
 
 def _responses(file: h5py.File, path: Path) -> h5py.Dataset:
     data = file.get("Data.IR")
     if not isinstance(data, h5py.Dataset) or data.ndim != 3 or "Data.SamplingRate" not in file:
-        raise AudioError(f"{path}: holds no impulse responses (Data.IR [M, R, N]). Take a SOFA file of type FIR.")
+        raise AudioError(f"{path}: holds no impulse responses (Data.IR [M, R, N]). Use a SOFA file of type FIR.")
     return data

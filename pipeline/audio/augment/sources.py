@@ -1,4 +1,4 @@
-"""Noise, music, rooms and talkers on disk, read once each and kept while there is room."""
+"""Noise, music, rooms and talkers on disk, behind a bounded cache."""
 
 import threading
 from collections import OrderedDict
@@ -13,23 +13,23 @@ from pipeline.errors import AudioError, CorpusError
 KINDS = ("noise", "music", "rooms", "babble")
 
 LONG = 20 * SAMPLE_RATE
-"""Samples. Where the cache has no room left, crops of longer files are read by themselves: most of a track of music
-would be decoded for nothing."""
+"""Samples. When the cache is full, crops of longer files are read directly; decoding a whole track of music would be
+mostly wasted."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file to corrupt speech with; `speaker` is known for talkers, `index` picks a response out of a SOFA file."""
+    """A file to corrupt speech with; talkers have a `speaker`, and `index` selects a response of a SOFA file."""
 
     path: Path
     speaker: str | None = None
     index: int | None = None
     listed: str | None = None
-    """Its path as the augmentation list has it; traces name it so, wherever the files lie."""
+    """The path in the augmentation list, by which traces name the file."""
 
     @property
     def name(self) -> str:
-        """The path as listed, or else as it is."""
+        """The path as listed, or else the path itself."""
         return self.listed or self.path.as_posix()
 
 
@@ -37,7 +37,7 @@ class SourcePool:
     """The sources of one recipe behind a bounded cache of decoded waves, shared by the threads of a process."""
 
     def __init__(self, sources: Mapping[str, Sequence[Source]], cache_seconds: float = 7200.0) -> None:
-        """Args: sources by kind, in the order drawn by; cache_seconds: decoded audio to keep (64 kB a second)."""
+        """Args: sources by kind, in the order of draws; cache_seconds: decoded audio to keep (64 kB a second)."""
         self.sources = {kind: tuple(sources.get(kind, ())) for kind in KINDS}
         self._limit = int(cache_seconds * SAMPLE_RATE)
         self._exact: dict[Path, int | None] = {}
@@ -50,11 +50,11 @@ class SourcePool:
             self._talkers.setdefault(source.speaker, []).append(source)
 
     def talkers(self, without: str | None, own: Path | None = None) -> list[list[Source]]:
-        """Return the babble files by talker; files of nobody known are a talker each.
+        """Return the babble files by talker; each file without a speaker counts as one talker.
 
         Args:
             without: a speaker to leave out.
-            own: a file to leave out among those of nobody known.
+            own: a file to leave out among those without a speaker.
         """
         named = [files for speaker, files in self._talkers.items() if speaker is not None and speaker != without]
         return named + [[file] for file in self._talkers.get(None, []) if file.path != own]
@@ -66,14 +66,14 @@ class SourcePool:
             CorpusError: there is no such source.
         """
         if name not in self._paths:
-            raise CorpusError(f"{name}: is not in the augmentation list. Give the one that the store was made with.")
+            raise CorpusError(f"{name}: is not in the augmentation list. Give the list that the store was made with.")
         return Source(self._paths[name], index=index, listed=name)
 
     def read(self, source: Source) -> Waveform:
         """Return a source's whole wave [S] at 16 kHz.
 
         Raises:
-            CorpusError: the file cannot be used; unlike a bad utterance, it would spoil every row that draws it.
+            CorpusError: the file cannot be used. Unlike a bad utterance, it would affect every row that draws it.
         """
         content = self._content(source.path)
         if source.index is None:
@@ -86,7 +86,7 @@ class SourcePool:
         return response
 
     def length(self, source: Source) -> int:
-        """Return how many samples a source has at 16 kHz; raise CorpusError if it cannot be used."""
+        """Return the number of samples of a source at 16 kHz; raise CorpusError if it cannot be used."""
         return self._in_pieces(source.path) or len(self.read(source))
 
     def crop(self, source: Source, start: int, length: int) -> Waveform:
@@ -104,7 +104,7 @@ class SourcePool:
             raise CorpusError(f"augmentation source {error}") from error
 
     def _in_pieces(self, path: Path) -> int | None:
-        """Return the length of a file of which crops are to be read by themselves, None of others."""
+        """Return the length of a file whose crops should be read directly, or None for other files."""
         with self._lock:
             if path in self._cache or path.suffix == SUFFIX:
                 return None
