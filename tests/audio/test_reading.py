@@ -51,12 +51,12 @@ def broken(folder: Path) -> dict[str, Path]:
     soundfile.write(flac, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
     cut_flac = folder / "cut.flac"
     cut_flac.write_bytes(flac.read_bytes()[:30_000])
-    return files | {"cannot be read as audio": text, "truncated": cut, "cut.flac": cut_flac, "no regular file": folder}
+    return files | {"cannot be read as audio": text, "truncated": cut, "cut.flac": cut_flac, "not a regular file": folder}
 
 
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
-    with pytest.raises(AudioError, match="no regular file"):
+    with pytest.raises(AudioError, match="not a regular file"):
         read_audio(tmp_path / "a.wav")
 
 
@@ -84,7 +84,7 @@ def test_what_is_inaudible_or_nothing_at_16_khz_is_an_error(tmp_path: Path) -> N
         "cannot be read as audio",
         "truncated",
         "cut.flac",
-        "no regular file",
+        "not a regular file",
     ],
 )
 def test_a_bad_file_is_one_clear_line_that_names_it(tmp_path: Path, damage: str) -> None:
