@@ -51,7 +51,12 @@ def broken(folder: Path) -> dict[str, Path]:
     soundfile.write(flac, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
     cut_flac = folder / "cut.flac"
     cut_flac.write_bytes(flac.read_bytes()[:30_000])
-    return files | {"cannot be read as audio": text, "truncated": cut, "cut.flac": cut_flac, "not a regular file": folder}
+    return files | {
+        "cannot be read as audio": text,
+        "truncated": cut,
+        "cut.flac": cut_flac,
+        "not a regular file": folder,
+    }
 
 
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
