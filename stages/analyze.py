@@ -79,7 +79,7 @@ def gap(
     out: Path,
     params: Path | None,
 ) -> None:
-    """Measure how far corruption moves embeddings, and how much enhancement gains at each distance.
+    """Measure the gain of enhancement by how far corruption moves embeddings.
 
     Reports distances by view and SNR; raw and enhanced EERs by how far the test side was moved, and where enhancement
     stops helping; trainings on noise of a single SNR; and how much of the gain remains on other speakers and sounds.

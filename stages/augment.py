@@ -62,9 +62,10 @@ def preview(
     denoise: "Denoise",
     params: Path | None,
 ) -> None:
-    """Re-create one view of UTTERANCE as `seed extract` makes it, and print its corruptions: SNRs, files, crops.
+    """Re-create one view of UTTERANCE, and print its corruptions.
 
-    Manifest, lists, parameters and seed must be those of the extraction. --store checks that they are.
+    The view is the one that `seed extract` encodes. SNRs, files and crops are printed. Manifest, lists, parameters and
+    seed must be those of the extraction. --store checks that they are.
     """
     from pipeline.audio.denoise import load_denoiser
     from pipeline.config.recipes import recipe_for

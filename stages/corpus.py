@@ -34,9 +34,10 @@ def list_corpora(corpora: Path) -> None:
 @root_option
 @params_option
 def check(name: str, sample: int, corpora: Path, data_root: str | None, params: Path | None) -> None:
-    """Check which files of a corpus and of its parts are present; exit code 1 if any are missing.
+    """Check which files of a corpus and of its parts are present.
 
-    Compares the number of files and trials with the published numbers, and reads some files.
+    Compares the number of files and trials with the published numbers, and reads some files. The exit code is 1 if any
+    are missing.
     """
     from pipeline.data.corpora import find_data_root, read_corpora
     from pipeline.data.inventory import take_inventory

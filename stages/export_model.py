@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 def export_model(
     model: "Place", out: "Place", form: str | None, strength: float | None, timestep: int | None, params: Path | None
 ) -> None:
-    """Export a trained model as a file that runs without this program: raw vectors in, enhanced vectors out.
+    """Export a trained model as a file that runs without this program.
 
-    Vectors are float32 [batch, D] with any batch size. The settings are those of `enhance` in the parameter file, by
-    default one noise-free reverse step. ONNX files have opset 18, and writing them needs the extra onnx. TorchScript
-    files are loaded with torch.jit.load. The file is compared with torch before it appears.
+    The file takes raw vectors and returns enhanced vectors. Vectors are float32 [batch, D] with any batch size. The
+    settings are those of `enhance` in the parameter file, by default one noise-free reverse step. ONNX files have opset
+    18, and writing them needs the extra onnx. TorchScript files are loaded with torch.jit.load. The file is compared
+    with torch before it appears.
     """
     from pipeline.model.diffusion.sampler import Sampling
     from pipeline.model.export import export_model as run

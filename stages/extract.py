@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     "--set",
     "set_name",
     default="clean",
-    help="Set to encode: 'train' for the training views, or a condition: clean, noise<dB>, music<dB>, babble<dB>,"
-    " reverb, phone, gsm, mp3-<kbit>k, opus-<kbit>k, vorbis-q<0..10>, clip<percent>, or several joined by '_'.",
+    help="Set to encode: 'train' for the training views, or a condition such as clean, noise5 or reverb_noise5_phone."
+    " An unknown condition prints all corruptions.",
 )
 @click.option("--augment", type=FILE, help="List of the noise, music, rooms and talkers to mix in (CSV: kind,path,…).")
 @click.option(

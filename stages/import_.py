@@ -67,6 +67,7 @@ def _views(context: click.Context, option: click.Parameter, given: tuple[str, ..
 @click.option(
     "--skip",
     default="",
+    show_default=False,
     metavar="KINDS",
     callback=_kinds,
     help=f"Problems that do not stop the import, as a comma-separated list: {', '.join(KINDS)}. Their rows are"

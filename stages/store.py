@@ -41,10 +41,11 @@ def check(
     picture: bool,
     params: Path | None,
 ) -> None:
-    """Measure a store against the thresholds in `quality` of the parameter file; exit code 1 if one is exceeded.
+    """Check a store against the thresholds of the parameter file.
 
     Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the distance between the
-    clean view and each other view. With --manifest, also looks for clipped and upsampled recordings.
+    clean view and each other view. With --manifest, also looks for clipped and upsampled recordings. The exit code is 1
+    if a threshold in `quality` of the parameter file is exceeded.
     """
     from dataclasses import replace
 

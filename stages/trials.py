@@ -25,7 +25,7 @@ def trials() -> None:
 def vcmix(
     vox1_o: str, voxconverse: str, out: Path | None, corpora: Path, data_root: str | None, params: Path | None
 ) -> None:
-    """Build VC-Mix: the targets of Vox1-O and the non-targets of the VoxConverse speaker verification list."""
+    """Build VC-Mix from the targets of Vox1-O and the non-targets of VoxConverse."""
     from pipeline.data.corpora import find_data_root, read_corpora
     from pipeline.data.published_lists import find_list
     from pipeline.data.trials.vcmix import NONTARGETS, TARGETS, write_vcmix
