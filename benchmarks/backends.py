@@ -1,13 +1,13 @@
-"""How fast scoring back-ends are, each against the plain way to do it, in one run.
+"""Measure the speed of the scoring back-ends, each against a plain implementation, in one run.
 
     python -m benchmarks.backends norm        [--trials 550000] [--utterances 10000] [--cohort 6000] [--top 300]
     python -m benchmarks.backends plda        [--utterances 6000] [--speakers 600] [--trials 550000]
     python -m benchmarks.backends calibration [--trials 550000] [--systems 3]
 
-`norm` normalises scores by AS-norm, against a loop that scores both sides of each trial against the cohort anew, from
-some trials; memory is what the process grows by at its peak. `plda` trains the model and scores trials, against a loop
-over trials of the two normal densities' difference; `calibration` fuses systems, against scikit-learn's
-LogisticRegression. Pin it to one core, say by `taskset`.
+`norm` normalises scores by AS-norm, against a loop that scores both sides of each trial against the cohort, timed on
+some trials. Memory is the growth of the process to its peak. `plda` trains the model and scores trials, against a loop
+over trials that computes the difference of two normal log densities. `calibration` fuses systems, against
+LogisticRegression of scikit-learn. Pin the process to one core, for example with `taskset`.
 """
 
 import os
@@ -44,9 +44,14 @@ def main() -> None:
 @click.option("--cohort", default=6_000, show_default=True)
 @click.option("--top", default=300, show_default=True)
 @click.option("--dim", default=192, show_default=True)
-@click.option("--plain", default=1_000, show_default=True, help="Trials of the plain way, to be extrapolated.")
+@click.option(
+    "--plain",
+    default=1_000,
+    show_default=True,
+    help="Number of trials for the plain implementation, to extrapolate from.",
+)
 def norm(trials: int, utterances: int, cohort: int, top: int, dim: int, plain: int) -> None:
-    """AS-norm of many trials."""
+    """Measure AS-norm of many trials."""
     rng = np.random.default_rng(0)
     vectors, others = units(utterances, dim, rng), units(cohort, dim, rng)
     listed = Trials(*rng.integers(utterances, size=(2, trials)), None)
@@ -76,13 +81,13 @@ def norm(trials: int, utterances: int, cohort: int, top: int, dim: int, plain: i
 
 
 @main.command()
-@click.option("--utterances", default=6_000, show_default=True, help="Of training.")
+@click.option("--utterances", default=6_000, show_default=True, help="Number of training utterances.")
 @click.option("--speakers", default=600, show_default=True)
 @click.option("--dim", default=192, show_default=True)
 @click.option("--trials", default=550_000, show_default=True)
 @click.option("--iterations", default=20, show_default=True)
 def plda(utterances: int, speakers: int, dim: int, trials: int, iterations: int) -> None:
-    """Training of PLDA, and trials scored by it."""
+    """Measure the training of PLDA, and scoring with it."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(speakers, size=utterances)
     vectors = rng.standard_normal((speakers, dim), dtype=np.float32)[numbers]
@@ -122,9 +127,9 @@ def plda(utterances: int, speakers: int, dim: int, trials: int, iterations: int)
 @main.command()
 @click.option("--trials", default=550_000, show_default=True)
 @click.option("--systems", default=3, show_default=True)
-@click.option("--targets", default=0.035, show_default=True, help="Their share.")
+@click.option("--targets", default=0.035, show_default=True, help="Share of target trials.")
 def calibration(trials: int, systems: int, targets: float) -> None:
-    """Fusion of systems by logistic regression."""
+    """Measure fusion of systems by logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)

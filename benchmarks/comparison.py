@@ -1,11 +1,12 @@
-"""What helps, and by how much, on a corpus that the pipeline has run on: the tables of docs/comparison.md.
+"""Make the tables of docs/comparison.md: what helps, and by how much, on a corpus that the pipeline has processed.
 
     python -m benchmarks.comparison [--encoder ge2e --encoder campplus] [--grid variants …] [--page docs/comparison.md]
 
-For every encoder it runs `seed sweep` on the grids of params/comparison, the one on draws after extracting eight of
-them into data/comparison/<encoder>. It puts the tables of all encoders behind the marker in the page, and beside the
-page a CSV with a row a run, all conditions, costs and intervals in it, and a picture of the frontier. Runs that
-results/comparison has are not made again; tables of grids that were not run are of the CSVs beside the page.
+For every encoder, `seed sweep` runs the grids of params/comparison. The grid of draws needs a store of eight draws,
+which is extracted into data/comparison/<encoder>. The tables of all encoders go below the marker in the page. Beside
+the page go a CSV with one row per run (all conditions, costs and intervals) and a picture of the frontier. Runs whose
+results are in results/comparison are not repeated. Tables of grids that were not run are made from the CSVs beside the
+page.
 """
 
 import csv
@@ -29,25 +30,27 @@ SWEEPS = {
     "size": "The size of the network",
     "draws": "Draws of each utterance",
 }
-"""Grids, and what they are about."""
+"""Titles of the tables, by grid."""
 GRIDS, MORE, OUT = Path("params/comparison"), Path("data/comparison"), Path("results/comparison")
 MARKER = "<!-- Tables from here on: python -m benchmarks.comparison -->"
 CHANGED = {"train": {"threads": 1, "folds": 0}, "score": {"max_trials": 200_000, "bootstrap": 100}}
-"""Of params.yaml: encoders can be compared side by side, and most of a run is training, most of that in folds."""
+"""Changes to params.yaml: one thread, to run encoders in parallel, and less of what takes most of the time."""
 COLUMNS = {
     "held-out": ("held_out_clean_eer", "held_out_noisy_eer"),
     "test": ("clean eer", "mean noisy eer"),
 }
 LINES = {("", ""): "default", ("dae", ""): "dae", ("", "0"): "linear map alone", ("", "60"): "the paper's recipe"}
-"""What is drawn, by objective and epochs where they are not those of params.yaml."""
+"""Names of the lines in the picture, by objective and epochs if these differ from params.yaml."""
 Row = Mapping[str, str]
 
 
 @click.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
 @click.option("--page", type=click.Path(path_type=Path), default="docs/comparison.md", show_default=True)
-@click.option("--grid", "grids", multiple=True, type=click.Choice(list(SWEEPS)), help="To run.  [default: all]")
-@click.option("--tables-only", is_flag=True, help="Of what has been run.")
+@click.option(
+    "--grid", "grids", multiple=True, type=click.Choice(list(SWEEPS)), help="Grid to run; repeatable.  [default: all]"
+)
+@click.option("--tables-only", is_flag=True, help="Write the tables of existing results, and run nothing.")
 def main(encoders: tuple[str, ...], page: Path, grids: tuple[str, ...], tables_only: bool) -> None:
     """Run the sweeps, and write the tables."""
     yaml = YAML()
@@ -82,13 +85,13 @@ def main(encoders: tuple[str, ...], page: Path, grids: tuple[str, ...], tables_o
 
 
 def csv_of(encoder: str, grid: str, page: Path) -> Path:
-    """Return the CSV of a sweep, or that beside the page where it was not run here."""
+    """Return the CSV of a sweep, or the one beside the page if the sweep was not run here."""
     ours = OUT / encoder / grid / "sweep.csv"
     return ours if ours.exists() else page.parent / "comparison" / f"{encoder}-{grid}.csv"
 
 
 def training_store(encoder: str, grid: str) -> Path:
-    """Return the training store of a grid, after encoding it where that is not done."""
+    """Return the training store of a grid, and extract it if necessary."""
     if grid != "draws":
         return Path(f"data/embeddings/{encoder}/train.zarr")
     lists = ("--manifest", "data/manifests/train.csv", "--augment", "data/manifests/train.augment.csv")
@@ -98,7 +101,7 @@ def training_store(encoder: str, grid: str) -> Path:
 
 
 def table(runs: Mapping[str, Sequence[Row]]) -> str:
-    """Return the runs of several encoders, their seeds taken together, as a table in Markdown."""
+    """Return the runs of several encoders, averaged over seeds, as a Markdown table."""
     first = next(iter(runs.values()))
     names = list(first[0])[: list(first[0]).index("seed")]
     head = [f"{encoder} {where}" for encoder in runs for where in COLUMNS]
@@ -112,12 +115,12 @@ def table(runs: Mapping[str, Sequence[Row]]) -> str:
         cells = [" / ".join(spread(rows, name) for name in pair) for rows in same.values() for pair in COLUMNS.values()]
         cells += [mean(rows, "train_seconds") for rows in same.values()]
         cells += [mean(rows, "enhance_us") for rows in same.values()]
-        lines.append(f"| {told(dict(zip(names, wanted, strict=True)))} | {' | '.join(cells)} |")
+        lines.append(f"| {format_changes(dict(zip(names, wanted, strict=True)))} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draw clean against noisy test EERs of all encoders, a line for the runs that differ only in the strength."""
+    """Plot clean against noisy test EERs of all encoders, with one line per system over its strengths."""
     panels = []
     for encoder, rows in runs.items():
         lines: dict[tuple[str, str], list[Row]] = {}
@@ -143,8 +146,8 @@ def draw(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     write_svg(path, alt.hconcat(*panels).to_dict())
 
 
-def told(parameters: Mapping[str, str]) -> str:
-    """Return what differs from params.yaml; of the paper's recipe, what differs from that."""
+def format_changes(parameters: Mapping[str, str]) -> str:
+    """Return the differences from params.yaml or, for the paper's recipe, from that recipe."""
     given = {name: value for name, value in parameters.items() if value}
     recipe = given.get("train.max_epochs") == "60"
     shown = {name: value for name, value in given.items() if not recipe or name.startswith("enhance.")}
@@ -153,19 +156,19 @@ def told(parameters: Mapping[str, str]) -> str:
 
 
 def spread(rows: Sequence[Row], name: str) -> str:
-    """Return a mean over seeds, and half their range."""
+    """Return the mean over seeds and half their range as text."""
     known = [float(row[name]) for row in rows if row[name]]
     return f"{np.mean(known):.2f} ± {np.ptp(known) / 2:.2f}" if known else "–"
 
 
 def mean(rows: Sequence[Row], name: str) -> str:
-    """Return a mean over seeds."""
+    """Return the mean over seeds as text."""
     known = [float(row[name]) for row in rows if row[name]]
     return f"{np.mean(known):.0f}" if known else "–"
 
 
 def seed(*arguments: object) -> None:
-    """Run a command of ours, and stop where it fails."""
+    """Run a `seed` command, and stop if it fails."""
     subprocess.run([sys.executable, "-m", "stages.cli", *map(str, arguments)], check=True)
 
 

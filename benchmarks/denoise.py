@@ -1,11 +1,11 @@
-"""What the speech enhancement front-end costs beside the encoders that it stands in front of.
+"""Measure the cost of the speech enhancement front-end, in comparison with the encoders behind it.
 
     python -m benchmarks.denoise [--encoder ge2e --encoder campplus] [--audio FOLDER]
 
-Real-time factors: seconds of one core per second of audio, median of interleaved runs on the same crops, all short ones
-in one pass of the encoder and long ones one after another, as in an extraction. The front-end is measured whole, and
-its two resamplings alone; the last column is the front-end's time in those of the encoder. Crops are harmonics in
-noise, or with --audio the recordings below a folder, repeated or cut to length, with noise at 5 dB.
+Real-time factors are seconds of one core per second of audio: medians of interleaved runs on the same crops, with short
+crops in one batch and long crops one by one, as in an extraction. The front-end is measured as a whole, and its two
+resamplings alone. The last column is the time of the front-end as a multiple of the encoder's. Crops are harmonics in
+noise or, with --audio, the recordings below a folder, repeated or cut to length, with noise at 5 dB.
 """
 
 import statistics
@@ -24,11 +24,11 @@ from pipeline.audio.reading import SAMPLE_RATE, Waveform, cut, read_audio
 from pipeline.encoders.registry import load_encoder
 from tests.conftest import voice
 
-SHAPES = {"8 x 2.015 s": (8, 32_240, 8), "2 x 10 s": (2, 160_000, 1)}  # number, samples, how many in one pass
+SHAPES = {"8 x 2.015 s": (8, 32_240, 8), "2 x 10 s": (2, 160_000, 1)}  # number of crops, samples, crops per batch
 
 
 def crops(count: int, length: int, folder: Path | None) -> list[Waveform]:
-    """Return so many crops [S] at 16 kHz, with noise at 5 dB."""
+    """Return `count` crops [S] at 16 kHz, with noise at 5 dB."""
     rng = np.random.default_rng(0)
     if folder:
         files = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
@@ -39,13 +39,13 @@ def crops(count: int, length: int, folder: Path | None) -> list[Waveform]:
 
 
 def measure(candidates: Mapping[str, Callable[[], object]], seconds: float, repeats: int) -> dict[str, float]:
-    """Return the real-time factor of each candidate, run in turn so that a busy moment hits all alike."""
+    """Return the real-time factor of each candidate. Candidates run in turn, so that load affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(repeats + 1):
         for name, work in candidates.items():
             started = process_time()
             work()
-            if run:  # the first is for warming up
+            if run:  # the first run is a warm-up
                 times[name].append(process_time() - started)
     return {name: statistics.median(taken) / seconds for name, taken in times.items()}
 
@@ -53,14 +53,16 @@ def measure(candidates: Mapping[str, Callable[[], object]], seconds: float, repe
 @click.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
 @click.option("--audio", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recordings.")
-@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each.")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Number of runs of each candidate."
+)
 def main(encoders: tuple[str, ...], audio: Path | None, repeats: int) -> None:
-    """Measure the front-end beside encoders."""
+    """Measure the front-end and the encoders."""
     torch.set_num_threads(1)
     denoiser = load_denoiser("rnnoise")
     assert denoiser
     loaded = {name: load_encoder(name) for name in encoders}
-    print("| crops | what | real-time factor | the front-end in times of it |")
+    print("| crops | what | real-time factor | front-end as a multiple of it |")
     print("|---|---|---:|---:|")
     for label, (count, length, together) in SHAPES.items():
         waves = crops(count, length, audio)

@@ -1,11 +1,11 @@
-"""How fast encoders are: ours, and the reference implementation of each where a package has one, in one run.
+"""Measure the speed of the encoders, and of their reference implementations in other packages, in one run.
 
     python -m benchmarks.encoders [--encoder NAME ...] [--threads 1 --threads 2] [--no-onnx]
 
-Audio seconds per second on the CPU, median of interleaved runs: the front-end alone, the whole encoder, and the
-reference with its own front-end (Kaldi filter banks by kaldi-native-fbank, mel spectrograms by librosa). The share is
-that of the front-end in the whole; the ratio is ours to the reference's. Weights are random where none can be fetched,
-which makes no difference to speed. References are taken out of published wheels; the development extra has the rest.
+Speeds are audio seconds per second on the CPU, medians of interleaved runs: the front-end alone, the whole encoder, and
+the reference with its own front-end (Kaldi filter banks by kaldi-native-fbank, mel spectrograms by librosa). The share
+is the front-end's part of the whole. The ratio is ours to the reference's. Weights that cannot be downloaded are
+random, which does not change the speed. References come from published wheels; the development extra has the rest.
 """
 
 import statistics
@@ -25,13 +25,13 @@ from pipeline.encoders.registry import load_encoder
 from tests.references import reference
 
 SHAPES = {"8 x 2.015 s": (8, 32_240), "1 x 10 s": (1, 160_000)}
-LIMITS = {"ge2e": 0.15}  # most of an encoder's time that its front-end may take; 0.05 for the others
+LIMITS = {"ge2e": 0.15}  # maximum share of the front-end in the time of an encoder; 0.05 for the others
 
 Embed = Callable[[Tensor], object]
 
 
 def kaldi_features(waves: Tensor, window: str = "povey", scale: float = 1.0) -> Tensor:
-    """Return filter bank energies [B, T, 80] by kaldi-native-fbank, without their means."""
+    """Return filter bank energies [B, T, 80] of kaldi-native-fbank, with their means removed."""
     import kaldi_native_fbank
 
     options = kaldi_native_fbank.FbankOptions()
@@ -50,7 +50,7 @@ def kaldi_features(waves: Tensor, window: str = "povey", scale: float = 1.0) -> 
 def reference_ge2e() -> Embed:
     import librosa
 
-    # Its audio module was written for a librosa and a SciPy of 2019, and for a voice activity detector.
+    # Its audio module needs librosa and SciPy of 2019, and a voice activity detector.
     sys.modules["resemblyzer.audio"] = types.ModuleType("resemblyzer.audio")
     network = reference("resemblyzer.voice_encoder").VoiceEncoder("cpu", verbose=False)
 
@@ -119,7 +119,7 @@ REFERENCES: Mapping[str, tuple[str, Callable[[], Embed]]] = {
 
 
 def network_of(name: str) -> Network:
-    """Return a network with its published weights, or with random ones."""
+    """Return a network with its published weights, or with random weights."""
     family = FAMILIES[name]
     if family.weights and not family.weights.startswith("hf://"):
         return load_encoder(name).network
@@ -127,7 +127,7 @@ def network_of(name: str) -> Network:
 
 
 def onnx_of(name: str) -> Embed:
-    """Return an encoder whose network runs in ONNX Runtime, our front-end before it."""
+    """Return an encoder with our front-end and the network in ONNX Runtime."""
     import tempfile
     from pathlib import Path
 
@@ -141,26 +141,30 @@ def onnx_of(name: str) -> Embed:
 
 
 def measure(candidates: Mapping[str, Embed], waves: Tensor, repeats: int) -> dict[str, float]:
-    """Return the audio seconds per second of each candidate, run in turn so that a busy moment hits all alike."""
+    """Return the audio seconds per second of each candidate. They run in turn, so that load affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     with torch.inference_mode():
         for run in range(repeats + 1):
             for name, embed in candidates.items():
                 started = perf_counter()
                 embed(waves)
-                if run:  # the first is for warming up
+                if run:  # the first run is a warm-up
                     times[name].append(perf_counter() - started)
     seconds = waves.numel() / 16_000
     return {name: seconds / statistics.median(taken) for name, taken in times.items()}
 
 
 @click.command()
-@click.option("--encoder", "encoders", multiple=True, help="Families to measure, repeatable.  [default: all]")
-@click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True, help="Threads of torch.")
-@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each.")
-@click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also CAM++ in ONNX Runtime.")
+@click.option("--encoder", "encoders", multiple=True, help="Family to measure; repeatable.  [default: all]")
+@click.option(
+    "--threads", multiple=True, type=int, default=(1, 2), show_default=True, help="Number of torch threads; repeatable."
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Number of runs of each candidate."
+)
+@click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also measure CAM++ in ONNX Runtime.")
 def main(encoders: tuple[str, ...], threads: tuple[int, ...], repeats: int, onnx: bool) -> None:
-    """Measure the speed of encoders against their references."""
+    """Measure the speed of the encoders and of their references."""
     generator = torch.Generator().manual_seed(0)
     print("| encoder | threads | audio | front-end | whole | share | reference | | ratio |")
     print("|---|---:|---|---:|---:|---:|---|---:|---:|")

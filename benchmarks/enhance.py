@@ -1,15 +1,15 @@
-"""How fast enhancement is, against a bare forward pass of the same layers, in one run on one core.
+"""Measure the speed of enhancement against a bare forward pass of the same layers, in one run on one core.
 
     python -m benchmarks.enhance [--dim 192 --dim 256] [--repeats 41]
 
-For the default network and for the paper's: a plain module with the same weights, which someone could have written for
-this one model; `SeedModel`; `enhance_vectors`, from NumPy to NumPy, by which stores are enhanced; `Enhancer`, with its
-guards; and ONNX Runtime on the exported file. All take raw vectors, precondition and scale them, take one noise-free
-step from t = 50, and go a share of the way. Times are the processor's, which others on the machine disturb less than a
-clock. Vectors per second are in batches of 1,024; the ratios are medians over repeats, in which all take turns, of the
-bare pass's time to theirs. It says yes or NO to 0.95 of the bare pass by `enhance_vectors` and `Enhancer`, by which
-vectors are enhanced, and to a millisecond for one vector by `Enhancer`, which depends on who else reads memory
-meanwhile. Pin it to one core, say by `taskset`.
+Candidates, for the default network and the paper's: a plain module with the same weights, written for this one model;
+`SeedModel`; `enhance_vectors`, from NumPy to NumPy, which enhances stores; `Enhancer`, with its guards; and ONNX
+Runtime on the exported file. All of them precondition and scale raw vectors, take one noise-free step from t = 50, and
+interpolate. Times are CPU times, which other processes disturb less than wall time. Vectors per second are for batches
+of 1,024. The ratios compare the time of the bare pass with theirs: medians over repeats, in which all candidates take
+turns. The limits, yes or NO, are 0.95 of the bare pass for `enhance_vectors` and `Enhancer`, and a millisecond for one
+vector with `Enhancer`, which depends on the memory traffic of other processes. Pin the process to one core, for example
+with `taskset`.
 """
 
 import os
@@ -49,7 +49,7 @@ Enhance = Callable[[np.ndarray], np.ndarray]
 
 
 class Bare(nn.Module):
-    """The same computation with nothing to choose: layers one after another."""
+    """The same computation without settings: one layer after another."""
 
     def __init__(self, model: SeedModel) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class Bare(nn.Module):
         self.time = torch.cat([angles.cos(), angles.sin()])[None]
         self.time_embed, self.first, self.out = network.time_embed, network.input_proj, network.out
         self.inner = nn.ModuleList(block.in_layers for block in network.res_blocks)
-        self.told = nn.ModuleList(block.emb_layers for block in network.res_blocks)
+        self.embed_time = nn.ModuleList(block.emb_layers for block in network.res_blocks)
         self.outer = nn.ModuleList(block.out_layers for block in network.res_blocks)
         self.shrink, self.added = float(model.abar[TIMESTEP].sqrt()), network.predict == "correction"
 
     def forward(self, raw: Tensor) -> Tensor:
         x = self.shrink * self.dim**0.5 * normalize((raw - self.mean) @ self.matrix.T, dim=1)
         h, time = self.first(x), self.time_embed(self.time)
-        for inner, told, outer in zip(self.inner, self.told, self.outer, strict=True):
-            h = h + outer(inner(h) + told(time))
+        for inner, embed_time, outer in zip(self.inner, self.embed_time, self.outer, strict=True):
+            h = h + outer(inner(h) + embed_time(time))
         y = x + self.out(h) if self.added else self.out(h)
         length = raw.norm(dim=1, keepdim=True)
         a, b = raw / length, y / y.norm(dim=1, keepdim=True)
@@ -78,7 +78,7 @@ class Bare(nn.Module):
 
 
 def model_of(dim: int, network: NetworkSettings, path: Path) -> SeedModel:
-    """Write a model of random weights, and read it again."""
+    """Write a model with random weights, and read it back."""
     model = SeedModel(dim, Train(network=network))
     with torch.no_grad():
         for parameter in model.network.parameters():
@@ -92,7 +92,7 @@ def model_of(dim: int, network: NetworkSettings, path: Path) -> SeedModel:
 
 
 def candidates(dim: int, network: NetworkSettings, folder: Path) -> dict[str, Enhance]:
-    """Return the ways to enhance vectors [B, D], all of one model."""
+    """Return the candidates for enhancing vectors [B, D] with the same model."""
     model, how = model_of(dim, network, folder / "m.safetensors"), Sampling(TIMESTEP, strength=STRENGTH)
     bare, enhancer = Bare(model).eval(), Enhancer(model, timestep=TIMESTEP)
     export_model(folder / "m.safetensors", folder / "m.onnx", None, how)
@@ -117,7 +117,7 @@ def seconds(work: Callable[[], object], calls: int) -> float:
 
 @torch.inference_mode()
 def measure(ways: Mapping[str, Enhance], raw: np.ndarray, calls: int, repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of a call by each way, in every repeat; the first, for warming up, is left out."""
+    """Return the seconds per call of each candidate in every repeat, without the first one, a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, way in ways.items():
@@ -133,7 +133,7 @@ def compared(bare: list[float], ours: list[float]) -> float:
 @click.option("--dim", "dims", type=int, multiple=True, default=(192, 256), show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=41, show_default=True)
 def main(dims: tuple[int, ...], repeats: int) -> None:
-    """Measure enhancement, and print a table in Markdown."""
+    """Measure enhancement, and print a Markdown table."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rng, found = np.random.default_rng(0), list[tuple[float, float, str]]()

@@ -1,11 +1,11 @@
-"""What the import of embeddings takes, against a bare copy of the bytes.
+"""Measure the time and memory of importing embeddings, against a bare copy of the bytes.
 
     python -m benchmarks.exchange [--rows 10000000] [--folder .] [--shuffled]
 
-Writes a .npy of float32 vectors [rows, 192] with its ids, copies it by blocks, and imports it, in turn and in the same
-run; each is also timed until the disk has it. The import is a process of its own, so that its peak is its own. Where
-the disk is too small, fewer rows are taken, and the time of ten million is worked out. With --shuffled, a noisy file in
-another order is imported along with it, against a copy of both.
+Writes a .npy of float32 vectors [rows, 192] with its ids, copies it in blocks, and imports it, in turn and in the same
+run. Each is also timed until the data is on disk. The import runs in its own process, for its own peak memory. If the
+disk is too small, fewer rows are used, and the time for ten million is extrapolated. With --shuffled, a noisy file in
+another order is imported as well, against a copy of both files.
 """
 
 import os
@@ -23,7 +23,7 @@ DIM, BLOCK = 192, 8192
 MB, GB = 10**6, 10**9
 FULL = 10_000_000
 BOUND = (0.4, 250)
-"""GB that the peak of an import may be, and bytes for each id on top."""
+"""Maximum peak memory of an import: GB, and bytes per id on top."""
 
 IMPORT = """
 import resource, sys, time
@@ -37,7 +37,7 @@ finally:
 
 
 def make(path: Path, rows: int, order: np.ndarray) -> None:
-    """Write vectors and their ids, `order` of which come first."""
+    """Write `rows` vectors, with their ids in the given order."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (rows, DIM)}
     block = np.random.default_rng(0).standard_normal((BLOCK, DIM), dtype=np.float32)
     with path.open("wb") as file, path.with_suffix(".ids").open("w") as ids:
@@ -58,14 +58,16 @@ def copy(source: Path, target: Path) -> None:
 
 
 @click.command()
-@click.option("--rows", default=FULL, show_default=True, help="Vectors.")
-@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where to work.  [default: here]")
+@click.option("--rows", default=FULL, show_default=True, help="Number of vectors.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=".", help="Working folder.  [default: current folder]"
+)
 @click.option("--shuffled", is_flag=True, help="Also import a noisy file in another order.")
 def main(rows: int, folder: Path, shuffled: bool) -> None:
     """Measure the import of a .npy file."""
     files = 2 if shuffled else 1
     free = shutil.disk_usage(folder).free
-    fits = int(0.8 * free / (4 * DIM * files * (4 if shuffled else 3)))  # file, copy, store; and a copy to be sorted
+    fits = int(0.8 * free / (4 * DIM * files * (4 if shuffled else 3)))  # file, copy, store; and a sorted copy
     if rows > fits:
         print(f"{free / GB:.0f} GB free: {fits:,} of {rows:,} rows")
         rows = fits
@@ -95,13 +97,13 @@ def main(rows: int, folder: Path, shuffled: bool) -> None:
         synced = perf_counter() - began
         peak = 1024 * int(done.stdout.split()[-1])
     print(f"{rows:,} rows x {DIM} float32, {files} file(s): {size / GB:.2f} GB\n")
-    print("| | s | MB/s | until the disk has it, s | MB/s |\n|---|---|---|---|---|")
+    print("| | s | MB/s | until on disk, s | MB/s |\n|---|---|---|---|---|")
     for what, seconds, until in (("copy", written, copied), ("import", imported, synced)):
         rates = f"{seconds:.1f} | {size / MB / seconds:.0f} | {until:.1f} | {size / MB / until:.0f}"
         print(f"| {what} | {rates} |")
-    print(f"\nimport / copy: {imported / written:.2f}, until the disk has it {synced / copied:.2f}")
+    print(f"\nimport / copy: {imported / written:.2f}, until on disk {synced / copied:.2f}")
     if rows < FULL:
-        print(f"worked out for {FULL:,} rows: {synced * FULL / rows:.0f} s, a copy {copied * FULL / rows:.0f} s")
+        print(f"extrapolated to {FULL:,} rows: {synced * FULL / rows:.0f} s, a copy {copied * FULL / rows:.0f} s")
     bound = BOUND[0] * GB + BOUND[1] * rows
     print(f"peak memory {peak / GB:.2f} GB, bound {bound / GB:.2f} GB: {'kept' if peak <= bound else 'NOT KEPT'}")
 

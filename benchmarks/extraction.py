@@ -1,4 +1,4 @@
-"""Whether the encoder is what extraction waits for.
+"""Measure whether the encoder is the bottleneck of extraction.
 
     python -m benchmarks.extraction         (speed, augment and memory)
     python -m benchmarks.extraction speed   [--encoder ge2e --encoder campplus] [--workers 2]
@@ -7,13 +7,13 @@
     python -m benchmarks.extraction lists   [--rows 500000]
     python -m benchmarks.extraction tasks   [--count 5000]
 
-`speed` compares a whole extraction (reading, corrupting, encoding, writing) at four views with a bare loop that encodes
-the same crops already in memory, on the same cores; the loop is the faster one of torch's own threads in one loop, and
-as many loops of one thread each. `augment` is the side of the CPU alone, one thread: 2-second crops that are read and
-corrupted per second, with sources that fit in the cache, and with tracks of music that do not. `memory` is the peak of
-`seed extract` in processes of its own, `lists` what a manifest takes to read, and `tasks` how many shards a second a
-Dask scheduler hands out when there is nothing to do in them. The first two run on generated audio, or on a set of
-yours: --manifest, --augment, --root.
+`speed` compares a whole extraction (reading, corrupting, encoding, writing) of four views with a bare loop that encodes
+the same crops from memory, on the same cores. The bare loop is the faster of one loop with several torch threads, and
+several loops with one thread each. `augment` measures the CPU's work alone: the number of 2-second crops that one
+thread reads and corrupts per second, with sources that fit in the cache, and with tracks of music that do not. `memory`
+is the peak memory of `seed extract` in separate processes, `lists` the time and memory for reading a manifest, and
+`tasks` the number of empty shards that a Dask scheduler hands out per second. The first two run on generated audio, or
+on your own set: --manifest, --augment, --root.
 """
 
 import os
@@ -47,14 +47,14 @@ from pipeline.utils.atomic import sha256_of
 
 
 def sound(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise whose loudness and colour come and go, as those of speech and music do."""
+    """Return noise with varying loudness and colour, like speech and music."""
     steps = np.repeat(rng.uniform(0.02, 0.3, int(seconds * 8) + 1), SAMPLE_RATE // 8)[: int(seconds * SAMPLE_RATE)]
     noise = rng.standard_normal(len(steps))
     return np.asarray(np.clip(0.2 * steps * (noise + np.roll(noise, 1)), -1, 1), dtype=np.float32)
 
 
 def generate(folder: Path, rows: int, track: float = 60.0, tracks: int = 8) -> None:
-    """Write utterances of 3 to 6 seconds, noise, tracks of music, talkers and rooms, and the lists of all."""
+    """Write utterances of 3 to 6 seconds, noise, tracks of music, talkers and rooms, and their lists."""
     rng = np.random.default_rng(0)
     made: dict[str, list[Path]] = {kind: [] for kind in ("speech", "noise", "music", "babble", "rooms")}
     lengths = {"noise": (40, 5.0), "music": (tracks, track), "babble": (20, 5.0), "rooms": (40, 0.5)}
@@ -69,7 +69,7 @@ def generate(folder: Path, rows: int, track: float = 60.0, tracks: int = 8) -> N
             soundfile.write(path, wave, SAMPLE_RATE)
             made[kind].append(path.relative_to(folder))
     digests = {path: sha256_of(folder / path) for paths in made.values() for path in paths}
-    # Only so many files, each listed again and again: the lists grow, and the disk need not.
+    # A few files, each listed many times: lists can grow without filling the disk.
     files = (made["speech"][index % len(made["speech"])] for index in count())
     manifest = [
         Utterance(f"u{row}", str(path), f"s{row % 50}", None, digests[path])
@@ -87,7 +87,7 @@ def generate(folder: Path, rows: int, track: float = 60.0, tracks: int = 8) -> N
 
 @contextmanager
 def place(manifest: Path | None, augment: Path | None, root: Path, rows: int) -> Iterator[tuple[Path, Path, Path]]:
-    """Yield the lists and the audio root: those given, or generated ones."""
+    """Yield the lists and the audio root: the given ones, or generated ones."""
     if manifest and augment:
         yield manifest, augment, root
         return
@@ -97,7 +97,7 @@ def place(manifest: Path | None, augment: Path | None, root: Path, rows: int) ->
 
 
 def crops_of(job: ExtractionJob, rows: int) -> list[list[torch.Tensor]]:
-    """Return the crops, over draws and views, of the first utterances."""
+    """Return the crops of the first utterances, over draws and views."""
     made = []
     for row in job.manifest[:rows]:
         path = job.root / row.path
@@ -113,7 +113,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def loops(job: ExtractionJob, crops: list[list[torch.Tensor]], workers: int) -> dict[str, Callable[[], object]]:
-    """Return the bare loops over crops in memory that an extraction is compared with."""
+    """Return the bare loops over crops in memory to compare an extraction with."""
 
     def one() -> None:
         torch.set_num_threads(workers)
@@ -129,9 +129,14 @@ def loops(job: ExtractionJob, crops: list[list[torch.Tensor]], workers: int) -> 
 
 
 shared = [
-    click.option("--manifest", type=click.Path(path_type=Path, exists=True), help="Utterances of yours."),
-    click.option("--augment", type=click.Path(path_type=Path, exists=True), help="Their augmentation list."),
-    click.option("--root", type=click.Path(path_type=Path, exists=True), default=".", help="Folder of their paths."),
+    click.option("--manifest", type=click.Path(path_type=Path, exists=True), help="Manifest of your own utterances."),
+    click.option("--augment", type=click.Path(path_type=Path, exists=True), help="Augmentation list of --manifest."),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path, exists=True),
+        default=".",
+        help="Folder that their paths are relative to.",
+    ),
 ]
 
 
@@ -144,9 +149,9 @@ def with_lists(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Measure extraction; without a command: speed, augment and memory, one after another."""
+    """Measure extraction. Without a command: speed, augment and memory, one after another."""
     if context.invoked_subcommand is None:
-        # In processes of their own: on Linux, the peak of a process is told as no less than that of who started it.
+        # In separate processes: on Linux, the peak of a process is at least that of its parent.
         for command in ("speed", "augment", "memory"):
             subprocess.run([sys.executable, "-m", "benchmarks.extraction", command], check=True)
             print(flush=True)
@@ -154,8 +159,8 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Cores to use.")
-@click.option("--rows", default=96, show_default=True, help="Utterances, each of 4 draws x 4 views.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Number of cores.")
+@click.option("--rows", default=96, show_default=True, help="Number of utterances, each with 4 draws x 4 views.")
 @click.option("--repeats", default=3, show_default=True)
 @with_lists
 def speed(
@@ -167,7 +172,7 @@ def speed(
     augment: Path | None,
     root: Path,
 ) -> None:
-    """Whole extraction against a bare loop over crops in memory."""
+    """Measure whole extractions against a bare loop over crops in memory."""
     print("| encoder | extraction, crops/s | bare loop, crops/s | which | ratio |")
     print("|---|---:|---:|---|---:|")
     with place(manifest, augment, root, rows) as (listed, sources, where):
@@ -178,12 +183,12 @@ def speed(
             crops = crops_of(job, rows)
             number = sum(map(len, crops))
             times: dict[str, list[float]] = {}
-            for _ in range(repeats):  # in turn, so that a busy moment hits all alike
+            for _ in range(repeats):  # in turn, so that load affects all of them
                 for what, loop in loops(job, crops, workers).items():
                     times.setdefault(what, []).append(timed(loop))
                 with tempfile.TemporaryDirectory() as folder:
                     out = Path(folder, "train.zarr")
-                    # Its own cache of sources, cold as a run's is.
+                    # A cold cache of sources, as in a new run.
                     fresh = replace(job, pool=SourcePool(job.pool.sources))
                     made = store_attributes(job, None, None), 16
                     whole = lambda: extract(fresh, out, *made, run=threaded_runner(workers))  # noqa: B023, E731
@@ -198,11 +203,13 @@ def speed(
 
 
 @main.command()
-@click.option("--tracks", default=240, show_default=True, help="Tracks of music, four minutes each, beyond the cache.")
-@click.option("--rows", default=100, show_default=True, help="Utterances, each of 4 draws x 4 views.")
+@click.option(
+    "--tracks", default=240, show_default=True, help="Number of 4-minute tracks of music, more than fit in the cache."
+)
+@click.option("--rows", default=100, show_default=True, help="Number of utterances, each with 4 draws x 4 views.")
 @with_lists
 def augment(tracks: int, rows: int, manifest: Path | None, augment: Path | None, root: Path) -> None:
-    """Crops that one core reads and corrupts a second, without an encoder."""
+    """Measure the crops per second that one core reads and corrupts, without an encoder."""
     params = Params()
     print("| sources | crops/s on one core |")
     print("|---|---:|")
@@ -232,7 +239,7 @@ def augment(tracks: int, rows: int, manifest: Path | None, augment: Path | None,
 @main.command()
 @click.option("--rows", "sizes", multiple=True, type=int, default=(1_000, 10_000), show_default=True)
 def memory(sizes: tuple[int, ...]) -> None:
-    """Peak resident memory of `seed extract`, GE2E, one draw of four views, by the number of utterances."""
+    """Measure the peak memory of `seed extract` (GE2E, one draw of four views) by the number of utterances."""
     print("| utterances | peak, MB |")
     print("|---:|---:|")
     peaks = []
@@ -254,7 +261,7 @@ def memory(sizes: tuple[int, ...]) -> None:
 @main.command()
 @click.option("--rows", default=500_000, show_default=True)
 def lists(rows: int) -> None:
-    """Time and memory of reading a manifest, in a process of its own."""
+    """Measure the time and memory for reading a manifest."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "manifest.csv")
         names = (f"id{row // 400:05d}/video{row // 40:06d}/{row % 40:05d}.flac" for row in range(rows))
@@ -272,13 +279,13 @@ def lists(rows: int) -> None:
         )
         told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     seconds, each = map(float, told.stdout.split())
-    print(f"{rows:,} rows of {size / rows:.0f} bytes: {rows / seconds:,.0f} rows/s, {each:.0f} bytes of memory a row")
+    print(f"{rows:,} rows of {size / rows:.0f} bytes: {rows / seconds:,.0f} rows/s, {each:.0f} bytes of memory per row")
 
 
 @main.command()
 @click.option("--count", default=5_000, show_default=True)
 def tasks(count: int) -> None:
-    """Shards a second that a Dask scheduler hands out to two processes."""
+    """Measure the shards per second that a Dask scheduler hands out to two processes."""
     with connect_dask("processes", 2) as client:
         client.gather(client.map(abs, range(100), pure=False))
         took = timed(lambda: client.gather(client.map(abs, range(count), pure=False)))

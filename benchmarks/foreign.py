@@ -1,12 +1,12 @@
-"""Models on speech that is not of the kind they were trained on: adults and children, and another project's corpus.
+"""Test models on out-of-domain speech: adults and children, and the corpus of another project.
 
     python -m benchmarks.foreign [--encoder ge2e] [--other FOLDER]
 
-Of the stores in data/embeddings/<encoder> and the manifests beside them, which say ages; --other is another project's
-folder whose stores of the same encoder are a kind of speech as well, as a whole. A model is trained with the parameters
-of params.yaml on each kind, and tried on its counterpart: on the training set of that, crop by crop, at several
-strengths, which is what the trust in foreign speech was set by (docs/training.md); then on its test set, at the
-strength that is left by `--domain`, which is what comes of it (docs/results.md).
+Uses the stores in data/embeddings/<encoder>, and their manifests, which hold ages. --other is the folder of another
+project whose stores of the same encoder are one more domain. A model is trained on each domain with the parameters of
+params.yaml, and tested on its counterpart: first on the training set of the counterpart, crop by crop, at several
+strengths, which the trust in out-of-domain speech was derived from (docs/training.md); then on its test set, at the
+strength that `--domain` leaves (docs/results.md).
 """
 
 import tempfile
@@ -37,14 +37,14 @@ from pipeline.training.train import train
 
 STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
 GROWN = 18
-"""Years."""
+"""Age from which a speaker is an adult, in years."""
 TRIALS, RESAMPLES = 300_000, 200
 Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of speech."""
+    """A domain of speech."""
 
     name: str
     rows: list[Utterance]
@@ -57,7 +57,7 @@ class Kind:
     """Of the test set by condition [M, crops, D]."""
 
     def of(self, name: str, grown: bool) -> "Kind":
-        """Return the part of it that is grown up, or is not."""
+        """Return the adults or the children."""
         keep, kept = (
             [(row.age or 0) >= GROWN if grown else (row.age or GROWN) < GROWN for row in rows]
             for rows in (self.rows, self.tested)
@@ -73,7 +73,7 @@ class Kind:
 
 
 def read(folder: Path, encoder: str, conditions: list[str], name: str) -> Kind:
-    """Read a project's stores of an encoder; utterances that failed in any are left out."""
+    """Read a project's stores of an encoder, without utterances that failed in any of them."""
     stores = {
         each: EmbeddingStore.open(folder / f"data/embeddings/{encoder}/{each}.zarr") for each in ("train", *conditions)
     }
@@ -93,7 +93,7 @@ def read(folder: Path, encoder: str, conditions: list[str], name: str) -> Kind:
 
 
 def model_of(kind: Kind, params: Params) -> SeedModel:
-    """Train on a kind of speech, as `seed train` does."""
+    """Train on a domain, as `seed train` does."""
     with tempfile.TemporaryDirectory() as folder:
         ids, path = [row.utterance for row in kind.rows], Path(folder) / "train.zarr"
         write_store(path, ids, kind.crops, np.full(len(ids), OK, np.uint8), kind.attributes)
@@ -103,9 +103,10 @@ def model_of(kind: Kind, params: Params) -> SeedModel:
 
 
 def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
-    """Return the atypicality of a kind's clean crops, and EERs of single crops.
+    """Return the atypicality of the clean crops of a domain, and EERs of single crops at every strength.
 
-    At every strength; and with each vector's own, which its own atypicality lowers, as is not done for this reason.
+    The last EERs are with a strength per vector, lowered by its own atypicality, which `Enhancer` does not do because
+    of these figures.
     """
     raw = torch.from_numpy(kind.crops.reshape(-1, model.dim))
     whole = torch.from_numpy(enhance_vectors(model, raw.numpy(), Sampling(params.enhance.timestep)))
@@ -159,9 +160,9 @@ def _through(model: SeedModel, side: Vectors, how: Sampling) -> Vectors:
 
 @click.command()
 @click.option("--encoder", default="ge2e", show_default=True)
-@click.option("--other", type=click.Path(path_type=Path), help="Folder of another project, with stores of the encoder.")
+@click.option("--other", type=click.Path(path_type=Path), help="Folder of another project with stores of the encoder.")
 def main(encoder: str, other: Path | None) -> None:
-    """Train, try, and print two tables in Markdown."""
+    """Train, test, and print two Markdown tables."""
     params = read_params(Path("params.yaml"))
     torch.set_num_threads(params.train.threads)
     here = read(Path(), encoder, list(params.conditions), params.corpus)
@@ -181,7 +182,7 @@ def main(encoder: str, other: Path | None) -> None:
         ["strength", "raw", "seed", "raw, both noisy", "seed, both noisy"],
     )
     for head, rows in zip(heads, (crops, tests), strict=True):
-        print(f"| encoder | trained on, tried on | {' | '.join(head)} |\n|---|---|{'---:|' * len(head)}")
+        print(f"| encoder | trained on, tested on | {' | '.join(head)} |\n|---|---|{'---:|' * len(head)}")
         print("\n".join(f"| {' | '.join(row)} |" for row in rows), end="\n\n")
 
 

@@ -1,11 +1,11 @@
-"""The limits of the method on a corpus that the pipeline has run on: what docs/limits.md is made of.
+"""Make docs/limits.md: the limits of the method, on a corpus that the pipeline has processed.
 
     python -m benchmarks.gap [--encoder ge2e --encoder campplus] [--utterances campplus=4] [--page docs/limits.md]
 
-It extracts, for every encoder, what the pipeline has no need of, into data/gap/<encoder>: a training store of noise of
-one SNR a view (params/snr.yaml), and whole utterances under training sounds of test speakers and of training speakers,
-those held out for validation and some others. Then it runs `seed analyze gap`, and puts its figures behind the marker
-in the page, and its pictures beside it. What is there already is not made again.
+For every encoder, extracts additional stores into data/gap/<encoder>: a training store with noise of one SNR per view
+(params/snr.yaml), and whole utterances, corrupted with training sounds, of test speakers and of training speakers
+(those held out for validation, and some others). Then it runs `seed analyze gap`, and puts the figures below the marker
+in the page, and the pictures beside it. Existing stores and results are kept.
 """
 
 import shutil
@@ -29,11 +29,18 @@ MARKER = "<!-- Figures from here on: python -m benchmarks.gap -->"
 
 
 @click.command()
-@click.option("--encoder", "encoders", multiple=True, help="[default: those of params.yaml]")
+@click.option(
+    "--encoder", "encoders", multiple=True, help="Encoder to analyse; repeatable.  [default: those of params.yaml]"
+)
 @click.option("--condition", "conditions", multiple=True, default=("noise5", "reverb", "music5"), show_default=True)
-@click.option("--others", default=36, show_default=True, help="Training speakers beside those held out.")
-@click.option("--utterances", "limits", multiple=True, help="ENCODER=NUMBER of each speaker in trainings at one SNR.")
-@click.option("--longer", type=int, help="As `seed analyze gap` has it.")
+@click.option("--others", default=36, show_default=True, help="Number of training speakers besides those held out.")
+@click.option(
+    "--utterances",
+    "limits",
+    multiple=True,
+    help="ENCODER=NUMBER of utterances per speaker in trainings at one SNR; repeatable.",
+)
+@click.option("--longer", type=int, help="As for `seed analyze gap`.")
 @click.option("--page", type=click.Path(path_type=Path), default="docs/limits.md", show_default=True)
 @click.option("--workers", default=2, show_default=True)
 def main(
@@ -66,7 +73,7 @@ def main(
 
 
 def some_speakers(train: Sequence[Utterance], params: Params, others: int) -> list[Utterance]:
-    """Return all utterances of the speakers held out by the default training, and of some others."""
+    """Return the utterances of the speakers that the default training holds out, and of some others."""
     speakers: Mapping[str, str | None] = {row.utterance: row.speaker for row in train}
     rng = np.random.default_rng(params.seed)
     held, _ = hold_out(list(speakers), speakers, params.train.validation, rng)
@@ -77,19 +84,19 @@ def some_speakers(train: Sequence[Utterance], params: Params, others: int) -> li
 
 
 def extract(encoder: str, name: str, manifest: Path, out: Path, workers: int, params: str | None = None) -> None:
-    """Encode a set under the sounds of training."""
+    """Encode a set, corrupted with training sounds."""
     lists = ("--manifest", manifest, "--augment", "data/manifests/train.augment.csv")
     given = ("--params", params) if params else ()
     seed("extract", "--encoder", encoder, "--set", name, *lists, "--out", out, "--workers", workers, *given)
 
 
 def seed(*arguments: object) -> None:
-    """Run a command of ours, and stop where it fails."""
+    """Run a `seed` command, and stop if it fails."""
     subprocess.run([sys.executable, "-m", "stages.cli", *map(str, arguments)], check=True)
 
 
 def publish(page: Path) -> None:
-    """Put the figures behind the marker of a page, and the pictures beside it."""
+    """Put the figures below the marker of a page, and the pictures beside it."""
     text = (OUT / "limits.md").read_text(encoding="utf-8")
     before = page.read_text(encoding="utf-8").split(MARKER)[0] if page.exists() else "# Limits\n\n"
     for picture in sorted((OUT / "pictures").glob("limits-*.svg")):

@@ -1,10 +1,10 @@
-"""What the guardrails of `Enhancer` flag: speech as training had it, other noise, other encoders, other lengths.
+"""Measure what the guardrails of `Enhancer` flag: speech like the training data, other noise, encoders and lengths.
 
     python -m benchmarks.guardrails models/ge2e/seed.safetensors data/embeddings/ge2e
 
-Of the stores in a folder (train.zarr aside), all of which are of speakers that the model has not heard. Other encoders
-are the clean vectors with their dimensions in another order, turned at random, and through a random linear map and a
-ReLU, all brought to the length of the clean ones, so that it does not give them away.
+Uses the stores of a folder, except train.zarr, whose speakers are new to the model. Other encoders are simulated by the
+clean vectors with permuted dimensions, after a random rotation, and after a random linear map and a ReLU. All are
+scaled to the length of the clean vectors, so that the length does not reveal them.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from pipeline.errors import SeedWarning
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("stores", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(model: Path, stores: Path) -> None:
-    """Measure, and print tables in Markdown."""
+    """Measure, and print Markdown tables."""
     warnings.simplefilter("ignore", SeedWarning)
     enhancer, rng = Enhancer.load(model), np.random.default_rng(0)
     sets = {path.stem: vectors(path) for path in sorted(stores.glob("*.zarr")) if path.stem != "train"}
@@ -45,7 +45,7 @@ def main(model: Path, stores: Path) -> None:
         print(f"| {name} | {100 * info.out_of_distribution.mean():.1f} | {far} | {np.median(info.moved):.3f} |")
     noisy = np.concatenate([each for name, each in sets.items() if name not in others and name != "clean"])
     right = enhancer.enhance(noisy)
-    print("\n| noisy vectors times | cosine distance to where they belong, median | warned of |\n|---|---:|---|")
+    print("\n| factor on noisy vectors | cosine distance to the right result, median | warning |\n|---|---:|---|")
     for factor in (0.1, 0.5, 0.7, 1.5, 2.0, 3.0, dim**0.5):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SeedWarning)

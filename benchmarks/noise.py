@@ -1,9 +1,9 @@
-"""How much the noise of the way forward moves error rates: none, one draw, or the mean of eight, over 20 seeds.
+"""Measure how forward noise changes error rates: none, one draw, or the mean of eight, over 20 seeds.
 
     python -m benchmarks.noise [--encoder ge2e --encoder campplus] [--seeds 20]
 
-Of the models in models/<encoder> on the conditions in data/embeddings/<encoder>, enrolment clean; all other parameters
-are those of params.yaml. The paper's code draws once, with a seed of its own.
+Uses the models in models/<encoder> and the conditions in data/embeddings/<encoder>, with clean enrolment. All other
+parameters are those of params.yaml. The paper's code draws once, with a fixed seed.
 """
 
 from dataclasses import replace
@@ -30,9 +30,9 @@ TRIALS = 200_000
 @click.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
 @click.option("--seeds", default=20, show_default=True)
-@click.option("--strength", type=float, help="[default: as the model found it]")
+@click.option("--strength", type=float, help="Interpolation weight.  [default: the model's]")
 def main(encoders: tuple[str, ...], seeds: int, strength: float | None) -> None:
-    """Measure, and print a table in Markdown."""
+    """Measure, and print a Markdown table."""
     params = read_params(Path("params.yaml"))
     torch.set_num_threads(params.train.threads)
     speakers = {row.utterance: row.speaker for row in read_manifest(Path("data/manifests/clean.csv"))}
@@ -61,7 +61,7 @@ def main(encoders: tuple[str, ...], seeds: int, strength: float | None) -> None:
 
 
 def rates(model: object, raw: dict[str, np.ndarray], how: Sampling, seed: int, trials: Trials) -> tuple[float, float]:
-    """Return the EER on clean speech, and the mean over the noisy conditions, percent."""
+    """Return the EER on clean speech and the mean over the noisy conditions, in percent."""
     sides = {}
     for number, (name, values) in enumerate(raw.items()):
         flat = enhance_vectors(model, values.reshape(-1, values.shape[2]), how, seed + 1000 * number)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How fast trials are scored and measured, each against the plain way to do it, in one run.
+"""Measure the speed of scoring and of its metrics, each against a plain implementation, in one run.
 
     python -m benchmarks.scoring           (all of them, and the AS-norm of benchmarks.backends, one after another)
     python -m benchmarks.scoring rates     [--trials 10000000] [--targets 0.05]
@@ -7,13 +7,13 @@
     python -m benchmarks.scoring stream    [--trials 20000000] [--utterances 20000]
     python -m benchmarks.scoring bootstrap [--trials 550000] [--speakers 1000]
 
-`rates` measures the EER and two minDCFs, against scikit-learn's `roc_curve` and the same two minima on it; memory is
-what the process grows by at its peak. `cosine` scores trials of D = 192, against a loop over trials;
-`pairwise` distances between ten crops a side, against a plain loop over trials and crops, and against loops over trials
-that take all crops at once, the published ones among them. `stream` makes a list and a store
-on disk, and runs `seed score` on them in a process of its own, from disk to disk. `bootstrap` draws
-speakers 1,000 times, for the EER with and without two minDCFs, and for the difference of two systems, against sorting
-each draw's weighted trials by `roc_curve`. Each ends with yes or NO to its limit. Pin it to one core, say by `taskset`.
+`rates` measures the EER and two minDCFs, against scikit-learn's `roc_curve` and the minima on it. Memory is the growth
+of the process to its peak. `cosine` scores trials with D = 192, against a loop over trials. `pairwise` measures
+distances between ten crops per side, against a plain loop over trials and crops, and against loops over trials that
+take all crops at once, including the published ones. `stream` writes a list and a store to disk, and runs `seed score`
+on them in its own process. `bootstrap` draws speakers 1,000 times, for the EER with and without two minDCFs and for the
+difference of two systems, against `roc_curve` on the weighted trials of each draw. Each prints yes or NO for its limit.
+Pin the process to one core, for example with `taskset`.
 """
 
 import os
@@ -69,7 +69,7 @@ def verdict(kept: bool, limit: str) -> None:
 
 
 def some_scores(count: int, targets: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Normal scores, made in blocks so that the making leaves no peak of its own."""
+    """Return normal scores, drawn in blocks to keep the peak memory low."""
     rng = np.random.default_rng(0)
     scores, target = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.bool_)
     for start in range(0, count, 100_000):
@@ -82,10 +82,13 @@ def some_scores(count: int, targets: float) -> tuple[NDArray[np.float32], NDArra
 @click.group(invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Measure scoring; without a command: everything, one after another."""
+    """Measure scoring. Without a command: everything, one after another."""
     if context.invoked_subcommand is None:
         commands = [("scoring", name) for name in ("rates", "cosine", "pairwise", "bootstrap", "stream")]
-        for module, name in [*commands, ("backends", "norm")]:  # in processes of their own: peaks are a process's
+        for module, name in [
+            *commands,
+            ("backends", "norm"),
+        ]:  # in separate processes, because a peak is that of a process
             print(f"## {name}\n", flush=True)
             subprocess.run([sys.executable, "-m", f"benchmarks.{module}", name], check=True)
             print(flush=True)
@@ -93,10 +96,10 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.option("--trials", default=10_000_000, show_default=True)
-@click.option("--targets", default=0.05, show_default=True, help="Their share.")
+@click.option("--targets", default=0.05, show_default=True, help="Share of target trials.")
 @click.option("--repeats", default=3, show_default=True)
 def rates(trials: int, targets: float, repeats: int) -> None:
-    """EER and two minDCFs of many scores."""
+    """Measure the EER and two minDCFs of many scores."""
     scores, target = some_scores(trials, targets)
 
     def ours() -> list[float]:
@@ -118,7 +121,7 @@ def rates(trials: int, targets: float, repeats: int) -> None:
     for name, work in (("ours", ours), ("scikit-learn", plain)):
         results, taken = zip(*(timed(work) for _ in range(repeats)), strict=True)
         times.append(min(taken))
-        extra = extra or (peak() - before) / GB  # a process has one peak, and ours comes first
+        extra = extra or (peak() - before) / GB  # a process has one peak, so ours runs first
         memory = f"{extra:.2f}" if name == "ours" else ""
         rate, *costs = results[0]
         print(f"| {name} | {min(taken):.2f} | {memory} | {100 * rate:.3f} | {costs[0]:.4f} | {costs[1]:.4f} |")
@@ -132,7 +135,7 @@ def rates(trials: int, targets: float, repeats: int) -> None:
 @click.option("--dim", default=192, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def cosine(trials: int, utterances: int, dim: int, repeats: int) -> None:
-    """Cosines of trials between unit vectors in memory."""
+    """Measure the cosines of trials between unit vectors in memory."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((utterances, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -153,11 +156,11 @@ def cosine(trials: int, utterances: int, dim: int, repeats: int) -> None:
 
 @main.command()
 @click.option("--trials", default=100_000, show_default=True)
-@click.option("--crops", default=10, show_default=True, help="Of each utterance.")
+@click.option("--crops", default=10, show_default=True, help="Number of crops per utterance.")
 @click.option("--dim", default=192, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
-    """Distances between all crops of both sides."""
+    """Measure distances between all crops of both sides."""
     import torch
 
     torch.set_num_threads(1)
@@ -173,7 +176,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
     normal = partial(torch.nn.functional.normalize, p=2, dim=1)
 
     def seed() -> list[float]:
-        """SEED's evaluation, kaistmm/seed-pytorch task.py."""
+        """Score as SEED's evaluation does (kaistmm/seed-pytorch, task.py)."""
         found = []
         for a, b in pairs:
             left, right = normal(feats[a].float()), normal(feats[b].float())
@@ -182,7 +185,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
         return found
 
     def trainer() -> list[float]:
-        """clovaai/voxceleb_trainer SpeakerNet.py; its axes as today's torch wants them, whose norms are of the last."""
+        """Score as clovaai/voxceleb_trainer does (SpeakerNet.py), with axes for the norms of current torch."""
         found = []
         for a, b in pairs:
             left, right = normal(feats[a]).unsqueeze(1), normal(feats[b]).unsqueeze(0)
@@ -219,7 +222,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
         "NumPy, matrix products": products,
     }
     theirs: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(repeats):  # in turn, so that what else the machine does hits all of them
+    for _ in range(repeats):  # in turn, so that load affects all of them
         for these, speeds in zip((every, listed), ours.values(), strict=True):
             scores, taken = timed(partial(pairwise_scores, units, units, these))
             speeds.append(len(these) / taken)
@@ -245,7 +248,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
 @click.option("--dim", default=192, show_default=True)
 @click.option("--format", "form", type=click.Choice(["csv", "kaldi", "txt"]), default="csv", show_default=True)
 def stream(trials: int, utterances: int, dim: int, form: str) -> None:
-    """A list on disk to scores on disk, by the command itself."""
+    """Measure `seed score`, from a list on disk to scores on disk."""
     from pipeline.store.schema import OK
     from pipeline.store.writer import write_store
 
@@ -285,11 +288,16 @@ def stream(trials: int, utterances: int, dim: int, form: str) -> None:
 @main.command()
 @click.option("--trials", default=550_000, show_default=True)
 @click.option("--speakers", default=1_000, show_default=True)
-@click.option("--targets", default=0.035, show_default=True, help="Their share.")
+@click.option("--targets", default=0.035, show_default=True, help="Share of target trials.")
 @click.option("--resamples", default=1_000, show_default=True)
-@click.option("--plain", default=10, show_default=True, help="Resamples of the plain way, to be extrapolated.")
+@click.option(
+    "--plain",
+    default=10,
+    show_default=True,
+    help="Number of resamples for the plain implementation, to extrapolate from.",
+)
 def bootstrap(trials: int, speakers: int, targets: float, resamples: int, plain: int) -> None:
-    """Bootstrap over speakers."""
+    """Measure the bootstrap over speakers."""
     scores, target = some_scores(trials, targets)
     rng = np.random.default_rng(1)
     enrol = rng.integers(speakers, size=trials)
@@ -324,7 +332,7 @@ def bootstrap(trials: int, speakers: int, targets: float, resamples: int, plain:
         print(f"| {name} | {taken:.1f} | {low:.3f} to {high:.3f} |", flush=True)
     reference, taken = timed(weighted)
     drawn, ours = results["EER"]
-    assert np.allclose(reference, drawn[:plain, 0, 0], atol=2e-4)  # the nearest point of a curve, not its crossing
+    assert np.allclose(reference, drawn[:plain, 0, 0], atol=2e-4)  # roc_curve gives the nearest point, not the crossing
     slow = taken / plain * resamples
     print(f"| EER by scikit-learn's roc_curve, from {plain} resamples | {slow:.0f} | |")
     two = results["EER of two systems"][0][:, :, 0]

@@ -1,13 +1,13 @@
-"""What it takes to train on a store that is larger than memory.
+"""Measure the time and memory of training on a store that is larger than memory.
 
     python -m benchmarks.streaming size  [--rows 10000000] [--memory 1] [--epoch]
     python -m benchmarks.streaming loss --store train.zarr [--manifest train.csv]
     python -m benchmarks.streaming fits [--rows 300000]
 
-`size` trains on a simulated store [rows, 1, 4, 192], whose shards are made when they are read: peak memory, speed, and
-speed against training on the same batches from memory. An epoch of a 10-million-row store reads 31 GB. `loss` trains on
-a store from memory, and streamed through the smallest buffer or a larger one, with three seeds each. `fits` measures
-the peak of training from memory. Run each in a process of its own: peaks are those of the process.
+`size` trains on a simulated store [rows, 1, 4, 192], whose shards are generated when they are read. It measures peak
+memory and speed, also against training on the same batches from memory. An epoch of a 10-million-row store reads 31 GB.
+`loss` trains on a store from memory, and streamed through the smallest buffer or a larger one, with three seeds each.
+`fits` measures the peak of training from memory. Run each in a separate process, because peaks are per process.
 """
 
 import math
@@ -51,7 +51,7 @@ DIM, VIEWS, PER_SPEAKER = 192, 4, 100
 
 @dataclass(frozen=True)
 class Simulated(EmbeddingStore):
-    """A store without files: what a shard holds is a function of its number alone."""
+    """A store without files. The values of a shard depend only on its number."""
 
     shard: int = 1024
 
@@ -103,7 +103,7 @@ def shown(pace: Pace) -> None:
 
 
 class Only:
-    """The first batches of a feed, as an epoch of their own."""
+    """The first batches of a source, as an epoch."""
 
     def __init__(self, feed: BatchSource, count: int) -> None:
         self.pairs, self.validation, self.validated = feed.pairs, feed.validation[:1024], feed.validated
@@ -115,37 +115,37 @@ class Only:
 
 
 @click.group()
-@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
+@click.option("--threads", default=1, show_default=True, help="Number of torch threads.")
 def main(threads: int) -> None:
     """Measure training on stores that do not fit into memory."""
     torch.set_num_threads(threads)
 
 
 def timed(model: SeedModel, feed: BatchSource, steps: int) -> tuple[float, float]:
-    """Train for some steps; return the seconds before the first was done, and pairs per second after it."""
+    """Train for some steps. Return the seconds until the end of the first step, and the pairs per second after it."""
     times = [perf_counter()]
     part = Only(feed, steps)
     once = model.settings.model_copy(update={"max_epochs": 1})
     tell = lambda pace: times.append(perf_counter()) if pace.epoch else None  # noqa: E731
     run_training(model, part, once, 50, np.random.default_rng(1), "", None, tell)
-    model.requires_grad_(True)  # which a finished model has not
+    model.requires_grad_(True)  # a finished model does not require gradients
     return times[1] - times[0], (len(times) - 2) * model.settings.batch_size / (times[-1] - times[1])
 
 
 @main.command()
-@click.option("--rows", default=10_000_000, show_default=True, help="Utterances of the simulated store.")
-@click.option("--memory", default=1.0, show_default=True, help="train.memory, GB.")
-@click.option("--steps", default=200, show_default=True, help="Batches of 256 to train on, thrice.")
+@click.option("--rows", default=10_000_000, show_default=True, help="Number of utterances in the simulated store.")
+@click.option("--memory", default=1.0, show_default=True, help="train.memory, in GB.")
+@click.option("--steps", default=200, show_default=True, help="Number of batches of 256 to train on, three times.")
 @click.option("--epoch", is_flag=True, help="Also read a whole epoch, without training on it.")
 def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     """Train on a simulated store."""
     store = Simulated.of(rows)
     gigabytes = 4 * math.prod(store.shape) / GB
     print(f"{rows:,} utterances x 1 draw x {VIEWS} views x {DIM}: {gigabytes:.1f} GB; train.memory {memory:g} GB\n")
-    head("", "s", "peak memory, GB", "of it since before, GB", "")
+    head("", "s", "peak memory, GB", "growth, GB", "")
     timed(SeedModel(DIM, Train()), MemoryBatches(torch.randn(2048, VIEWS, DIM), torch.randn(2048, VIEWS, DIM), 256), 8)
     lap = Lap()
-    lap.say("before: torch and a network in training, and the ids of all utterances")
+    lap.say("start: torch, a network in training, and the ids of all utterances")
     settings = Train(memory=memory)
     rng = np.random.default_rng(0)
     held, what = hold_out(list(store.utterances), {}, settings.validation, rng)
@@ -172,7 +172,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     kept = torch.cat(list(Only(feed, steps).epoch(np.random.default_rng(1))))
     whole = MemoryBatches(kept, feed.validation, settings.batch_size)
     rates = np.array([[rate, timed(model, whole, steps)[1]]])
-    for _ in range(2):  # in turn, so that a busy moment hits both
+    for _ in range(2):  # in turn, so that load affects both
         rates = np.vstack([rates, [timed(model, feed, steps)[1], timed(model, whole, steps)[1]]])
     stream, ram = np.median(rates, axis=0)
     print(f"pairs/s: streamed {stream:,.0f}, from memory {ram:,.0f}, ratio {stream / ram:.2f}")
@@ -180,7 +180,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
 
 
 def in_shards(path: Path, store: EmbeddingStore, shard: int) -> EmbeddingStore:
-    """Copy a store into shards of so many rows."""
+    """Copy a store into shards of `shard` rows."""
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     values = store.read()
     with closing(StoreWriter(path, store.utterances, store.shape[1:], attributes, shard)) as writer:
@@ -193,13 +193,15 @@ def in_shards(path: Path, store: EmbeddingStore, shard: int) -> EmbeddingStore:
 
 @main.command()
 @click.option("--store", "path", type=click.Path(exists=True, path_type=Path), required=True, help="Training store.")
-@click.option("--manifest", type=click.Path(exists=True, path_type=Path), help="Its manifest.")
-@click.option("--epochs", default=20, show_default=True, help="Epochs at most.")
-@click.option("--seeds", default=3, show_default=True, help="Seeds of each.")
-@click.option("--times", default=1.0, show_default=True, help="Memory to stream in, as a multiple of the least.")
-@click.option("--shard", default=8, show_default=True, help="Rows in a shard of the copy that is trained on.")
+@click.option("--manifest", type=click.Path(exists=True, path_type=Path), help="Manifest of the store.")
+@click.option("--epochs", default=20, show_default=True, help="Maximum number of epochs.")
+@click.option("--seeds", default=3, show_default=True, help="Number of seeds.")
+@click.option(
+    "--times", default=1.0, show_default=True, help="Size of the streaming buffer, as a multiple of the smallest."
+)
+@click.option("--shard", default=8, show_default=True, help="Number of rows per shard in the copy to train on.")
 def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: float, shard: int) -> None:
-    """Compare the validation losses of both ways."""
+    """Compare the validation losses of training from memory and streamed."""
     opened = EmbeddingStore.open(path)
     speakers = {row.utterance: row.speaker for row in read_manifest(manifest)} if manifest else {}
     with TemporaryDirectory() as folder:
@@ -215,7 +217,7 @@ def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: floa
             ids = [store.utterances[row] for row in store.ok]
             held, _ = hold_out(ids, speakers, whole.validation, np.random.default_rng(seed))
             values = store.read()[store.ok[held]].reshape(-1, *store.shape[2:])
-            # On all held-out pairs, whichever the training has validated on.
+            # On all held-out pairs, not only those that the training validated on.
             ram, stream = (
                 validation_loss(run.model, run.model.network, prepare_pairs(run.model, values), 50) for run in runs
             )
@@ -227,9 +229,9 @@ def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: floa
 
 
 @main.command()
-@click.option("--rows", default=300_000, show_default=True, help="Utterances of the simulated store.")
+@click.option("--rows", default=300_000, show_default=True, help="Number of utterances in the simulated store.")
 def fits(rows: int) -> None:
-    """Measure the peak of the in-memory feed."""
+    """Measure the peak of training from memory."""
     store = Simulated.of(rows)
     gigabytes = 4 * math.prod(store.shape) / GB
     rng = np.random.default_rng(0)

@@ -1,17 +1,17 @@
-"""What training costs: our loop against a bare one, a whole run, and the same steps with the encoder in the loop.
+"""Measure training: our loop against a bare one, a whole run, and the same steps with the encoder in the loop.
 
     python -m benchmarks.training          (all of them, one after another)
     python -m benchmarks.training loop     [--dim 256] [--steps 150] [--repeats 5]
     python -m benchmarks.training whole    [--pairs 4000] [--dim 256]
     python -m benchmarks.training online   [--encoder ge2e --encoder campplus] [--crops 32]
 
-`loop` runs the same network, loss, batches and optimiser in a plain loop of torch, without the moving average, the
-losses that are kept, the saved states, or progress, in turn with ours; what counts is the median of the ratios. It does
-so for the default network, and for the paper's, which is larger. A state is saved as often as by default, and once at
-least. Then it times a save, and what an epoch tells the curve and the loggers. `whole` is a training with default
-parameters on generated pairs, from the store to the model. `online` reads, corrupts and encodes what a step would need
-if nothing were cached, a clean and three corrupted crops of every pair, on a slice, and works out the steps of `whole`
-from it.
+`loop` runs the same network, loss, batches and optimiser in a plain torch loop, without the moving average, recorded
+losses, checkpoints or progress, in turn with ours, and takes the median of the ratios. It does so for the default
+network and for the larger one of the paper. Checkpoints are as frequent as by default, and there is at least one. It
+also times a checkpoint, and the curve and loggers of an epoch. `whole` is a training with default parameters on
+generated pairs, from the store to the model. `online` reads, corrupts and encodes the crops that steps would need
+without a cache, a clean and three corrupted crops of every pair, for a sample of utterances, and extrapolates to the
+steps of `whole`.
 """
 
 import statistics
@@ -50,11 +50,11 @@ from pipeline.training.train import train
 
 VIEWS, EPOCHS = 4, Train().max_epochs
 VECTORS = VIEWS + 1
-"""Of a pair: its views, and what they should become."""
+"""Number of vectors in a pair: its views and their target."""
 
 
 class Fixed:
-    """One epoch of so many batches, drawn from pairs in memory."""
+    """An epoch with a given number of batches, drawn from pairs in memory."""
 
     def __init__(self, pairs: torch.Tensor, steps: int, batch: int) -> None:
         self.pairs, self.validation, self.validated = steps * batch, pairs[:32], ""
@@ -66,7 +66,7 @@ class Fixed:
 
 
 def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
-    """Return the seconds of `steps` steps of our loop and its saves, without those before the first and after it."""
+    """Return the seconds of `steps` steps of our loop and its checkpoints, without the time before and after them."""
     times: list[float] = []
     model = SeedModel(pairs.shape[2], settings)
     watch = lambda pace: times.append(perf_counter()) if pace.epoch else None  # noqa: E731
@@ -81,7 +81,7 @@ def ours(pairs: torch.Tensor, steps: int, settings: Train) -> float:
 
 
 def beside(dim: int, settings: Train) -> tuple[float, float]:
-    """Return the seconds of saving a state, and of telling curve, TensorBoard and DVCLive of an epoch."""
+    """Return the seconds of a checkpoint, and of logging an epoch to the curve, TensorBoard and DVCLive."""
     model, saved, count = SeedModel(dim, settings), [], 10
 
     class Timed(Checkpoint):
@@ -130,7 +130,7 @@ def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--threads", default=2, show_default=True, help="Threads of torch.")
+@click.option("--threads", default=2, show_default=True, help="Number of torch threads.")
 @click.pass_context
 def main(context: click.Context, threads: int) -> None:
     """Measure training."""
@@ -147,7 +147,7 @@ def main(context: click.Context, threads: int) -> None:
 @click.option("--steps", default=150, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 def loop(dim: int, steps: int, repeats: int) -> None:
-    """Our loop against a bare one."""
+    """Measure our loop against a bare one."""
     pairs = torch.nn.functional.normalize(torch.randn(4000, VECTORS, dim), dim=2) * dim**0.5
     print(f"batches of {Train().batch_size} pairs of {VIEWS} views, D = {dim}")
     for name, network in (("default", NetworkSettings()), ("the paper's", NetworkSettings(blocks=3, width=2))):
@@ -159,15 +159,15 @@ def loop(dim: int, steps: int, repeats: int) -> None:
         print(f"at least 0.95: {'yes' if ratio >= 0.95 else 'NO'}")
         save, epoch = beside(dim, settings)
         share = save / (settings.save_every / rates[1] + save)
-        print(f"a save: {1000 * save:.0f} ms, {share:.1%} of the time at one in {settings.save_every} steps")
-        print(f"curve, TensorBoard and DVCLive: {1000 * epoch:.0f} ms an epoch", flush=True)
+        print(f"a checkpoint: {1000 * save:.0f} ms, {share:.1%} of the time at one in {settings.save_every} steps")
+        print(f"curve, TensorBoard and DVCLive: {1000 * epoch:.0f} ms per epoch", flush=True)
 
 
 @main.command()
 @click.option("--pairs", default=4000, show_default=True)
 @click.option("--dim", default=256, show_default=True)
 def whole(pairs: int, dim: int) -> None:
-    """A whole training with default parameters."""
+    """Measure a whole training with default parameters."""
     rng, draws = np.random.default_rng(0), 4
     rows = pairs // draws
     values = np.repeat(rng.standard_normal((rows, 1, 1, dim), dtype=np.float32), draws, axis=1)
@@ -176,7 +176,7 @@ def whole(pairs: int, dim: int) -> None:
         path, names = Path(folder, "s.zarr"), [f"{row % 125}/{row}" for row in range(rows)]
         write_store(path, names, values, np.full(rows, OK, np.uint8), {"encoder": "toy", "dim": dim})
         started = perf_counter()
-        settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # to the end, however the losses fall
+        settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # no early stopping
         speakers = {name: name.split("/")[0] for name in names}
         with closing(Checkpoints(Path(folder, "m.safetensors"), settings.save_every)) as saves:
             run = train(EmbeddingStore.open(path), settings, 0, 50, speakers, saves=saves)
@@ -187,10 +187,10 @@ def whole(pairs: int, dim: int) -> None:
 
 @main.command()
 @click.option("--encoder", "encoders", multiple=True, default=("ge2e", "campplus"), show_default=True)
-@click.option("--crops", default=32, show_default=True, help="Utterances of the slice.")
-@click.option("--pairs", default=4000, show_default=True, help="Of the training that is worked out.")
+@click.option("--crops", default=32, show_default=True, help="Number of utterances to measure on.")
+@click.option("--pairs", default=4000, show_default=True, help="Number of pairs to extrapolate to.")
 def online(encoders: tuple[str, ...], crops: int, pairs: int) -> None:
-    """What it would cost to encode anew at every step, as published, against one extraction of four draws."""
+    """Measure encoding at every step, as published, against one extraction of four draws."""
     params = Params()
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), crops)
