@@ -51,7 +51,7 @@ def plan(
         crops = f" x {step.crops // max(1, step.count.number or 1)} crops" if step.crops else ""
         size = "" if step.stage not in ("extract", "enhance") else "?" if step.bytes is None else decimal(step.bytes)
         hours = "" if step.stage != "extract" else "?" if step.hours is None else f"{step.hours:,.2f}"
-        table.add_row(step.stage, step.what, number + crops, step.count.basis, size, hours)
+        table.add_row(step.stage, step.name, number + crops, step.count.source, size, hours)
     make_console(log_width=140).print(table)
     times = [step.hours for step in steps if step.stage == "extract"]
     known = [number for number in times if number is not None]

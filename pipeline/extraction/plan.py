@@ -1,4 +1,4 @@
-"""Estimate of a run of the pipeline before it starts: utterances, crops, trials, bytes and hours."""
+"""Plan of a run of the pipeline: utterances, crops, trials, bytes and hours of each stage."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from pipeline.encoders.families import FAMILIES
 from pipeline.errors import CorpusError
 
 CROP = 2.015
-"""Length in seconds of the crops that rates refer to: 200 frames."""
+"""Seconds of a crop of 200 frames, the unit of all rates."""
 
 DENOISER_CROPS_PER_SECOND = {"none": None, "rnnoise": 9.0}
-"""Crops that one core denoises per second (benchmarks/denoise.py)."""
+"""Number of crops that one core denoises per second (benchmarks/denoise.py)."""
 
 MANIFEST, FILES, PUBLISHED, DEFINED = "manifest", "files", "published", "definition"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its basis; None: unknown."""
+    """A number and its source; None if it is unknown."""
 
     number: int | None
-    basis: str = ""
+    source: str = ""
     seconds: float | None = None
-    """Mean length of a recording, if a manifest lists it."""
+    """Mean length of a recording, if a manifest has it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class PlannedStep:
     """One stage: the number of its inputs, the bytes that it stores, and the hours of its encoder."""
 
     stage: str
-    what: str
+    name: str
+    """The set, encoder, condition or list that it runs on."""
     count: Estimate
     crops: int | None = None
     bytes: int | None = None
@@ -56,9 +57,9 @@ def make_plan(
     Args:
         params: the whole experiment.
         corpora: all corpus definitions.
-        manifests: folder of `<set>.csv`. A set without one, or with one whose paths contain a folder named after
+        manifests: folder of `<set>.csv`. A set without a manifest, or with one whose paths contain a folder named after
             another corpus, is counted by its files, or else by published numbers.
-        rates: crops per second by encoder (None: all encoders), in place of the rates of the families times
+        rates: crops per second by encoder (None: for all), instead of those of the families times
             `extract.workers`.
 
     Raises:
@@ -68,10 +69,10 @@ def make_plan(
     if corpus is None or corpus.train is None:
         reason = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
         raise CorpusError(f"corpus {params.corpus!r} {reason}. Name another as corpus in the parameter file.")
-    split_count = cache(partial(_count_split, params, corpora))  # conditions share their files, which take time to find
+    count_split = cache(partial(_count_split, params, corpora))  # conditions share files, which are slow to find
     counts = {
         name: _count_manifest(manifests / f"{name}.csv", params.corpus, corpora)
-        or split_count("train" if name == TRAIN else "test")
+        or count_split("train" if name == TRAIN else "test")
         for name in params.sets
     }
     steps = [PlannedStep("manifest", name, count) for name, count in counts.items()]
@@ -79,10 +80,10 @@ def make_plan(
         steps += [_plan_extraction(params, encoder, name, count, rates or {}) for name, count in counts.items()]
         draws = params.extract.draws
         crops = None if counts[TRAIN].number is None else (counts[TRAIN].number or 0) * draws
-        steps.append(PlannedStep("train", encoder, Estimate(crops, counts[TRAIN].basis)))
+        steps.append(PlannedStep("train", encoder, Estimate(crops, counts[TRAIN].source)))
         for name in params.conditions:
-            done = _plan_extraction(params, encoder, name, counts[name], {})
-            steps.append(PlannedStep("enhance", done.what, done.count, bytes=done.bytes))
+            store = _plan_extraction(params, encoder, name, counts[name], {})
+            steps.append(PlannedStep("enhance", store.name, store.count, bytes=store.bytes))
         steps += [
             PlannedStep("score", f"{encoder} {name}", count)
             for name, count in _count_trials(params, corpora, counts).items()
@@ -106,18 +107,18 @@ def _count_split(params: Params, corpora: Mapping[str, Corpus], split: str) -> E
     if size := corpus.origin.synthesis:
         return Estimate((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
     root, published = find_data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
-    found: list[int] = []
-    bases, unknown = set(), []
+    numbers: list[int] = []
+    sources, unknown = set(), []
     for pattern in list_split_patterns(corpus, split, "speech"):
-        there = len(find_files(root, pattern)) if root.is_dir() else 0
-        number = there or published.get(pattern)
+        files = len(find_files(root, pattern)) if root.is_dir() else 0
+        number = files or published.get(pattern)
         if number is None:
             unknown.append(pattern)
         else:
-            found.append(number)
-            bases.add(FILES if there else PUBLISHED)
-    without = [f"without {pattern}" for pattern in unknown] if found else []
-    return Estimate(sum(found) if found else None, ", ".join([*sorted(bases), *without]))
+            numbers.append(number)
+            sources.add(FILES if files else PUBLISHED)
+    without = [f"without {pattern}" for pattern in unknown] if numbers else []
+    return Estimate(sum(numbers) if numbers else None, ", ".join([*sorted(sources), *without]))
 
 
 def _plan_extraction(
@@ -128,8 +129,8 @@ def _plan_extraction(
     family = FAMILIES.get(definition.family)
     dim = definition.dim or (family.dim if family else None)
     rate = family.crops_per_second if family else None
-    if rate and (front := DENOISER_CROPS_PER_SECOND[definition.denoise]):
-        rate = 1 / (1 / rate + 1 / front)
+    if rate and (denoiser := DENOISER_CROPS_PER_SECOND[definition.denoise]):
+        rate = 1 / (1 / rate + 1 / denoiser)
     speed = rates.get(encoder, rates.get(None, rate * max(1, params.extract.workers) if rate else None))
     seconds = count.seconds if recipe.crop is None else recipe.crop / SAMPLE_RATE
     crops = None if count.number is None else count.number * recipe.draws * len(recipe.views)
@@ -145,7 +146,7 @@ def _count_trials(params: Params, corpora: Mapping[str, Corpus], counts: Mapping
     utterances = counts[params.conditions[0]]
     pairs = None if utterances.number is None else utterances.number * (utterances.number - 1)
     number = None if pairs is None else min(pairs, params.score.max_trials)
-    return {f"each of {len(params.conditions)} conditions": Estimate(number, utterances.basis)}
+    return {f"each of {len(params.conditions)} conditions": Estimate(number, utterances.source)}
 
 
 def _count_list(corpora: Mapping[str, Corpus], name: str, root: str | None) -> Estimate:

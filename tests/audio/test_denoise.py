@@ -382,5 +382,5 @@ def test_a_plan_counts_the_denoiser_in(tmp_path: Path) -> None:
         entry = {"ge2e": {"family": "ge2e", "denoise": denoise}}
         params = Params.model_validate({"encoder": entry, "sets": ["train", "clean"], "conditions": ["clean"]})
         steps = make_plan(params, read_corpora(PROJECT / "data/corpora.yaml"), tmp_path)
-        hours.append(next(step.hours for step in steps if step.what == "ge2e train") or 0)
+        hours.append(next(step.hours for step in steps if step.name == "ge2e train") or 0)
     assert hours[1] > 10 * hours[0] > 0
