@@ -32,7 +32,7 @@ from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
-from pipeline.training.strength import crop_eers
+from pipeline.training.strength import measure_crop_eers
 from pipeline.training.train import train
 
 STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
@@ -118,7 +118,7 @@ def on_training_set(model: SeedModel, kind: Kind, params: Params) -> list[str]:
         for each in share.unique().tolist():
             rows = (share == each).expand(len(raw))
             moved[rows] = interpolate(raw[rows], whole[rows], each)
-        found = crop_eers(moved.numpy().reshape(kind.crops.shape), speakers, params.seed)
+        found = measure_crop_eers(moved.numpy().reshape(kind.crops.shape), speakers, params.seed)
         cells.append("–" if found is None else f"{found[0]:.2f} / {found[1]:.2f}")
     return [f"{strength_in_domain(model, kind.crops[:, :, 0].reshape(-1, model.dim))[1]:.2f}", *cells]
 

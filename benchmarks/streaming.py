@@ -33,17 +33,14 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter
 from pipeline.training.batches import (
-    GB,
-    IN_MEMORY,
     BatchSource,
-    Budget,
     MemoryBatches,
     StreamedBatches,
-    needed,
     open_batches,
 )
-from pipeline.training.loop import run_training, validation_loss
-from pipeline.training.progress import Pace
+from pipeline.training.loop import compute_validation_loss, run_training
+from pipeline.training.memory import GB, IN_MEMORY, find_least_memory, plan_memory
+from pipeline.training.progress import PassProgress
 from pipeline.training.train import hold_out, train
 
 DIM, VIEWS, PER_SPEAKER = 192, 4, 100
@@ -97,7 +94,7 @@ def head(*columns: str) -> None:
     print("|" + "---|" * len(columns))
 
 
-def shown(pace: Pace) -> None:
+def shown(pace: PassProgress) -> None:
     if sys.stderr.isatty():
         print(f"\r{pace.done:,} of {pace.pairs:,}, {pace.rate:,.0f} pairs/s ", end="", file=sys.stderr)
 
@@ -155,9 +152,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     assert isinstance(feed, StreamedBatches)
     lap.say("first pass: preconditioner and validation pairs", f"{rows / (perf_counter() - lap.started):,.0f} rows/s")
     filling, rate = timed(model, feed, steps)
-    note = (
-        f"{steps} batches; {feed.budget.buffer:,} pairs buffered in {filling:.1f} s, {len(feed.validation):,} validate"
-    )
+    note = f"{steps} batches; {feed.plan.buffer:,} pairs buffered in {filling:.1f} s, {len(feed.validation):,} validate"
     lap.say("training", note)
     first, count = perf_counter(), 0
     if epoch:
@@ -207,8 +202,8 @@ def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: floa
     with TemporaryDirectory() as folder:
         store = in_shards(Path(folder) / "small.zarr", opened, shard)
         whole = Train(max_epochs=epochs)
-        little = whole.model_copy(update={"memory": (times * needed(store, whole) + 1) / GB})
-        pairs, most = len(store.ok) * store.shape[1], Budget.of(store, 10**9, len(store.ok), little).buffer
+        little = whole.model_copy(update={"memory": (times * find_least_memory(store, whole) + 1) / GB})
+        pairs, most = len(store.ok) * store.shape[1], plan_memory(store, 10**9, len(store.ok), little).buffer
         print(f"{path}: {pairs} pairs; streamed in shards of {shard} rows through a buffer of {most} pairs\n")
         head("seed", "from memory", "streamed", "difference", "held out when streamed")
         losses = []
@@ -219,7 +214,8 @@ def loss(path: Path, manifest: Path | None, epochs: int, seeds: int, times: floa
             values = store.read()[store.ok[held]].reshape(-1, *store.shape[2:])
             # On all held-out pairs, not only those that the training validated on.
             ram, stream = (
-                validation_loss(run.model, run.model.network, prepare_pairs(run.model, values), 50) for run in runs
+                compute_validation_loss(run.model, run.model.network, prepare_pairs(run.model, values), 50)
+                for run in runs
             )
             losses.append((ram, stream))
             print(f"| {seed} | {ram:.4f} | {stream:.4f} | {stream - ram:+.4f} | {runs[1].held_out} |", flush=True)

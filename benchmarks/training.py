@@ -41,11 +41,11 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 from pipeline.training.checkpoints import FILE, Checkpoint, Checkpoints
-from pipeline.training.loggers import loggers
+from pipeline.training.loggers import open_loggers
 from pipeline.training.loop import run_training
-from pipeline.training.pairs import swapped
+from pipeline.training.pairs import swap_displacements
 from pipeline.training.progress import Epoch, write_training_curve
-from pipeline.training.state import State
+from pipeline.training.state import TrainingState
 from pipeline.training.train import train
 
 VIEWS, EPOCHS = 4, Train().max_epochs
@@ -85,7 +85,7 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
     model, saved, count = SeedModel(dim, settings), [], 10
 
     class Timed(Checkpoint):
-        def step(self, state: State) -> None:
+        def step(self, state: TrainingState) -> None:
             started = perf_counter()
             super().step(state)
             saved.append(perf_counter() - started)
@@ -96,7 +96,7 @@ def beside(dim: int, settings: Train) -> tuple[float, float]:
             once, timed = settings.model_copy(update={"max_epochs": 1}), Timed(saves, saves.folder / FILE, "", "")
             run_training(model, feed, once, 50, np.random.default_rng(0), "", None, None, timed)
         epochs = [Epoch(epoch, 0.5, 0.5, 0.5, 0.5) for epoch in range(EPOCHS)]
-        with loggers(["tensorboard", "dvclive"], Path(folder)) as told:
+        with open_loggers(["tensorboard", "dvclive"], Path(folder)) as told:
             started = perf_counter()
             for index, epoch in enumerate(epochs):
                 write_training_curve(Path(folder, "curve.csv"), epochs[: index + 1])
@@ -121,7 +121,7 @@ def bare(pairs: torch.Tensor, steps: int, settings: Train) -> float:
             started = perf_counter()
         chosen = pairs[torch.randint(len(pairs), (batch,))]
         t, noise = torch.randint(highest, (batch,)), torch.randn(batch, dim)
-        chosen = swapped(chosen, settings.swap, settings.scale == "both", source)
+        chosen = swap_displacements(chosen, settings.swap, settings.scale == "both", source)
         loss = seed_loss(network, chosen[:, 0], chosen[:, 1:], t, noise, abar, distance)
         optimiser.zero_grad()
         loss.backward()
@@ -179,7 +179,7 @@ def whole(pairs: int, dim: int) -> None:
         settings = Train(max_epochs=EPOCHS, patience=EPOCHS)  # no early stopping
         speakers = {name: name.split("/")[0] for name in names}
         with closing(Checkpoints(Path(folder, "m.safetensors"), settings.save_every)) as saves:
-            run = train(EmbeddingStore.open(path), settings, 0, 50, speakers, saves=saves)
+            run = train(EmbeddingStore.open(path), settings, 0, 50, speakers, checkpoints=saves)
         taken = perf_counter() - started
     print(f"{pairs:,} pairs, D = {dim}, {len(run.curve) - 1} epochs: {taken:.0f} s")
     print(f"under 120 s: {'yes' if taken < 120 else 'NO'}")

@@ -47,7 +47,7 @@ def sweep(
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.training.sweep.data import SweepData
     from pipeline.training.sweep.grid import read_grid
-    from pipeline.training.sweep.run import run_all
+    from pipeline.training.sweep.run import run_sweep
     from pipeline.training.sweep.selection import FAILED
     from pipeline.utils.atomic import write_table, write_text
 
@@ -56,7 +56,7 @@ def sweep(
     opened = EmbeddingStore.open(store)
     data = SweepData(opened, read_speakers(opened, store_manifest), conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
-        rows = run_all(wanted, seeds, settings, data, out / "runs", advance)
+        rows = run_sweep(wanted, seeds, settings, data, out / "runs", advance)
     write_table(out / "sweep.csv", *build_sweep_table(rows))
     text = render_sweep(rows)
     write_text(out / "sweep.md", text)

@@ -92,7 +92,7 @@ def train(
     from pipeline.model.model_file import save_model
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.training.checkpoints import Checkpoints
-    from pipeline.training.loggers import loggers
+    from pipeline.training.loggers import open_loggers
     from pipeline.training.progress import Epoch, write_training_curve
     from pipeline.training.train import train as run
     from pipeline.utils.atomic import check_output
@@ -115,8 +115,8 @@ def train(
         checkpoints, logs = None, []
         if isinstance(out, Path):
             checkpoints = stack.enter_context(closing(Checkpoints(out, settings.train.save_every, resume, _print_note)))
-            logs = stack.enter_context(loggers(settings.train.log, out.with_suffix(".log")))
-        show_epoch, show_pace = stack.enter_context(training_progress(settings.train.max_epochs))
+            logs = stack.enter_context(open_loggers(settings.train.log, out.with_suffix(".log")))
+        show_epoch, show_pass = stack.enter_context(training_progress(settings.train.max_epochs))
         epochs: list[Epoch] = []
 
         def end_epoch(epoch: Epoch) -> None:
@@ -128,7 +128,7 @@ def train(
 
         timestep = settings.enhance.timestep
         trained = run(
-            opened, settings.train, settings.seed, timestep, speakers, target, end_epoch, show_pace, checkpoints, init
+            opened, settings.train, settings.seed, timestep, speakers, target, end_epoch, show_pass, checkpoints, init
         )
         best = trained.curve[trained.best_epoch]
         save_model(out, trained.model, opened.encoder(), trained.summary())

@@ -129,9 +129,9 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
         train(clean, noisy, encoder={"dim": 31}, settings=QUICK)
     with pytest.raises(ConfigError, match="settings: epochs: unknown key"):
         train(clean, noisy, settings={"epochs": 3})
-    with pytest.raises(ConfigError, match="seed -1: is to be 0 or more"):
+    with pytest.raises(ConfigError, match="seed -1: must be 0 or more"):
         train(clean, noisy, settings=QUICK, seed=-1)
-    with pytest.raises(ConfigError, match="is to be named"):
+    with pytest.raises(ConfigError, match="must be named"):
         train(clean, noisy, settings=QUICK, out=tmp_path / "m.pt")
     (tmp_path / "m.md").mkdir()
     with pytest.raises(OutputError, match="is a folder"):

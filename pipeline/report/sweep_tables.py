@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.results import CLEAN, COST
-from pipeline.training.sweep.selection import FAILED, by_parameters, select_parameters
+from pipeline.training.sweep.selection import FAILED, group_by_parameters, select_parameters
 
 
 def build_sweep_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Iterator[list[str]]]:
@@ -60,7 +60,7 @@ def render_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
         "train, s": lambda row: row["train_seconds"],
     }
     lines = ["| parameters | seeds | " + " | ".join(columns) + " |", "|---|---:" + "|---:" * len(columns) + "|"]
-    for same in by_parameters(rows).values():
+    for same in group_by_parameters(rows).values():
         done = [row for row in same if FAILED not in row]
         cells = [_spread([read(row) for row in done]) if done else "failed" for read in columns.values()]
         seeds = str(len(same)) if len(done) == len(same) else f"{len(done)} of {len(same)}"

@@ -1,4 +1,4 @@
-"""Training that begins with an existing model."""
+"""Training that starts from an existing model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.paths import Place
 
-FREE = {
+CHANGEABLE = {
     *WATCHING,
     "loss",
     "contrast",
@@ -33,25 +33,25 @@ FREE = {
     "threads",
     "device",
 }
-"""Parameters of training that may be others than the model's; of `network`, dropout may be, too."""
+"""Parameters of training that may differ from the model's; so may `network.dropout`."""
 
 
 def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> str:
-    """Give a new model the weights and the preconditioner of a file, and return the file's SHA-256.
+    """Copy the weights and the preconditioner of a model file into a new model, and return the file's SHA-256.
 
     Args:
-        model: which is to be trained on `store`.
-        path: of the existing model.
+        model: model to train on `store`.
+        path: file of the existing model.
         store: embeddings [N, draws, views, D].
 
     Raises:
-        ConfigError: the settings of the new model make it another network, or let it see other inputs.
-        StoreError: the embeddings are not of the encoder that the existing model was trained on.
-        WeightsError: the file is missing, damaged, or no SEED model.
+        ConfigError: the settings of the new model give it another network or other inputs.
+        StoreError: the existing model was trained on another encoder.
+        WeightsError: the file is missing, damaged, or not a SEED model.
     """
     loaded = load_model(path)
     check_encoder(loaded, store.attributes, path, store.path)
-    wanted, given = _fixed(model.settings), _fixed(loaded.model.settings)
+    wanted, given = _fixed_settings(model.settings), _fixed_settings(loaded.model.settings)
     for name, value in given.items():
         if wanted[name] != value:
             raise ConfigError(
@@ -62,8 +62,8 @@ def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> 
     return loaded.sha256
 
 
-def _fixed(settings: Train) -> dict[str, Any]:
-    """Return what must be as it was, by dotted names."""
-    content = settings.model_dump(mode="json", exclude=FREE)
+def _fixed_settings(settings: Train) -> dict[str, Any]:
+    """Return the settings that must not change, by dotted names."""
+    content = settings.model_dump(mode="json", exclude=CHANGEABLE)
     network = {f"network.{name}": value for name, value in content.pop("network").items() if name != "dropout"}
     return network | content

@@ -1,6 +1,6 @@
-"""Training followed in TensorBoard and DVCLive: train_loss, validation_loss, gradient_norm, learning_rate by epoch.
+"""Logs of losses, gradient norm and learning rate by epoch, for TensorBoard and DVCLive.
 
-A folder holds one training, whole: what an earlier one left is removed, and a training that goes on tells all epochs.
+A folder holds one complete training: an earlier log is removed, and a resumed training logs all epochs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ Logger = Callable[[Epoch], None]
 
 
 @contextmanager
-def loggers(names: Sequence[str], folder: Path) -> Iterator[list[Logger]]:
-    """Yield functions that are told of every epoch in turn.
+def open_loggers(names: Sequence[str], folder: Path) -> Iterator[list[Logger]]:
+    """Yield functions that log an epoch.
 
     Args:
-        names: of `tensorboard` and `dvclive`.
-        folder: each writes to a folder of its own name in it.
+        names: any of `tensorboard` and `dvclive`.
+        folder: each logger writes to a folder of its name in it.
 
     Raises:
         ConfigError: a package is not installed.
@@ -33,18 +33,18 @@ def _tensorboard(folder: Path) -> Iterator[Logger]:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
-        raise _missing("tensorboard") from None
+        raise _missing_package("tensorboard") from None
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     writer = SummaryWriter(str(folder))
 
-    def tell(epoch: Epoch) -> None:
+    def log(epoch: Epoch) -> None:
         for name, value in epoch.values().items():
             writer.add_scalar(name, value, epoch.epoch)
         writer.flush()
 
     try:
-        yield tell
+        yield log
     finally:
         writer.close()
 
@@ -54,30 +54,30 @@ def _dvclive(folder: Path) -> Iterator[Logger]:
     try:
         from dvclive.live import Live
     except ImportError:
-        raise _missing("dvclive") from None
-    try:  # neither a commit, nor a dvc.yaml beside ours: DVC's own stages say what is tracked
+        raise _missing_package("dvclive") from None
+    try:  # without a commit or a dvc.yaml, because DVC's own stages track the outputs
         live = Live(str(folder), resume=False, save_dvc_exp=False, dvcyaml=None)
-    except Exception as error:  # whatever it finds of Git and DVC in the working folder
+    except Exception as error:  # any trouble with Git or DVC in the working folder
         raise ConfigError(
-            f"train.log: dvclive cannot begin ({one_line(error)}). Mend that (it wants a commit where there is a Git"
-            " repository), or log without it."
+            f"train.log: dvclive cannot start ({one_line(error)}). Fix that (a Git repository needs a commit), or log"
+            " without it."
         ) from error
     with live:
 
-        def tell(epoch: Epoch) -> None:
+        def log(epoch: Epoch) -> None:
             for name, value in epoch.values().items():
                 live.log_metric(name, value)
             live.next_step()  # type: ignore[no-untyped-call]
 
-        yield tell
+        yield log
 
 
 LOGGERS: Mapping[str, Callable[[Path], AbstractContextManager[Logger]]] = {
     "tensorboard": _tensorboard,
     "dvclive": _dvclive,
 }
-"""By the names of `train.log`."""
+"""Loggers by the names of `train.log`."""
 
 
-def _missing(name: str) -> ConfigError:
+def _missing_package(name: str) -> ConfigError:
     return ConfigError(f"train.log: {name} is not installed: pip install 'speaker-seed[{name}]', or log without it.")

@@ -1,4 +1,4 @@
-"""The loop of training: batches in, the weights of the best epoch out."""
+"""The training loop."""
 
 import copy
 import math
@@ -23,92 +23,92 @@ from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.batches import BatchSource
 from pipeline.training.checkpoints import Checkpoint
-from pipeline.training.pairs import swapped
-from pipeline.training.progress import Epoch, Watch, watched
-from pipeline.training.state import State
+from pipeline.training.pairs import swap_displacements
+from pipeline.training.progress import Epoch, OnBatch, report_progress
+from pipeline.training.state import TrainingState
 from pipeline.training.strength import FoldModel
 
 DIVERGED = 10.0
-"""Times the validation loss before training, from which on there is nothing to wait for."""
+"""The ratio to the initial validation loss above which training has diverged."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model at its best epoch, and how it got there."""
+    """A model at its best epoch, and how it was trained."""
 
     model: SeedModel
     curve: list[Epoch]
     best_epoch: int
     held_out: str
-    """What was held out for validation, and how much of it was used if not all."""
+    """A description of the held-out rows, and of the part of them that was used if not all."""
     stopped: str = ""
-    """Why training ended before its time, the best weights until then being kept; empty if it did not."""
+    """The reason why training stopped early, with the best weights so far; empty if it did not."""
     init_sha256: str = ""
-    """Of the model that it began with, if it did with one."""
-    judges: Sequence[FoldModel] = ()
-    """By whom its strength was found."""
+    """SHA-256 of the model that training started from; empty if it started from scratch."""
+    fold_models: Sequence[FoldModel] = ()
+    """The models that found its strength."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What it was trained on and what it came to on speakers it has not seen, for its file."""
+    """Facts for the model's file: the training data, and EERs of held-out speakers."""
 
     def summary(self) -> dict[str, Any]:
-        """Return what the model's file says of its training."""
+        """Return what the model's file says about its training."""
         best = self.curve[self.best_epoch]
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "best_epoch": best.epoch,
             "epochs": len(self.curve) - 1,
             "validation_loss": best.validation_loss,
         }
-        told |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
-        told |= {"stopped": self.stopped} if self.stopped else {}
-        return told | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
+        content |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
+        content |= {"stopped": self.stopped} if self.stopped else {}
+        return content | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
 
 def run_training(
     model: SeedModel,
-    feed: BatchSource,
+    batches: BatchSource,
     settings: Train,
     timestep: int,
     rng: np.random.Generator,
     held_out: str,
     progress: Callable[[Epoch], None] | None,
-    watch: Watch | None,
-    save: Checkpoint | None = None,
+    on_batch: OnBatch | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train a model on a feed until `settings.max_epochs`, or until the validation loss has stopped falling.
+    """Train a model until `settings.max_epochs`, or until the validation loss stops falling.
 
-    A loss or gradient that is not finite ends training before its step is taken, and so does a validation loss
-    `DIVERGED` times as high as before training: the best weights so far are kept.
+    Training stops early, with the best weights so far, before a step whose loss or gradient is not finite, or when the
+    validation loss exceeds `DIVERGED` times its initial value.
     """
     network, abar = model.network, model.abar
     ema = copy.deepcopy(network).requires_grad_(False)
-    # Listed once: to find them anew at every step would take longer than to average them.
+    # Listed once, because collecting them at every step would take longer than averaging them.
     weights, averages = list(network.parameters()), list(ema.parameters())
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    per_epoch = math.ceil(feed.pairs / settings.batch_size)
+    per_epoch = math.ceil(batches.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
-    loss_of, views = model.objective.loss, feed.validation.shape[1]
+    loss_of, views = model.objective.loss, batches.validation.shape[1]
     distance = add_contrast(load_distance(settings.loss), settings.contrast, views, settings.temperature)
     limited = settings.max_timestep is not None and settings.traits.gaussian_noise
     highest = 1 + settings.max_timestep if limited and settings.max_timestep is not None else settings.timesteps
-    noise_source = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU: the same draws on any device
-    first = Epoch(0, math.nan, validation_loss(model, ema, feed.validation, timestep))
-    state, stopped = State(network, ema, optimiser, rate, noise_source, rng, [first]), ""
-    if save:
-        save.restore(state)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))  # on the CPU, for the same draws on any device
+    first = Epoch(0, math.nan, compute_validation_loss(model, ema, batches.validation, timestep))
+    state, stopped = TrainingState(network, ema, optimiser, rate, generator, rng, [first]), ""
+    if checkpoint:
+        checkpoint.restore(state)
     if progress:
-        for known in state.curve:
-            progress(known)
+        for past in state.curve:
+            progress(past)
     while len(state.curve) <= settings.max_epochs and state.curve[-1].epoch - state.best.epoch < settings.patience:
         epoch, done = len(state.curve), state.begin_epoch()
         network.train()
-        with closing(feed.epoch(rng)) as batches:
-            for number, batch in enumerate(watched(batches, len, feed.pairs, epoch, watch)):
-                if number < done:  # before the run was killed that goes on here
+        with closing(batches.epoch(rng)) as in_order:
+            for number, batch in enumerate(report_progress(in_order, len, batches.pairs, epoch, on_batch)):
+                if number < done:  # by the run that is resumed
                     continue
-                t = torch.randint(highest, (len(batch),), generator=noise_source).to(batch.device)
-                noise = torch.randn(len(batch), model.dim, generator=noise_source).to(batch.device)
-                moved = swapped(batch, settings.swap, settings.scale == "both", noise_source)
-                loss = loss_of(network, moved[:, 0], moved[:, 1:], t, noise, abar, distance)
+                t = torch.randint(highest, (len(batch),), generator=generator).to(batch.device)
+                noise = torch.randn(len(batch), model.dim, generator=generator).to(batch.device)
+                pairs = swap_displacements(batch, settings.swap, settings.scale == "both", generator)
+                loss = loss_of(network, pairs[:, 0], pairs[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -120,11 +120,11 @@ def run_training(
                     break
                 optimiser.step()
                 rate.step()
-                decay = settings.ema if rate.last_epoch > 1 else 0.0  # what it starts from is no part of the average
+                decay = settings.ema if rate.last_epoch > 1 else 0.0  # the initial weights are not part of the average
                 get_ema_multi_avg_fn(decay)(averages, weights, None)  # type: ignore[no-untyped-call]
-                if save:
-                    save.step(state)
-        held = validation_loss(model, ema, feed.validation, timestep)
+                if checkpoint:
+                    checkpoint.step(state)
+        held = compute_validation_loss(model, ema, batches.validation, timestep)
         losses, norms = (float(torch.stack(values).mean()) for values in (state.losses, state.norms))
         if not all(map(math.isfinite, (losses, held, norms))):
             stopped = (
@@ -138,27 +138,27 @@ def run_training(
                 f" {state.curve[0].validation_loss:.4g} before training"
             )
             break
-        used = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
-        state.end_epoch(Epoch(epoch, losses, held, norms, used, float(torch.stack(state.norms).max())))
+        learning_rate = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
+        state.end_epoch(Epoch(epoch, losses, held, norms, learning_rate, float(torch.stack(state.norms).max())))
         if progress:
             progress(state.curve[-1])
     if stopped and state.best.epoch == 0:
-        if save:
-            save.remove()  # it would come to the same again
+        if checkpoint:
+            checkpoint.remove()  # a resumed run would fail in the same way
         raise TrainingError(f"{stopped}, and nothing was learnt before. Lower train.learning_rate, or set train.clip.")
-    if save and not stopped:
-        save.end(state)
+    if checkpoint and not stopped:
+        checkpoint.end(state)
     network.load_state_dict(state.best_weights)
     return Trained(model.eval().requires_grad_(False), state.curve, state.best.epoch, held_out, stopped)
 
 
 def rate_factor(epoch: float, settings: Train) -> float:
-    """Return what the learning rate is multiplied by after so many epochs: a linear warm-up, then by the schedule.
+    """Return the factor of the learning rate at a (fractional) epoch: a linear warm-up, then the schedule.
 
     `cosine` falls to 0 by `settings.max_epochs` (Loshchilov & Hutter, 2017), without restarts.
     """
     if epoch < settings.warmup:
-        return (epoch + 1e-3) / settings.warmup  # no step is lost
+        return (epoch + 1e-3) / settings.warmup  # so that the first step is not zero
     if settings.schedule == "constant":
         return 1.0
     done = (epoch - settings.warmup) / max(settings.max_epochs - settings.warmup, 1e-9)
@@ -166,16 +166,16 @@ def rate_factor(epoch: float, settings: Train) -> float:
 
 
 @torch.no_grad()
-def validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
+def compute_validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
     """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding.
 
-    With `train.contrast` that many times the contrast, among 256 pairs at a time, is added.
+    The contrast among 256 pairs at a time is added, with the weight `train.contrast`.
     """
     network.eval()
-    settings, how = model.settings, Sampling(timestep)
+    settings, sampling = model.settings, Sampling(timestep)
     distance = add_contrast(l1_loss, settings.contrast, held.shape[1], settings.temperature)
     total = 0.0
     for part in held.split(256):  # type: ignore[no-untyped-call]
-        enhanced = model.objective.infer(network, part.flatten(0, 1), how, model.abar, ())
+        enhanced = model.objective.infer(network, part.flatten(0, 1), sampling, model.abar, ())
         total += len(part) * float(distance(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0)))
     return total / len(held)

@@ -1,4 +1,4 @@
-"""Linear maps in front of the network, in closed form from the training pairs, without labels."""
+"""Linear maps in front of the network, computed in closed form from training pairs without labels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,31 +8,31 @@ from pipeline.errors import TrainingError
 Matrix = NDArray[np.float64]
 
 SHRINKAGE = 1.0
-"""Share of the mean displacement variance added to every direction, so that quiet directions are not blown up."""
+"""Share of the mean displacement variance added to every direction, so that low-noise ones are not amplified."""
 NUISANCE = 0.5
-"""Share of the displacement's power that lies in the directions that `project` takes out."""
+"""Share of the displacement's power in the directions that `project` removes."""
 ROUNDING = 1e-12
-"""Share of the power of embeddings below which their variance is none."""
+"""Share of the embeddings' power below which their variance counts as zero."""
 RIDGE = 0.1
 """Share of the mean variance that `ridge` adds to every direction."""
 
 
 class Moments:
-    """Maps x -> matrix (x - mean) from pairs that come in parts: running sums in float64, so that one pass will do.
+    """Running sums, in float64, from which one pass over the pairs gives a map x -> matrix (x - mean).
 
     With x the clean embedding, y a noisy one, d = y - x the displacement, and moments taken about the clean mean:
 
         none      the identity
-        center    the clean mean is taken off
-        whiten    (C + tr(C)/D I)^-1/2, C = mean of d d^T: the displacement becomes equally large in all directions,
-                  so that those in which noise moves vectors far are shrunk against those it leaves alone; the
-                  symmetric root is the one that turns vectors least, so that they can be mixed with raw ones
+        center    subtract the clean mean
+        whiten    (C + tr(C)/D I)^-1/2, C = mean of d d^T: makes the displacement equally large in all directions,
+                  which shrinks those that noise affects most; of all square roots, the symmetric one rotates vectors
+                  least, so the result can be interpolated with raw vectors
         project   I - U U^T, U the fewest eigenvectors of C that hold half of its trace (nuisance attribute projection;
                   Solomonoff et al., 2005)
         ridge     A (B + 0.1 tr(B)/D I)^-1, A = mean of x y^T, B = mean of y y^T, over clean inputs y = x as well:
                   the regression from noisy to clean
-        wiener    S (S + C)^+, S = mean of x x^T: the same if the displacement had nothing to do with x; a
-                  pseudo-inverse, for an encoder that ends in a ReLU has dimensions that are always zero
+        wiener    S (S + C)^+, S = mean of x x^T: the same regression if the displacement were uncorrelated with x;
+                  a pseudo-inverse, because an encoder that ends in a ReLU has dimensions that are always zero
     """
 
     def __init__(self, dim: int, kind: str) -> None:
@@ -43,7 +43,7 @@ class Moments:
         self.shift, self.second, self.cross = np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim))
 
     def add(self, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
-        """Take in clean embeddings [N, D] and noisy ones [N, K, D] of the same crops."""
+        """Add clean embeddings [N, D] and noisy ones [N, K, D] of the same crops."""
         dim = clean.shape[1]
         shift = np.subtract(noisy, clean[:, None], dtype=np.float64).reshape(-1, dim)
         self.pairs, self.shifts = self.pairs + len(clean), self.shifts + len(shift)
@@ -55,11 +55,11 @@ class Moments:
             self.cross += exact.T @ moved
             self.shift += moved.sum(axis=0)
 
-    def preconditioner(self) -> tuple[Matrix, Matrix]:
-        """Return (mean [D], matrix [D, D]) of all that was added.
+    def solve(self) -> tuple[Matrix, Matrix]:
+        """Return (mean [D], matrix [D, D]) of all added pairs.
 
         Raises:
-            TrainingError: noise moves nothing, and the map is one against its displacement.
+            TrainingError: the map needs displaced noisy embeddings or distinct clean ones, and there are none.
         """
         dim = len(self.clean)
         if self.kind == "none":
@@ -70,23 +70,20 @@ class Moments:
         displacement = self.square / self.shifts
         if self.kind in ("whiten", "project") and not displacement.any():
             raise TrainingError(
-                f"precondition {self.kind}: all noisy embeddings are equal to the clean ones. Look at the store with"
-                " `seed store check`, and extract it anew."
+                f"precondition {self.kind}: all noisy embeddings are equal to the clean ones. Check the store with"
+                " `seed store check`, and extract it again."
             )
         if self.kind == "whiten":
-            return mean, _whitening(displacement)
+            return mean, _whiten(displacement)
         if self.kind == "project":
-            return mean, _projection(displacement)
+            return mean, _project(displacement)
         spread = self.second / self.pairs - np.outer(mean, mean)
         if self.kind in ("ridge", "wiener") and not np.trace(spread) > ROUNDING * np.trace(self.second / self.pairs):
-            raise TrainingError(
-                f"precondition {self.kind}: all clean embeddings are equal, so that nothing can be told apart. Train on"
-                " more utterances."
-            )
+            raise TrainingError(f"precondition {self.kind}: all clean embeddings are equal. Train on more utterances.")
         if self.kind == "wiener":
             inverse = np.linalg.pinv(spread + displacement, rcond=1e-10, hermitian=True)
             return mean, np.asarray(spread @ inverse, dtype=np.float64)
-        # Sums over noisy and clean inputs alike: of x y^T, and of y y^T = x x^T + x d^T + d x^T + d d^T.
+        # Means over noisy and clean inputs: of x y^T, and of y y^T = x x^T + x d^T + d x^T + d d^T.
         cross = (self.cross - np.outer(mean, self.shift)) / (self.pairs + self.shifts)
         joint = spread + cross
         inputs = joint + cross.T + self.square / (self.pairs + self.shifts)
@@ -95,20 +92,20 @@ class Moments:
 
 
 def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
-    """Return (mean [D], matrix [D, D]), see `Moments`, of clean [N, D] and noisy embeddings [N, K, D]."""
+    """Return (mean [D], matrix [D, D]) for clean [N, D] and noisy embeddings [N, K, D], see `Moments`."""
     moments = Moments(clean.shape[1], kind)
     moments.add(clean, noisy)
-    return moments.preconditioner()
+    return moments.solve()
 
 
-def _whitening(covariance: Matrix) -> Matrix:
+def _whiten(covariance: Matrix) -> Matrix:
     """Return (C + tr(C)/D I)^-1/2."""
     dim = len(covariance)
     values, axes = np.linalg.eigh(covariance + SHRINKAGE * np.trace(covariance) / dim * np.eye(dim))
     return np.asarray((axes / np.sqrt(values)) @ axes.T)
 
 
-def _projection(covariance: Matrix) -> Matrix:
+def _project(covariance: Matrix) -> Matrix:
     """Return I - U U^T with U the fewest eigenvectors of C that hold half of its trace."""
     values, axes = np.linalg.eigh(covariance)
     held = np.cumsum(values[::-1])

@@ -1,4 +1,4 @@
-"""The curve of a training: a row an epoch."""
+"""Progress within an epoch, and the training curve with one row per epoch."""
 
 import csv
 import math
@@ -10,36 +10,36 @@ from typing import TypeVar
 from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place
 
-_Part = TypeVar("_Part")
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How far a pass over the pairs is."""
+class PassProgress:
+    """Progress of one pass over the pairs."""
 
     epoch: int
-    """0 is the pass that fits the preconditioner of a streamed store."""
+    """The epoch; 0 is the pass that fits the preconditioner of a streamed store."""
     done: int
     pairs: int
     rate: float
     """Pairs per second since the pass began."""
-    what: str = ""
-    """Of several trainings, which it is."""
+    label: str = ""
+    """The name of the training, where there are several; empty for the model's own."""
 
 
-Watch = Callable[[Pace], None]
+OnBatch = Callable[[PassProgress], None]
 
 
-def watched(
-    parts: Iterable[_Part], size: Callable[[_Part], int], pairs: int, epoch: int, watch: Watch | None
-) -> Iterator[_Part]:
-    """Yield the parts of a pass, and tell after each how far it is."""
+def report_progress(
+    batches: Iterable[_Batch], size: Callable[[_Batch], int], pairs: int, epoch: int, on_batch: OnBatch | None
+) -> Iterator[_Batch]:
+    """Yield the batches of a pass, and call `on_batch` after each."""
     started, done = perf_counter(), 0
-    for part in parts:
-        yield part
-        done += size(part)
-        if watch:
-            watch(Pace(epoch, done, pairs, done / (perf_counter() - started)))
+    for batch in batches:
+        yield batch
+        done += size(batch)
+        if on_batch:
+            on_batch(PassProgress(epoch, done, pairs, done / (perf_counter() - started)))
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,25 @@ class Epoch:
     epoch: int
     train_loss: float
     validation_loss: float
-    """Mean L1 to the clean embedding after the one noise-free step that enhancement takes, clean input included, plus
+    """Mean L1 to the clean embedding after one noise-free enhancement step, clean inputs included, plus
     `train.contrast` times the contrast."""
     gradient_norm: float = math.nan
-    """Mean of the gradient's length over the epoch's steps, before `train.clip`."""
+    """Mean norm of the gradient over the epoch's steps, before `train.clip`."""
     learning_rate: float = math.nan
-    """Of the epoch's last step."""
+    """The learning rate of the epoch's last step."""
     gradient_peak: float = math.nan
-    """The greatest length of the gradient in the epoch."""
+    """The largest norm of the gradient in the epoch."""
 
     def values(self) -> dict[str, float]:
-        """Return what was measured, by name; an epoch 0 has no more than a validation loss."""
+        """Return the measured values by name; epoch 0 has only a validation loss."""
         measured = {name: value for name, value in asdict(self).items() if name != "epoch"}
         return {name: value for name, value in measured.items() if not math.isnan(value)}
 
 
 def write_training_curve(path: Place, epochs: Sequence[Epoch]) -> None:
-    """Write the epochs so far as CSV, whole or not at all; what was not measured is empty."""
+    """Write the epochs as CSV, atomically; missing values are empty."""
     names = [field.name for field in fields(Epoch)][1:]
-    hidden = path.with_name(f".{path.name}.partial")  # always the same, for it is written often, and kills leave it
+    hidden = path.with_name(f".{path.name}.partial")  # one name, because killed runs leave the file behind
     with replacing(path, hidden) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("epoch", *names))

@@ -1,6 +1,6 @@
-"""How far a trained model goes by default, and how it knows speech that it was not made for.
+"""The default strength of a trained model, and its statistics to detect out-of-domain speech.
 
-Both are found on training data alone.
+Both come from training data alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,56 +20,57 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import LEVELS, UNUSUAL, TrainingStats, lengths, percentiles
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.training.pairs import chosen_views
+from pipeline.training.pairs import select_views
 
 Crops = NDArray[np.float32]
 """Embeddings [N, draws, views, D], view 0 clean."""
 
 UTTERANCES = 2000
-"""What is looked at, at most, of training and of held-out utterances."""
+"""Maximum number of training utterances, and of held-out utterances, to read."""
 RIDGE = 0.003
-"""Share of the mean variance that is added to every direction of the training domain."""
+"""Share of the mean variance added to every direction of the training domain."""
 TRIALS = 100_000
-"""Of each crop, at most."""
-STEPS = 0.1
-"""Between the strengths that are tried."""
+"""Maximum number of trials per crop."""
+STRENGTH_STEP = 0.1
+"""Difference between candidate strengths."""
 RESAMPLES = 100
-"""Draws of the held-out speakers."""
-SURE = 0.9
-"""Share of the draws in which clean speech must be recognised worse than raw, for a strength to be out of question."""
-NEARLY = 0.02
-"""How much higher than the lowest a noisy EER may be, relative to it, for less strength."""
-UNTOLD = 0.4
-"""The strength where speakers are not known."""
+"""Number of bootstrap draws of the held-out speakers."""
+HARM_CONFIDENCE = 0.9
+"""Share of the draws in which the clean EER must exceed the raw one for a strength to be ruled out."""
+NOISY_TOLERANCE = 0.02
+"""Relative excess over the lowest noisy EER that a lower strength may have."""
+FALLBACK_STRENGTH = 0.4
+"""The strength if speakers are unknown."""
 
 
 @dataclass(frozen=True)
 class FoldModel:
-    """A model by which the strength of one like it is found."""
+    """A model that finds the strength of another one with the same settings."""
 
     model: SeedModel
     held: NDArray[np.bool_]
-    """Rows [len(store.ok)] that it was not trained on."""
+    """Mask [len(store.ok)] of the rows that it was not trained on."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model was not trained on."""
+    """A model, and crops of utterances that it was not trained on."""
 
     model: SeedModel
     crops: Crops
     speakers: Sequence[str | None]
-    """Of each of the crops' utterances [N]."""
+    """The speaker of each utterance [N]."""
 
 
 @dataclass(frozen=True)
 class StrengthPoint:
-    """How far a model goes, and what that does for speakers that it has not seen."""
+    """The strength of a model, and the EERs of held-out speakers there."""
 
     strength: float
     raw: tuple[float, float] | None = None
-    """EER in percent on clean crops, and the mean over noisy views; None where the strength is not found by EERs."""
+    """EER in percent on clean crops, and the mean over noisy views, at strength 0; None if no EERs were measured."""
     enhanced: tuple[float, float] | None = None
+    """The same at the chosen strength."""
 
 
 def calibrate_strength(
@@ -79,28 +80,28 @@ def calibrate_strength(
     speakers: Mapping[str, str | None],
     timestep: int,
     seed: int,
-    judges: Sequence[FoldModel],
+    fold_models: Sequence[FoldModel],
 ) -> StrengthPoint:
-    """Give a model its domain, the bounds of its training vectors, and its strength; return what that comes to.
+    """Set a model's domain, statistics of its training vectors, and strength; return the strength with its EERs.
 
     Args:
-        model: trained.
-        store: that it was trained on.
-        held: which of the encoded rows [len(store.ok)] were held out.
-        speakers: by utterance, for the strength only.
-        timestep: at which the model will enhance.
-        seed: of what is looked at, where that is not all.
-        judges: models like this one, or itself, and what they have not seen: they find the strength.
+        model: trained model.
+        store: store that it was trained on.
+        held: mask [len(store.ok)] of the encoded rows that were held out.
+        speakers: speaker by utterance, for the strength only.
+        timestep: timestep at which the model will enhance.
+        seed: seed of the choice of utterances, of trials and of the bootstrap.
+        fold_models: models that find the strength: others with the same settings, or the model itself.
     """
     rng = np.random.default_rng(seed)
-    seen, _ = _some(store, store.ok[~held], rng, model)
-    unseen, _ = _some(store, store.ok[held], rng, model)
+    seen, _ = _sample_rows(store, store.ok[~held], rng, model)
+    unseen, _ = _sample_rows(store, store.ok[held], rng, model)
     mean, matrix = fit_domain(seen.reshape(-1, store.dim), unseen.reshape(-1, store.dim))
     model.domain_mean.copy_(torch.from_numpy(mean))
     model.domain_matrix.copy_(torch.from_numpy(matrix))
-    others = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
+    held_vectors = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
     with torch.no_grad():
-        known = percentiles(model.atypicality(others))
+        known = percentiles(model.atypicality(held_vectors))
         model.training_stats = TrainingStats(
             clean_norm=lengths(seen[:, :, 0]),
             noisy_norm=lengths(seen[:, :, 1:]),
@@ -108,9 +109,9 @@ def calibrate_strength(
             percentiles=known,
         )
     parts = []
-    for judge in judges:
-        crops, rows = _some(store, store.ok[judge.held], rng, model)
-        parts.append(HeldOut(judge.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
+    for fold in fold_models:
+        crops, rows = _sample_rows(store, store.ok[fold.held], rng, model)
+        parts.append(HeldOut(fold.model, crops, [speakers.get(store.utterances[row]) for row in rows]))
     point = find_strength(parts, timestep, model.settings.strength, seed)
     model.strength.fill_(point.strength)
     return point
@@ -119,9 +120,10 @@ def calibrate_strength(
 def fit_domain(
     seen: NDArray[np.float32], unseen: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean [D] and matrix [D, D] with |matrix (u - mean)|^2 the distance of a unit vector u from training.
+    """Return mean [D] and matrix [D, D] so that |matrix (u - mean)|^2 is the distance of unit vector u from training.
 
-    It is Mahalanobis' under the covariance of what was `seen` [N, D], in medians of what was `unseen` [P, D].
+    It is the squared Mahalanobis distance under the covariance of vectors `seen` in training [N, D], divided by its
+    median over `unseen` ones [P, D].
     """
     directions, others = (_directions(vectors) for vectors in (seen, unseen))
     mean = directions.mean(axis=0)
@@ -131,111 +133,110 @@ def fit_domain(
     covariance += (RIDGE * np.trace(covariance) / dim + 1e-12) * np.eye(dim)
     values, axes = np.linalg.eigh(covariance)
     matrix = np.asarray((axes / np.sqrt(values)) @ axes.T)
-    usual = float(np.median(np.square((others - mean) @ matrix.T).sum(axis=1)))
-    return mean, matrix / np.sqrt(max(usual, 1e-12))
+    median = float(np.median(np.square((others - mean) @ matrix.T).sum(axis=1)))
+    return mean, matrix / np.sqrt(max(median, 1e-12))
 
 
 def find_strength(parts: Sequence[HeldOut], timestep: int, most: float, seed: int) -> StrengthPoint:
-    """Return how far to go, by one model and speakers it has not seen, or by several that are alike.
+    """Return the strength found on held-out speakers, with one model or several with the same settings.
 
-    Of the strengths up to `most` at which clean speech is not surely recognised worse than raw, it is the least whose
-    noisy EER is nearly the lowest; EERs are means over the parts. What is sure, a bootstrap over the speakers of each
-    part says: where there are few, a difference of two EERs by itself says little, and the lowest EER of several is
-    often so by chance. Where speakers are not known, or are too few for trials, nobody can tell, and it is 0.4.
+    It is the lowest strength whose noisy EER is nearly the lowest, among those up to `most` that do not clearly harm
+    clean speech. EERs are means over the parts. Harm is judged by a bootstrap over the speakers of each part, because
+    with few speakers a difference of two EERs says little, and the lowest of several EERs is often lowest by chance. If
+    speakers are unknown, or too few for trials, the strength is `FALLBACK_STRENGTH`.
     """
-    shares = [float(share) for share in np.linspace(0, most, 1 + max(1, round(most / STEPS)))]
+    strengths = [float(each) for each in np.linspace(0, most, 1 + max(1, round(most / STRENGTH_STEP)))]
     try:
-        found = [_tried(part, shares, timestep, seed + number) for number, part in enumerate(parts)]
+        measured = [_measure_strengths(part, strengths, timestep, seed + number) for number, part in enumerate(parts)]
     except TrialError:
-        return StrengthPoint(min(most, UNTOLD))
-    clean, noisy, drawn = (np.mean(values, axis=0) for values in zip(*found, strict=True))
-    worse = (drawn > drawn[:, :1]).mean(axis=0) >= SURE
-    kept = [place for place in range(len(shares)) if not worse[place]]
-    goal = (1 + NEARLY) * min(noisy[place] for place in kept)
-    chosen = next(place for place in kept if noisy[place] <= goal)
-    return StrengthPoint(
-        shares[chosen], *((100 * float(clean[place]), 100 * float(noisy[place])) for place in (0, chosen))
-    )
+        return StrengthPoint(min(most, FALLBACK_STRENGTH))
+    clean, noisy, resampled = (np.mean(values, axis=0) for values in zip(*measured, strict=True))
+    harmful = (resampled > resampled[:, :1]).mean(axis=0) >= HARM_CONFIDENCE
+    kept = [index for index in range(len(strengths)) if not harmful[index]]
+    limit = (1 + NOISY_TOLERANCE) * min(noisy[index] for index in kept)
+    chosen = next(index for index in kept if noisy[index] <= limit)
+    raw, enhanced = ((100 * float(clean[index]), 100 * float(noisy[index])) for index in (0, chosen))
+    return StrengthPoint(strengths[chosen], raw, enhanced)
 
 
-def _tried(
-    part: HeldOut, shares: Sequence[float], timestep: int, seed: int
+def _measure_strengths(
+    part: HeldOut, strengths: Sequence[float], timestep: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return EERs [strengths] of clean and of noisy crops, and [R, strengths] of clean ones as speakers are redrawn.
+    """Return EERs [strengths] of clean and of noisy crops, and bootstrap EERs [R, strengths] of clean ones.
 
     Raises:
-        TrialError: speakers are not known, or are too few for trials.
+        TrialError: speakers are unknown, or too few for trials.
     """
     if None in part.speakers:
-        raise TrialError("speakers are not known")
+        raise TrialError("speakers are unknown")
     speakers, crops = list(map(str, part.speakers)), part.crops
     trials = make_all_pairs(speakers, TRIALS, seed)
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
-    whole = torch.from_numpy(enhance_vectors(part.model, raw.numpy(), Sampling(timestep)))
+    enhanced = torch.from_numpy(enhance_vectors(part.model, raw.numpy(), Sampling(timestep)))
     noisy, clean = list[float](), list[NDArray[np.float32]]()
-    for share in shares:
-        scores, target = crop_scores(interpolate(raw, whole, share).numpy().reshape(crops.shape), trials)
+    for strength in strengths:
+        scores, target = score_crops(interpolate(raw, enhanced, strength).numpy().reshape(crops.shape), trials)
         noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
         clean.append(scores[0])
     eers = np.array([eer(roc_of(scores, target)) for scores in clean])
-    return eers, np.array(noisy), _redrawn(clean, target, trials, speakers, seed)
+    return eers, np.array(noisy), _resample_speakers(clean, target, trials, speakers, seed)
 
 
-def _redrawn(
+def _resample_speakers(
     clean: Sequence[NDArray[np.float32]], target: NDArray[np.bool_], trials: Trials, speakers: Sequence[str], seed: int
 ) -> NDArray[np.float64]:
-    """Return the EERs [R, strengths] of scores [strengths][draws * M] as speakers are drawn again."""
+    """Return bootstrap EERs [R, strengths] of scores [strengths][draws * M], with speakers drawn with replacement."""
     number = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)[1].astype(np.int64)
     draws, rankings = len(target) // len(trials), [Ranking.from_scores(scores, target) for scores in clean]
     enrol, test = (np.tile(number[side], draws) for side in (trials.enrol, trials.test))
     return replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]
 
 
-def crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[float, float] | None:
-    """Return EERs in percent on clean crops, and the mean over noisy views, among speakers that were held out.
+def measure_crop_eers(crops: Crops, speakers: Sequence[str | None], seed: int) -> tuple[float, float] | None:
+    """Return the EER in percent on clean crops, and its mean over noisy views, among held-out speakers.
 
-    Enrolled is the mean of an utterance's clean crops, tested are single crops of other utterances. It is None where
-    speakers are not known, or are too few for trials, or a vector is zero.
+    An utterance is enrolled as the mean of its clean crops and tested against single crops of other utterances. The
+    result is None if speakers are unknown or too few for trials, or if a vector is zero.
     """
     if None in speakers:
         return None
     try:
-        scores, target = crop_scores(crops, make_all_pairs(list(map(str, speakers)), TRIALS, seed))
+        scores, target = score_crops(crops, make_all_pairs(list(map(str, speakers)), TRIALS, seed))
         clean, *noisy = (100 * eer(roc_of(view, target)) for view in scores)
     except TrialError:
         return None
     return clean, float(np.mean(noisy))
 
 
-def crop_scores(crops: Crops, trials: Trials) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
-    """Return the scores [views][draws * M] of trials [M] with every crop as test, and which are targets [draws * M]."""
-    assert trials.target is not None  # speakers are known
+def score_crops(crops: Crops, trials: Trials) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
+    """Return the scores [views][draws * M] of trials [M] with every crop as test, and a mask of targets [draws * M]."""
+    assert trials.target is not None  # as speakers are known
     draws, views = crops.shape[1:3]
     enrolled = mean_units(unit_crops(crops[:, :, 0]))
     scores = []
     for view in range(views):
         tested = unit_crops(crops[:, :, view])
-        each = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(draws)]
-        scores.append(np.concatenate(each))
+        by_draw = [(enrolled @ tested[:, draw].T)[trials.enrol, trials.test] for draw in range(draws)]
+        scores.append(np.concatenate(by_draw))
     return scores, np.tile(trials.target, draws)
 
 
-def _some(
+def _sample_rows(
     store: EmbeddingStore, rows: NDArray[np.int64], rng: np.random.Generator, model: SeedModel
 ) -> tuple[Crops, list[int]]:
-    """Read the views that are used of some rows of a store, by whole shards in a random order, and say which rows."""
-    wanted, views = set(rows.tolist()), chosen_views(store, model.settings.noisy_views)
+    """Read the selected views of random `rows`, by whole shards, and return them with their row numbers."""
+    wanted, views = set(rows.tolist()), select_views(store, model.settings.noisy_views)
     shards = [part for part in store.shards() if not wanted.isdisjoint(part)]
-    parts, names = list[Crops](), list[int]()
+    parts, read = list[Crops](), list[int]()
     for index in rng.permutation(len(shards)):
-        if len(names) >= UTTERANCES:
+        if len(read) >= UTTERANCES:
             break
         chosen = [row for row in shards[index] if row in wanted]
         values = store.read_rows(shards[index])
         parts.append(values[[row - shards[index].start for row in chosen]][:, :, views])
-        names += chosen
-    order = np.argsort(names)[:UTTERANCES]  # of shards, only in which order they were read is random
-    return np.concatenate(parts)[order], [names[place] for place in order]
+        read += chosen
+    order = np.argsort(read)[:UTTERANCES]  # in the order of the store
+    return np.concatenate(parts)[order], [read[index] for index in order]
 
 
 def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,19 +15,20 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
-from pipeline.training.batches import fits, open_batches
-from pipeline.training.checkpoints import Checkpoints, training_key
+from pipeline.training.batches import open_batches
+from pipeline.training.checkpoints import Checkpoints, compute_training_key
 from pipeline.training.fine_tune import load_initial_model
 from pipeline.training.loop import Trained, run_training
-from pipeline.training.pairs import noisy_names
-from pipeline.training.progress import Epoch, Watch
+from pipeline.training.memory import fits_in_memory
+from pipeline.training.pairs import name_noisy_views
+from pipeline.training.progress import Epoch, OnBatch
 from pipeline.training.strength import FoldModel, calibrate_strength
 from pipeline.utils.paths import Place
 
-ENOUGH = 100
-"""Held-out speakers by whom the strength can be found without folds."""
-PER_FOLD = 8
-"""Speakers that a fold needs, to say anything."""
+ENOUGH_SPEAKERS = 100
+"""Number of held-out speakers that find the strength without folds."""
+FOLD_SPEAKERS = 8
+"""Minimum number of speakers in a fold."""
 
 
 def train(
@@ -38,38 +39,38 @@ def train(
     speakers: Mapping[str, str | None] | None = None,
     device: torch.device | None = None,
     progress: Callable[[Epoch], None] | None = None,
-    watch: Watch | None = None,
-    saves: Checkpoints | None = None,
+    on_batch: OnBatch | None = None,
+    checkpoints: Checkpoints | None = None,
     init: Place | None = None,
 ) -> Trained:
     """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
 
-    A part of the speakers (of the utterances, where speakers are unknown) is held out: the epoch with the lowest
-    validation loss on them is kept, and training stops when it has not fallen for `settings.patience` epochs. A store
-    that does not fit into `settings.memory` is streamed, see `pipeline.training.batches`. How far the model goes by
-    itself is found on speakers that it was not trained on; where few are held out, by `settings.folds` more models that
-    are trained without a part of the speakers each, see `pipeline.training.strength`.
+    Some of the speakers (of the utterances, if speakers are unknown) are held out: the epoch with the lowest validation
+    loss on them is kept, and training stops when that has not fallen for `settings.patience` epochs. A store that does
+    not fit into `settings.memory` is streamed, see `pipeline.training.batches`. The strength is found on held-out
+    speakers; if these are few, with `settings.folds` more models that are each trained without a part of the speakers,
+    see `pipeline.training.strength`.
 
     Args:
         store: clean and noisy embeddings [N, draws, views, D].
         settings: network, objective and optimiser.
-        seed: of initial weights, held-out choice, order, timesteps and noise.
-        timestep: the step at which the model will enhance; validation is done there.
+        seed: seed of initial weights, held-out choice, order, timesteps and noise.
+        timestep: timestep at which the model will enhance, and is validated.
         speakers: speaker by utterance id, for the hold-out and the strength only, never as a training signal.
-        device: where to train; the CPU if not given.
-        progress: called after every epoch; of a training that goes on, at once with those that it has.
-        watch: called after every batch, and in the first pass over a streamed store.
-        saves: where the state is saved, and what is gone on from.
-        init: file of a model to begin with in place of a network that has learnt nothing; its preconditioner stays.
+        device: device to train on; the CPU if not given.
+        progress: called after every epoch; a resumed training first calls it with past epochs.
+        on_batch: called after every batch, and in the first pass over a streamed store.
+        checkpoints: checkpoints to save, and to resume from.
+        init: model file to start from instead of random weights; its preconditioner is kept.
 
     Raises:
-        ConfigError: nothing is learnt at `timestep`, `settings.memory` is too small even to stream the store, or `init`
-            is a model of other settings.
-        OutputError: there is no space to save the state.
-        StoreError: the store is damaged, holds enhanced embeddings, or is not of the encoder of `init`.
+        ConfigError: nothing is learnt at `timestep`, `settings.memory` is too small to stream the store, or `init` has
+            other settings.
+        OutputError: there is no space for a checkpoint.
+        StoreError: the store is damaged, holds enhanced embeddings, or has another encoder than `init`.
         WeightsError: `init` cannot be read.
-        TrainingError: fewer than two utterances, not the noisy views that are asked for, noisy views like the clean
-            one, or a loss that is not finite before anything was learnt.
+        TrainingError: there are fewer than two utterances, noisy views are missing or equal to the clean one, or the
+            loss is not finite before anything is learnt.
     """
     store.check_raw()
     if wrong := settings.find_timestep_conflict(timestep):
@@ -77,10 +78,10 @@ def train(
     ids, views = list(compress(store.utterances, store.status == OK)), store.shape[2]
     if len(ids) < 2 or views < 2:
         raise TrainingError(
-            f"{store.path}: {len(ids)} encoded utterances of {views} views; training needs two utterances"
-            " or more, and a clean and a noisy view of each. Extract with the training recipe."
+            f"{store.path}: {len(ids)} encoded utterances with {views} views; training needs two or more"
+            " utterances, each with a clean and a noisy view. Extract with the training recipe."
         )
-    _check_moved(store)
+    _check_displacement(store)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     held, held_out = hold_out(ids, speakers or {}, settings.validation, rng)
@@ -92,48 +93,52 @@ def train(
         "utterances": len(ids),
         "speakers": None if None in known else len(known),
         "draws": store.shape[1],
-        "noisy_views": noisy_names(store, settings.noisy_views),
+        "noisy_views": name_noisy_views(store, settings.noisy_views),
     }
-    del ids, known  # of millions of utterances, they would be missed elsewhere
-    where = device or torch.device("cpu")
-    model = SeedModel(store.dim, settings).to(where)
+    del ids, known  # with millions of utterances, training needs their memory
+    device = device or torch.device("cpu")
+    model = SeedModel(store.dim, settings).to(device)
     origin = load_initial_model(model, init, store) if init else ""
-    feed = open_batches(store, held, model, rng, watch, fit=not init)
-    if feed.validated:
-        held_out = f"{held_out} ({feed.validated})"
+    batches = open_batches(store, held, model, rng, on_batch, fit=not init)
+    if batches.validated:
+        held_out = f"{held_out} ({batches.validated})"
     keyed = {"revision": revisions.TRAIN, "seed": seed, "timestep": timestep}
-    save = saves.checkpoint(training_key(store, model, feed.validation, **keyed)) if saves else None
-    trained = run_training(model, feed, settings, timestep, rng, held_out, progress, watch, save)
-    if trained.stopped or not fits(store, settings) or settings.strength == 0:
+    checkpoint = None
+    if checkpoints:
+        checkpoint = checkpoints.checkpoint(compute_training_key(store, model, batches.validation, **keyed))
+    trained = run_training(model, batches, settings, timestep, rng, held_out, progress, on_batch, checkpoint)
+    if trained.stopped or not fits_in_memory(store, settings) or settings.strength == 0:
         parts = []
     try:
-        judges = _judges(store, parts, settings, seed, timestep, where, watch, saves) or [
-            FoldModel(trained.model, held)
-        ]
-    except TrainingError as error:  # the model itself is sound: it is kept, and asked in their place
-        facts["folds_failed"], judges = str(error), [FoldModel(trained.model, held)]
-    point = calibrate_strength(trained.model, store, held, speakers or {}, timestep, seed, judges)
+        folds = _train_fold_models(store, parts, settings, seed, timestep, device, on_batch, checkpoints)
+    except TrainingError as error:  # the model itself is sound: it is kept, and finds its own strength
+        facts["folds_failed"], folds = str(error), []
+    folds = folds or [FoldModel(trained.model, held)]
+    point = calibrate_strength(trained.model, store, held, speakers or {}, timestep, seed, folds)
     eers = {"raw": point.raw, "enhanced": point.enhanced}
     facts["held_out_eer"] = {name: dict(zip(("clean", "noisy"), eer, strict=True)) for name, eer in eers.items() if eer}
-    return replace(trained, init_sha256=origin, facts=facts, judges=judges)
+    return replace(trained, init_sha256=origin, facts=facts, fold_models=folds)
 
 
-def _check_moved(store: EmbeddingStore) -> None:
-    """Raise TrainingError if no noisy embedding of a store's first utterances differs from the clean one."""
+def _check_displacement(store: EmbeddingStore) -> None:
+    """Raise TrainingError if all noisy embeddings of a store's first shard equal the clean ones."""
     first = set(store.ok.tolist())
     shard = next(part for part in store.shards() if not first.isdisjoint(part))
     crops = store.read_rows(shard)[[row - shard.start for row in shard if row in first]]
     if (crops[:, :, 1:] == crops[:, :, :1]).all():
         raise TrainingError(
-            f"{store.path}: all noisy embeddings of its first {len(crops)} utterances are equal to the clean ones. Look"
-            " at the store with `seed store check`, and extract it anew."
+            f"{store.path}: all noisy embeddings of its first {len(crops)} utterances are equal to the clean ones."
+            " Check the store with `seed store check`, and extract it again."
         )
 
 
 def hold_out(
     ids: Sequence[str], speakers: Mapping[str, str | None], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], str]:
-    """Choose the rows [N] to validate on: whole speakers where all are known and two or more, else utterances."""
+    """Return a mask [N] of random rows to validate on, and a description of them.
+
+    Whole speakers are held out if all are known and there are two or more, otherwise utterances.
+    """
     known = [speakers.get(name) for name in ids]
     by_speaker = None not in known and len(set(known)) > 1
     groups = known if by_speaker else list(ids)
@@ -151,56 +156,57 @@ def split_folds(
     count: int,
     seed: int,
 ) -> list[NDArray[np.bool_]]:
-    """Cut the speakers of rows [N] into `count` parts, and return which rows [N] are of each.
+    """Divide the speakers of rows [N] into `count` parts, and return a mask [N] of the rows of each.
 
-    There are none where speakers are not known, where so many are held out that nothing is gained, or where parts would
-    be too small.
+    The list is empty if speakers are unknown, if enough are held out already, or if parts would be too small.
     """
     known = [speakers.get(name) for name in ids]
-    if None in known or len({known[row] for row in np.flatnonzero(held)}) >= ENOUGH:
+    if None in known or len({known[row] for row in np.flatnonzero(held)}) >= ENOUGH_SPEAKERS:
         return []
     names = sorted(set(map(str, known)))
-    if count < 2 or len(names) < count * PER_FOLD:
+    if count < 2 or len(names) < count * FOLD_SPEAKERS:
         return []
     order = np.random.default_rng([seed, count]).permutation(len(names))
-    part = {names[index]: place % count for place, index in enumerate(order)}
+    part = {names[index]: rank % count for rank, index in enumerate(order)}
     parts = np.fromiter((part[str(name)] for name in known), dtype=np.int64, count=len(known))
     return [parts == number for number in range(count)]
 
 
-def _judges(
+def _train_fold_models(
     store: EmbeddingStore,
     parts: Sequence[NDArray[np.bool_]],
     settings: Train,
     seed: int,
     timestep: int,
     device: torch.device,
-    watch: Watch | None,
-    saves: Checkpoints | None,
+    on_batch: OnBatch | None,
+    checkpoints: Checkpoints | None,
 ) -> list[FoldModel]:
-    """Train a model without each of the parts [rows], which it is validated on.
+    """Train one model without each of the parts, and validate it on that part.
 
     Raises:
-        TrainingError: one of them did not come to its end; models of other quality say nothing of the strength.
+        TrainingError: a training failed; models of another quality say nothing about the strength.
     """
-    judges = []
+    folds = []
     for number, held in enumerate(parts, 1):
-        told = _told_of(watch, f"strength, part {number} of {len(parts)}, ")
+        labelled = _add_label(on_batch, f"strength, part {number} of {len(parts)}, ")
         torch.manual_seed(seed + number)
         rng = np.random.default_rng([seed, number])
         model = SeedModel(store.dim, settings).to(device)
-        feed = open_batches(store, held, model, rng, told)
+        batches = open_batches(store, held, model, rng, labelled)
         keyed = {"revision": revisions.TRAIN, "seed": seed, "timestep": timestep, "part": number}
-        save = saves.checkpoint(training_key(store, model, feed.validation, **keyed), number) if saves else None
+        checkpoint = None
+        if checkpoints:
+            checkpoint = checkpoints.checkpoint(compute_training_key(store, model, batches.validation, **keyed), number)
         try:
-            trained = run_training(model, feed, settings, timestep, rng, "", None, told, save)
+            trained = run_training(model, batches, settings, timestep, rng, "", None, labelled, checkpoint)
         except TrainingError as error:
             raise TrainingError(f"part {number} of {len(parts)}: {error}") from error
         if trained.stopped:
             raise TrainingError(f"part {number} of {len(parts)}: {trained.stopped}.")
-        judges.append(FoldModel(trained.model, held))
-    return judges
+        folds.append(FoldModel(trained.model, held))
+    return folds
 
 
-def _told_of(watch: Watch | None, what: str) -> Watch | None:
-    return watch and (lambda pace: watch(replace(pace, what=what)))
+def _add_label(on_batch: OnBatch | None, label: str) -> OnBatch | None:
+    return on_batch and (lambda progress: on_batch(replace(progress, label=label)))

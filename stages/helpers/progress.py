@@ -12,7 +12,7 @@ from stages.helpers.options import make_bar
 
 if TYPE_CHECKING:
     from pipeline.extraction.extract import ExtractionProgress
-    from pipeline.training.progress import Epoch, Pace
+    from pipeline.training.progress import Epoch, PassProgress
 
 INTERVAL = 30.0
 """Seconds between two lines of JSON."""
@@ -54,7 +54,7 @@ def extraction_progress(label: str) -> Iterator[Callable[["ExtractionProgress"],
 
 
 @contextmanager
-def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], Callable[["Pace"], None]]]:
+def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], Callable[["PassProgress"], None]]]:
     """Show the progress of a training on stderr. Yield functions that update it after an epoch, and within one."""
     from rich.progress import TimeRemainingColumn
 
@@ -73,9 +73,9 @@ def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], 
                 figures = {"epoch": epoch.epoch, "epochs": epochs, **values, "best_epoch": best.epoch}
                 click.echo(json.dumps({"stage": "train", **figures}), err=True)
 
-        def update(pace: "Pace") -> None:
-            phase = pace.what + (f"epoch {pace.epoch}" if pace.epoch else "first pass")
-            rate = f"{phase}: {pace.done / pace.pairs:.0%}, {pace.rate:,.0f} pairs/s"
+        def update(progress: "PassProgress") -> None:
+            phase = progress.label + (f"epoch {progress.epoch}" if progress.epoch else "first pass")
+            rate = f"{phase}: {progress.done / progress.pairs:.0%}, {progress.rate:,.0f} pairs/s"
             bar.update(task, description=f"{losses}; {rate}" if losses else f"training, {rate}")
 
         yield end_epoch, update

@@ -17,7 +17,7 @@ from pipeline.model.card import card, write_card
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.model_file import load_model
 from pipeline.training.api import train
-from pipeline.training.strength import RIDGE, crop_eers
+from pipeline.training.strength import RIDGE, measure_crop_eers
 from pipeline.training.train import hold_out
 from pipeline.utils.atomic import sha256_of
 from tests.linear_encoder import DIM, encoded, speech
@@ -73,7 +73,7 @@ def test_the_file_says_what_it_was_trained_on_and_what_became_of_it(model: Path)
     crops, known = VALUES[held()], [name for name, out in zip(HEARD.speakers, held(), strict=True) if out]
     ours = enhance_vectors(loaded.model, crops.reshape(-1, DIM), Sampling(50, strength=told["strength"]))
     for name, values in (("raw", crops), ("enhanced", ours.reshape(crops.shape))):
-        expected = crop_eers(values, known, 0)
+        expected = measure_crop_eers(values, known, 0)
         found = training["held_out_eer"][name]
         assert (found["clean"], found["noisy"]) == pytest.approx(expected, abs=1e-9)
     assert set(told["scale"]) == {"input", "network", "output"}

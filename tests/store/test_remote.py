@@ -30,7 +30,7 @@ from pipeline.model.model_file import save_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter, write_store
-from pipeline.training.batches import GB, needed
+from pipeline.training.memory import GB, find_least_memory
 from pipeline.training.train import train
 from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place, children, exists, to_place
@@ -304,9 +304,9 @@ def test_training_streams_from_a_remote_store(bucket: str, tmp_path: Path) -> No
     for name, place in (("local", tmp_path / "s.zarr"), ("s3", to_place(f"{bucket}/s.zarr"))):
         write_store(place, ids, values, np.full(6000, OK, dtype=np.uint8), {"dim": 8, "encoder": "toy"})
         store = EmbeddingStore.open(place)
-        small = settings.model_copy(update={"memory": 1.05 * needed(store, settings) / GB})
+        small = settings.model_copy(update={"memory": 1.05 * find_least_memory(store, settings) / GB})
         passes: set[int] = set()
-        trained = train(store, small, 0, 50, watch=lambda pace, passes=passes: passes.add(pace.epoch))  # type: ignore[misc]
+        trained = train(store, small, 0, 50, on_batch=lambda now, passes=passes: passes.add(now.epoch))  # type: ignore[misc]
         assert 0 in passes  # the first pass over a streamed store
         save_model(to_place(f"{bucket}/{name}.safetensors"), trained.model, store.encoder(), {})
         models[name] = objects(to_place(bucket))[f"{name}.safetensors"]

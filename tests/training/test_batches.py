@@ -18,9 +18,10 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
-from pipeline.training.batches import GB, IN_MEMORY, MemoryBatches, StreamedBatches, needed, open_batches
+from pipeline.training.batches import MemoryBatches, StreamedBatches, open_batches
+from pipeline.training.memory import GB, IN_MEMORY, find_least_memory
 from pipeline.training.preconditioner import fit_preconditioner
-from pipeline.training.progress import Epoch, Pace
+from pipeline.training.progress import Epoch, PassProgress
 from pipeline.training.train import train
 from tests.training.test_train import ENCODER, QUICK, make_store
 
@@ -69,7 +70,7 @@ def numbers(batch: torch.Tensor, count: int) -> list[int]:
 
 def least(store: EmbeddingStore, given: Train) -> Train:
     """The settings with as little memory as a store can be streamed in."""
-    return given.model_copy(update={"memory": (needed(store, given) + 1) / GB})
+    return given.model_copy(update={"memory": (find_least_memory(store, given) + 1) / GB})
 
 
 def streamed(store: EmbeddingStore, held: np.ndarray, given: Train, seed: int = 0) -> StreamedBatches:
@@ -90,7 +91,7 @@ def test_an_epoch_has_every_training_pair_once_and_none_that_is_held_out(data: s
     training, validation = (sorted(pairs[store.ok[part]].ravel().tolist()) for part in (~held, held))
     assert feed.pairs == len(training)
     seen = numbers(feed.validation, rows * draws)
-    assert len(set(seen)) == len(seen) == feed.budget.validation * draws
+    assert len(set(seen)) == len(seen) == feed.plan.validation * draws
     assert set(seen) <= set(validation)
     for _ in range(2):
         batches = list(feed.epoch(np.random.default_rng(1)))
@@ -114,7 +115,7 @@ def test_a_seed_gives_one_order_whatever_the_timing_and_every_epoch_another() ->
 def test_a_batch_mixes_shards_from_all_over_the_store() -> None:
     feed = streamed(listed(1000, draws=1, shard=10), np.arange(1000) < 10, PLAIN.model_copy(update={"batch_size": 32}))
     shards = [{number // 10 for number in numbers(batch, 1000)} for batch in feed.epoch(np.random.default_rng(0))]
-    assert feed.budget.buffer < 100  # a tenth of the store
+    assert feed.plan.buffer < 100  # a tenth of the store
     assert np.mean([len(found) for found in shards[:-1]]) > 4
     assert np.mean([max(found) - min(found) for found in shards[:-1]]) > 30
 
@@ -131,13 +132,13 @@ def threads() -> list[str]:
 
 
 def test_no_thread_outlives_training() -> None:
-    def stop(pace: Pace) -> None:
-        if pace.epoch == 1:
+    def stop(progress: PassProgress) -> None:
+        if progress.epoch == 1:
             raise KeyboardInterrupt
 
     store = listed(200, wait=lambda rows: time.sleep(0.001))
     with pytest.raises(KeyboardInterrupt):
-        train(store, least(store, PLAIN.model_copy(update={"batch_size": 4})), 0, 50, watch=stop)
+        train(store, least(store, PLAIN.model_copy(update={"batch_size": 4})), 0, 50, on_batch=stop)
     assert not threads()
 
 
@@ -171,7 +172,7 @@ def test_the_preconditioner_of_a_stream_is_that_of_its_training_pairs(tmp_path: 
     mean, matrix = fit_preconditioner(kind, fit[:, 0], fit[:, 1:])
     torch.testing.assert_close(feed._model.mean, torch.from_numpy(mean).float(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(feed._model.matrix, torch.from_numpy(matrix).float(), rtol=1e-6, atol=1e-7)
-    whole = MemoryBatches.of(store, held, SeedModel(store.dim, given))
+    whole = MemoryBatches.read(store, held, SeedModel(store.dim, given))
     assert feed.pairs == whole.pairs
     torch.testing.assert_close(feed.validation, whole.validation[: len(feed.validation)], rtol=1e-4, atol=1e-5)
 
@@ -256,7 +257,7 @@ def test_a_stream_trains_as_well_as_memory_does_and_gives_one_model_for_a_seed(t
 def test_every_pass_says_how_far_it_is() -> None:
     store, paces, epochs = listed(40, failed=(3,)), [], []
     given = least(store, PLAIN.model_copy(update={"batch_size": 10, "max_epochs": 2}))
-    train(store, given, 0, 50, progress=epochs.append, watch=paces.append)
+    train(store, given, 0, 50, progress=epochs.append, on_batch=paces.append)
     assert [epoch.epoch for epoch in epochs if isinstance(epoch, Epoch)] == [0, 1, 2]
     assert {pace.epoch for pace in paces} == {0, 1, 2}
     for epoch in range(3):

@@ -14,9 +14,9 @@ from pipeline.model.model_file import save_model
 from pipeline.training import train as module
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.loop import Trained
-from pipeline.training.progress import Pace
+from pipeline.training.progress import PassProgress
 from pipeline.training.strength import HeldOut, StrengthPoint, find_strength
-from pipeline.training.train import ENOUGH, PER_FOLD, split_folds, train
+from pipeline.training.train import ENOUGH_SPEAKERS, FOLD_SPEAKERS, split_folds, train
 from tests.training.test_train import ENCODER, QUICK, make_store, use_loss
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
@@ -48,9 +48,9 @@ def test_every_speaker_is_in_one_part_whole_and_parts_are_even() -> None:
 
 
 def test_there_are_none_where_they_would_say_nothing_or_nothing_new() -> None:
-    known, few = named(2 * ENOUGH), named(3 * PER_FOLD - 1)
-    assert len(split_folds(list(known), known, held_of(known, ENOUGH - 1), 3, 0)) == 3
-    assert split_folds(list(known), known, held_of(known, ENOUGH), 3, 0) == []
+    known, few = named(2 * ENOUGH_SPEAKERS), named(3 * FOLD_SPEAKERS - 1)
+    assert len(split_folds(list(known), known, held_of(known, ENOUGH_SPEAKERS - 1), 3, 0)) == 3
+    assert split_folds(list(known), known, held_of(known, ENOUGH_SPEAKERS), 3, 0) == []
     assert split_folds(list(few), few, held_of(few, 2), 3, 0) == []
     assert len(split_folds(list(few), few, held_of(few, 2), 2, 0)) == 2
     assert split_folds(list(known), known, held_of(known, 2), 0, 0) == []
@@ -91,15 +91,15 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         module, "open_batches", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
     )
-    told: list[Pace] = []
-    train(store, SHORT, 0, 50, speakers, watch=told.append)
+    told: list[PassProgress] = []
+    train(store, SHORT, 0, 50, speakers, on_batch=told.append)
     assert len(feeds) == 4
     assert np.stack(feeds[1:]).sum(axis=0).tolist() == [1] * len(store.ok)
-    assert {pace.what for pace in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
+    assert {progress.label for progress in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
 
 
 SAVED = SHORT.model_copy(update={"save_every": 4, "network": NetworkSettings(dropout=0.5)})
-ANEW = "of a training on another store, or with other parameters, seed or versions; training begins anew"
+ANEW = "saved with another store, parameters, seed or versions; training starts from scratch"
 
 
 class KilledError(Exception):
@@ -119,14 +119,22 @@ class Run:
         """Train, to the end or that of an epoch of one training; return what was said as well, and what took steps."""
         said, worked = list[str](), set[str]()
 
-        def watch(pace: Pace) -> None:
-            worked.add(pace.what)
-            if until and pace.what.startswith(until[0]) and (pace.epoch, pace.done) == (until[1], pace.pairs):
+        def watch(progress: PassProgress) -> None:
+            worked.add(progress.label)
+            if (
+                until
+                and progress.label.startswith(until[0])
+                and (progress.epoch, progress.done) == (until[1], progress.pairs)
+            ):
                 raise KilledError
 
         with closing(Checkpoints(self.model, settings.save_every, resume, said.append)) as saves:
             try:
-                return train(self.store, settings, seed, 50, self.speakers, watch=watch, saves=saves), said, worked
+                return (
+                    train(self.store, settings, seed, 50, self.speakers, on_batch=watch, checkpoints=saves),
+                    said,
+                    worked,
+                )
             except KilledError:
                 return None, said, worked
 
@@ -141,10 +149,10 @@ def test_a_training_for_the_strength_goes_on_to_the_same_bits_and_finished_ones_
     assert trained
     assert worked == {"strength, part 3 of 3, "}
     assert said == [
-        "trained before, 18 steps",
-        "part 1: trained before, 12 steps",
-        "part 2: trained before, 12 steps",
-        "part 3: going on after 8 steps, in epoch 2",
+        "already trained, 18 steps",
+        "part 1: already trained, 12 steps",
+        "part 2: already trained, 12 steps",
+        "part 3: resumed after 8 steps, in epoch 2",
     ]
     assert models(trained, tmp_path / "a") == models(whole, tmp_path / "b")
     assert sorted(path.name for path in run.parts.iterdir()) == [
@@ -155,8 +163,8 @@ def test_a_training_for_the_strength_goes_on_to_the_same_bits_and_finished_ones_
 
 def models(trained: Trained, folder: Path) -> list[bytes]:
     """The file of a model, and those of the models that found its strength."""
-    files = [folder / f"{number}.safetensors" for number in range(1 + len(trained.judges))]
-    for path, model in zip(files, (trained.model, *(judge.model for judge in trained.judges)), strict=True):
+    files = [folder / f"{number}.safetensors" for number in range(1 + len(trained.fold_models))]
+    for path, model in zip(files, (trained.model, *(fold.model for fold in trained.fold_models)), strict=True):
         save_model(path, model, ENCODER, trained.summary())
     return [path.read_bytes() for path in files]
 
@@ -172,12 +180,12 @@ def test_what_is_no_state_of_a_part_is_not_gone_on_from(tmp_path: Path, wrong: s
         two.write_bytes(one.read_bytes())
     seed = int(wrong == "other seed")
     trained, said, _ = run.once(seed=seed, resume=wrong != "without --resume")
-    left = "left by a training that was stopped, and not gone on from without --resume"
-    first, done = "trained before, 18 steps", "part 1: trained before, 12 steps"
+    left = "an interrupted training left this; it is ignored without --resume"
+    first, done = "already trained, 18 steps", "part 1: already trained, 12 steps"
     assert (
         said
         == {
-            "damaged": [first, done, f"{two}: damaged; training begins anew"],
+            "damaged": [first, done, f"{two}: damaged; training starts from scratch"],
             "swapped": [first, done],
             "other seed": [f"{main}: {ANEW}"],
             "without --resume": [f"{main}: {left}"],
@@ -213,13 +221,13 @@ def test_a_training_for_the_strength_that_breaks_off_costs_no_model(
     """It is left out, its kind with it, and told; the model is as if no parts had been asked for."""
     store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
     alone = train(store, SHORT.model_copy(update={"folds": 0}), 0, 50, speakers)
-    broken: list[Pace] = []
+    broken: list[PassProgress] = []
 
-    def watch(pace: Pace) -> None:
-        broken.extend([pace] if pace.what.startswith("strength, part 2") and pace.epoch == epoch else [])
+    def watch(progress: PassProgress) -> None:
+        broken.extend([progress] if progress.label.startswith("strength, part 2") and progress.epoch == epoch else [])
 
     use_loss(monkeypatch, lambda *args: seed_loss(*args) * (float("nan") if broken else 1.0))
-    trained = train(store, SHORT, 0, 50, speakers, watch=watch)
+    trained = train(store, SHORT, 0, 50, speakers, on_batch=watch)
     assert broken
     assert trained.facts["folds_failed"].startswith(f"part 2 of 3: in epoch {epoch} the loss is nan")
     for name, tensor in alone.model.state_dict().items():

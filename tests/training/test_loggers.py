@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training.loggers import loggers
+from pipeline.training.loggers import open_loggers
 from pipeline.training.progress import Epoch
 from stages.cli import main
 from tests.training.test_resume import command
@@ -71,14 +71,14 @@ def test_dvclive_holds_the_curve_of_the_last_training_alone(folder: Path) -> Non
     assert not list(folder.rglob("dvc.yaml"))
 
 
-def test_what_is_told_can_be_read_while_training_goes_on(tmp_path: Path) -> None:
+def test_logs_can_be_read_during_training(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with loggers(["tensorboard"], tmp_path) as (tell,):
+    with open_loggers(["tensorboard"], tmp_path) as (log,):
         events = EventAccumulator(str(tmp_path / "tensorboard"))
         for epoch in range(3):
-            tell(Epoch(epoch, math.nan, 0.5))
+            log(Epoch(epoch, math.nan, 0.5))
             events.Reload()
             assert [event.step for event in events.Scalars("validation_loss")] == list(range(epoch + 1))
 
@@ -93,7 +93,7 @@ def test_dvclive_in_a_repository_without_commits_is_one_line(
         subprocess.run([tool, "init", "-q"], check=True)
     with pytest.raises(SystemExit):
         main(command(folder, "--log", "dvclive"))
-    assert "train.log: dvclive cannot begin (SCMError: Empty git repo)" in capsys.readouterr().err
+    assert "train.log: dvclive cannot start (SCMError: Empty git repo)" in capsys.readouterr().err
     assert not (folder / "m.safetensors").exists()
 
 

@@ -10,7 +10,7 @@ from pipeline.config.train import Train
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
-from pipeline.training.pairs import pairs_of, swapped, vectors_in
+from pipeline.training.pairs import build_pairs, count_vectors, swap_displacements
 
 
 def store_of(path: Path, draws: int) -> EmbeddingStore:
@@ -23,9 +23,9 @@ def store_of(path: Path, draws: int) -> EmbeddingStore:
 def test_a_pair_begins_with_what_its_views_should_become(tmp_path: Path, target: str) -> None:
     store = store_of(tmp_path / "s.zarr", 3)
     settings, values = Train(target=target, noisy_views=2), store.read()  # type: ignore[arg-type]
-    pairs = pairs_of(values, store, settings).reshape(5, 3, -1, 6)
+    pairs = build_pairs(values, store, settings).reshape(5, 3, -1, 6)
     whole = target == "utterance"
-    assert pairs.shape[2] == vectors_in(store, settings) == 3 + whole
+    assert pairs.shape[2] == count_vectors(store, settings) == 3 + whole
     for row in range(5):
         for draw in range(3):
             goal = values[row, :, 0].mean(axis=0) if whole else values[row, draw, 0]
@@ -35,7 +35,7 @@ def test_a_pair_begins_with_what_its_views_should_become(tmp_path: Path, target:
 
 def test_a_single_crop_is_its_own_mean(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s.zarr", 1)
-    pairs = pairs_of(store.read(), store, Train(target="utterance"))
+    pairs = build_pairs(store.read(), store, Train(target="utterance"))
     np.testing.assert_array_equal(pairs, store.read()[:, 0])
 
 
@@ -45,7 +45,7 @@ def test_a_swapped_view_is_moved_as_that_view_of_another_pair_is(
 ) -> None:
     source = torch.Generator().manual_seed(seed)
     batch = torch.randn(count, views, 4, generator=source, dtype=torch.float64)
-    found = swapped(batch, share, False, source)
+    found = swap_displacements(batch, share, False, source)
     assert torch.equal(found[:, 0], batch[:, 0])
     moved, before = found - found[:, :1], batch - batch[:, :1]
     for view in range(1, views):
@@ -58,9 +58,9 @@ def test_a_swapped_view_is_moved_as_that_view_of_another_pair_is(
 
 def test_half_of_the_views_are_swapped_and_lengths_are_kept() -> None:
     batch = torch.nn.functional.normalize(torch.randn(400, 4, 9), dim=2) * 3
-    found = swapped(batch, 0.5, True, torch.Generator().manual_seed(0))
+    found = swap_displacements(batch, 0.5, True, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.norm(dim=2), torch.full((400, 4), 3.0))
     same = torch.isclose(found, batch, atol=1e-5).all(dim=2)[:, 1:].float()
     assert 0.45 < same.mean() < 0.55
-    assert torch.equal(found, swapped(batch, 0.5, True, torch.Generator().manual_seed(0)))
-    assert swapped(batch, 0.0, True, torch.Generator()) is batch
+    assert torch.equal(found, swap_displacements(batch, 0.5, True, torch.Generator().manual_seed(0)))
+    assert swap_displacements(batch, 0.0, True, torch.Generator()) is batch

@@ -58,7 +58,7 @@ def test_in_parts_it_is_the_same(kind: str) -> None:
     moments = Moments(6, kind)
     for start, stop in ((0, 1), (1, 200), (200, 200), (200, 500)):
         moments.add(CLEAN[start:stop], NOISY[start:stop])
-    for ours, whole in zip(moments.preconditioner(), fit_preconditioner(kind, CLEAN, NOISY), strict=True):
+    for ours, whole in zip(moments.solve(), fit_preconditioner(kind, CLEAN, NOISY), strict=True):
         np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-12)
 
 
@@ -68,7 +68,7 @@ def test_a_displacement_by_known_steps_has_the_known_answer() -> None:
     moments = Moments(4, "whiten")
     for part in np.split(clean, 8):
         moments.add(part, part[:, None] + steps)
-    mean, matrix = moments.preconditioner()
+    mean, matrix = moments.solve()
     np.testing.assert_allclose(mean, 8, rtol=1e-9)
     second = np.array([1, 4, 16, 64]) / 4
     expected = np.diag((second + SHRINKAGE * second.mean()) ** -0.5)

@@ -21,7 +21,7 @@ from pipeline.store.leftovers import leftovers, remove
 from pipeline.store.writer import write_store
 from pipeline.training.checkpoints import Checkpoints, describe_checkpoint
 from pipeline.training.loop import Trained
-from pipeline.training.progress import Pace
+from pipeline.training.progress import PassProgress
 from pipeline.training.train import train
 from stages.cli import main
 from tests.training.test_batches import in_shards, least
@@ -51,19 +51,19 @@ def broken_off(store: EmbeddingStore, settings: Train, model: Path, step: int) -
     """Begin or go on with a training, up to the end of some step, counted from its beginning."""
     steps = 9
 
-    def watch(pace: Pace) -> None:
-        if pace.epoch and (pace.epoch - 1) * steps + -(-pace.done // settings.batch_size) == step:
+    def stop(progress: PassProgress) -> None:
+        if progress.epoch and (progress.epoch - 1) * steps + -(-progress.done // settings.batch_size) == step:
             raise KilledError
 
     with pytest.raises(KilledError):
-        resumed(store, settings, model, [], watch)
+        resumed(store, settings, model, [], stop)
 
 
 def resumed(
-    store: EmbeddingStore, settings: Train, model: Path, said: list[str], watch: Any = None, seed: int = 0
+    store: EmbeddingStore, settings: Train, model: Path, said: list[str], on_batch: Any = None, seed: int = 0
 ) -> Trained:
     with closing(Checkpoints(model, settings.save_every, True, said.append)) as saves:
-        trained = train(store, settings, seed, 50, saves=saves, watch=watch)
+        trained = train(store, settings, seed, 50, checkpoints=saves, on_batch=on_batch)
         saves.remove()
     return trained
 
@@ -100,7 +100,7 @@ def test_a_training_goes_on_to_the_same_bits_wherever_it_was_broken_off(
     torch.rand(7)  # whatever else was drawn
     said: list[str] = []
     assert same(resumed(store, settings, model, said), whole)
-    assert re.fullmatch(r"going on after \d+ steps, in epoch \d", said[0])
+    assert re.fullmatch(r"resumed after \d+ steps, in epoch \d", said[0])
     assert not list(tmp_path.glob(".*"))
 
 
@@ -115,13 +115,13 @@ def test_a_state_of_other_parameters_or_another_store_is_not_continued(tmp_path:
         opened = EmbeddingStore.open(tmp_path / f"{path}.zarr")
         assert same(resumed(opened, chosen, model, said, seed=seed), train(opened, chosen, seed, 50))
         (line,) = said
-        assert "of a training on another store, or with other parameters" in line
+        assert "saved with another store, parameters" in line
         path_of(model).parent.mkdir(parents=True)
         path_of(model).write_bytes(left)
     said = []
     watched = SMALL.model_copy(update={"save_every": 5, "log": ["tensorboard"]})  # which do not matter
     resumed(store, watched, model, said)
-    assert said == ["going on after 12 steps, in epoch 2"]
+    assert said == ["resumed after 12 steps, in epoch 2"]
 
 
 def path_of(model: Path) -> Path:
@@ -154,7 +154,7 @@ def test_a_damaged_state_is_not_continued(tmp_path: Path) -> None:
         path_of(model).write_bytes(content)
         said: list[str] = []
         assert same(resumed(store, short, model, said), whole)
-        assert said == [f"{path_of(model)}: damaged; training begins anew"]
+        assert said == [f"{path_of(model)}: damaged; training starts from scratch"]
 
 
 def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alone(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alo
 
 def test_a_training_that_learns_nothing_leaves_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
-    monkeypatch.setattr("pipeline.training.loop.validation_loss", lambda *rest: float("nan"))
+    monkeypatch.setattr("pipeline.training.loop.compute_validation_loss", lambda *rest: float("nan"))
     with closing(Checkpoints(model, 2)) as saves, pytest.raises(TrainingError, match="nothing was learnt"):
-        train(store, SMALL, 0, 50, saves=saves)
+        train(store, SMALL, 0, 50, checkpoints=saves)
     assert not list(tmp_path.glob(".*"))
 
 

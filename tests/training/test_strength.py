@@ -21,9 +21,9 @@ from pipeline.training.strength import (
     FoldModel,
     HeldOut,
     calibrate_strength,
-    crop_eers,
     find_strength,
     fit_domain,
+    measure_crop_eers,
 )
 
 DIM = 6
@@ -82,7 +82,7 @@ def test_the_strength_is_where_noise_is_least_among_those_that_keep_clean_speech
         whole = model(raw, Sampling(50))
     eers = {}
     for share in np.linspace(0, 1, 11):
-        found = crop_eers(interpolate(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
+        found = measure_crop_eers(interpolate(raw, whole, float(share)).numpy().reshape(values.shape), speakers, 0)
         assert found
         eers[float(share)] = found
     found = find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength
@@ -102,7 +102,7 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
     found = find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength
     eers = {}
     for share in (0.0, found, 1.0):
-        eers[share] = crop_eers(interpolate(raw, whole, share).numpy().reshape(values.shape), speakers, 0)
+        eers[share] = measure_crop_eers(interpolate(raw, whole, share).numpy().reshape(values.shape), speakers, 0)
     assert 0 < found < 1
     assert eers[1.0][1] < eers[found][1] < eers[0.0][1]  # noise alone would ask for all of the way
     assert eers[1.0][0] > 1.5 * eers[0.0][0]
@@ -124,7 +124,7 @@ def test_eers_of_crops_against_a_plain_loop() -> None:
 
     values, speakers = crops(6, noise=2.0), names(6)
     units = values / np.linalg.norm(values, axis=3, keepdims=True)
-    found = crop_eers(values, speakers, 0)
+    found = measure_crop_eers(values, speakers, 0)
     assert found
     for view, eer in ((0, found[0]), (None, found[1])):
         each = []

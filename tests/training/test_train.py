@@ -253,7 +253,7 @@ def test_noisy_views_that_a_store_does_not_have_are_named(tmp_path: Path) -> Non
     for path, wanted, says in (
         ("s.zarr", 4, r"has 3 noisy views, but train.noisy_views is 4"),
         ("s.zarr", ["noise"], r"does not name its views. Set train.noisy_views to a number"),
-        ("n.zarr", ["noise", "hum"], r"has no noisy view 'hum'.* Take of noise, music, reverb"),
+        ("n.zarr", ["noise", "hum"], r"has no noisy view 'hum'.* Choose from noise, music, reverb"),
         ("n.zarr", ["clean"], r"has no noisy view 'clean'"),
     ):
         with pytest.raises(TrainingError, match=says):

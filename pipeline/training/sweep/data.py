@@ -1,4 +1,4 @@
-"""What the runs of a sweep are trained and measured on: looked at, cut down, and known again by its content."""
+"""The data that all runs of a sweep share: checks, subsets, and checksums."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from pipeline.store import checksums
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import SPACE
 from pipeline.store.writer import write_store
-from pipeline.training.sweep.grid import Part, read_speakers
+from pipeline.training.sweep.grid import DataSubset, list_speakers
 from pipeline.utils.paths import Place
 
 
 @dataclass(frozen=True)
 class SweepData:
-    """What all runs are trained and measured on."""
+    """The data that all runs of a sweep train and measure on."""
 
     store: EmbeddingStore
-    """Of training pairs."""
+    """The store of training pairs."""
     speakers: Mapping[str, str | None]
-    """Of its utterances."""
+    """The speaker by utterance of that store."""
     conditions: Place
-    """Folder of the raw stores that are measured, `<condition>.zarr`."""
+    """The folder of the raw test stores, `<condition>.zarr`."""
     manifest: Sequence[Utterance]
     manifest_path: Path
 
 
 def check_data(params: Params, data: SweepData) -> None:
-    """Raise StoreError or TrialError if nothing could be measured, whatever is trained."""
+    """Raise StoreError or TrialError if no model could be measured on the data."""
     raw = open_condition_stores({"raw": data.conditions}, params.conditions)
     for store in (data.store, *raw["raw"].stores.values()):
         store.check_raw()
@@ -50,8 +50,8 @@ def check_data(params: Params, data: SweepData) -> None:
     pair_utterances(utterances, usable_mask(raw), params.score.max_trials, params.seed, data.manifest_path)
 
 
-def contents_of(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:
-    """Return checksums of what all runs are trained and measured on: vectors, speakers, and both by condition.
+def hash_data(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:
+    """Return checksums of the training store, its speakers, the manifest, and the store of each condition.
 
     Raises:
         StoreError: a store is missing or damaged.
@@ -65,21 +65,21 @@ def contents_of(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:
     }
 
 
-def part_of(data: SweepData, part: Part, seed: int, folder: Path) -> EmbeddingStore:
-    """Return the training store with some of its speakers and draws only, as a store in a folder.
+def write_subset(data: SweepData, subset: DataSubset, seed: int, folder: Path) -> EmbeddingStore:
+    """Write a store with some speakers and draws of the training store to a folder, and return it.
 
-    The speakers are a seeded choice, those of a smaller number being among those of a larger one.
+    The speakers are chosen at random by the seed; a larger number includes those of a smaller one.
     """
     store = data.store
-    if part == Part():
+    if subset == DataSubset():
         return store
-    path = folder / f"speakers{part.speakers}-draws{part.draws}-seed{seed}.zarr"
+    path = folder / f"speakers{subset.speakers}-draws{subset.draws}-seed{seed}.zarr"
     rows = list(range(len(store.utterances)))
-    if part.speakers is not None:
-        names = read_speakers(store, data.speakers)
-        chosen = set(np.random.default_rng(seed).permutation(names)[: part.speakers].tolist())
+    if subset.speakers is not None:
+        names = list_speakers(store, data.speakers)
+        chosen = set(np.random.default_rng(seed).permutation(names)[: subset.speakers].tolist())
         rows = [row for row, name in enumerate(store.utterances) if data.speakers.get(name) in chosen]
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     ids, status = [store.utterances[row] for row in rows], store.status[rows]
-    write_store(path, ids, store.read()[rows, : part.draws], status, attributes)
+    write_store(path, ids, store.read()[rows, : subset.draws], status, attributes)
     return EmbeddingStore.open(path)

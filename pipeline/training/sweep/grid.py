@@ -1,4 +1,4 @@
-"""What a sweep is to run: a grid file, read and checked as a whole before the first run."""
+"""Grid files of sweeps, read and checked as a whole before the first run."""
 
 import itertools
 import json
@@ -12,140 +12,144 @@ from pydantic import Field
 from pipeline.config.params import Params
 from pipeline.errors import ConfigError
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.training.sweep.selection import OF_DATA
+from pipeline.training.sweep.selection import DATA_PREFIX
 from pipeline.utils.validation import Frozen, load_yaml, validated
 
 USED = ("train", "enhance", "score", "conditions")
-"""What of the parameters a sweep uses."""
+"""Sections of the parameters that a sweep uses."""
 UNUSED = ("score.systems", "score.groups", "score.both_sides", "score.cohort", "score.format")
-"""And what of these it does not."""
-Changes = dict[str, Any]
-"""Parameters that differ from those of the parameter file, by dotted names."""
+"""Parameters of these sections that it does not use."""
+ParameterChanges = dict[str, Any]
+"""Parameters that differ from the parameter file, by dotted names."""
 
 
 class Grid(Frozen):
-    """What a grid file says."""
+    """The content of a grid file."""
 
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     grid: dict[str, list[Any]] = Field({})
-    """Every combination of these values."""
+    """Values by parameter; all combinations are run."""
     runs: list[dict[str, Any]] = Field([])
-    """And these, one by one."""
+    """Further sets of changes, each run by itself."""
 
 
-class Part(Frozen):
-    """Some of the training store: `data.speakers` and `data.draws` in a grid."""
+class DataSubset(Frozen):
+    """A subset of the training store: `data.speakers` and `data.draws` in a grid; None for all."""
 
     speakers: int | None = Field(None, ge=2)
     draws: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One row of a sweep, before it is run."""
+class PlannedRun:
+    """One run of a sweep, before it starts."""
 
-    changes: Changes
+    changes: ParameterChanges
     seed: int
     params: Params
-    """With the changes and the seed."""
-    part: Part
+    """All parameters, with the changes and the seed."""
+    subset: DataSubset
 
 
-def read_grid(path: Path) -> tuple[list[Changes], list[int]]:
-    """Return the sets of changes that a grid file asks for, each once, and the seeds of each.
+def read_grid(path: Path) -> tuple[list[ParameterChanges], list[int]]:
+    """Return the distinct sets of changes of a grid file, and the seeds to run each with.
 
     Raises:
-        ConfigError: it is no such file, or asks for nothing.
+        ConfigError: the file is not a grid, or has no runs.
     """
     grid = validated(Grid, load_yaml(path), str(path))
     crossed = [dict(zip(grid.grid, values, strict=True)) for values in itertools.product(*grid.grid.values())]
-    wanted = (crossed if grid.grid else []) + [dict(run) for run in grid.runs]
-    unique = {_text(changes, path): changes for changes in wanted}
+    listed = (crossed if grid.grid else []) + [dict(run) for run in grid.runs]
+    unique = {_serialise(changes, path): changes for changes in listed}
     if not unique:
         raise ConfigError(f"{path}: has neither a grid nor runs. Name parameters and their values.")
     return list(unique.values()), list(dict.fromkeys(grid.seeds))
 
 
-def _text(changes: Changes, path: Path) -> str:
-    """Return changes as a text that is the same for the same changes."""
+def _serialise(changes: ParameterChanges, path: Path) -> str:
+    """Return changes as JSON that is equal for equal changes."""
     try:
         return json.dumps(changes, sort_keys=True)
     except (TypeError, ValueError) as error:  # YAML also has dates, bytes, sets, and lists that hold themselves
-        raise ConfigError(f"{path}: {told(changes)}: no value of a parameter ({error}).") from None
+        raise ConfigError(f"{path}: {format_changes(changes)}: not a parameter value ({error}).") from None
 
 
 def plan_runs(
-    grid: Sequence[Changes],
+    grid: Sequence[ParameterChanges],
     seeds: Sequence[int],
     params: Params,
     store: EmbeddingStore,
     speakers: Mapping[str, str | None],
-) -> list[Run]:
-    """Return a run for every set of changes and seed.
+) -> list[PlannedRun]:
+    """Return one run for each set of changes and each seed.
 
     Raises:
-        ConfigError: a name or value that there is not, values that do not go together, or a part of the training store
-            that is larger than it.
+        ConfigError: a name is unknown, a value is not allowed, values conflict, or a subset is larger than the training
+            store.
     """
     runs = []
     for changes in grid:
-        of_data = {name.removeprefix(OF_DATA): value for name, value in changes.items() if name.startswith(OF_DATA)}
-        part = validated(Part, of_data, told(changes))
-        _check_part(part, changes, store, speakers)
-        others = {name: value for name, value in changes.items() if not name.startswith(OF_DATA)}
+        of_data = {name: value for name, value in changes.items() if name.startswith(DATA_PREFIX)}
+        content = {name.removeprefix(DATA_PREFIX): value for name, value in of_data.items()}
+        subset = validated(DataSubset, content, format_changes(changes))
+        _check_subset(subset, changes, store, speakers)
+        others = {name: value for name, value in changes.items() if name not in of_data}
         _check_used(others)
-        runs += [Run(changes, seed, changed(params, {**others, "seed": seed}), part) for seed in seeds]
+        runs += [PlannedRun(changes, seed, apply_changes(params, {**others, "seed": seed}), subset) for seed in seeds]
     return runs
 
 
-def changed(params: Params, changes: Mapping[str, Any]) -> Params:
+def apply_changes(params: Params, changes: Mapping[str, Any]) -> Params:
     """Return parameters with changes by dotted names.
 
     Raises:
-        ConfigError: a name or a value that there is not, or values that do not go together.
+        ConfigError: a name is unknown, a value is not allowed, or values conflict.
     """
     content = params.model_dump(mode="json")
     for name, value in changes.items():
         *sections, last = name.split(".")
-        place: Any = content
+        parent: Any = content
         for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
+            parent = parent.get(section) if isinstance(parent, dict) else None
+        if not isinstance(parent, dict) or last not in parent:
             raise ConfigError(f"{name}: no such parameter. Names are those of params.yaml, joined by dots.")
-        is_section = isinstance(value, Mapping) and isinstance(place[last], dict)
-        place[last] = place[last] | value if is_section else value  # what a section does not name stays as it is
-    return validated(Params, content, told(changes))
+        is_section = isinstance(value, Mapping) and isinstance(parent[last], dict)
+        parent[last] = parent[last] | value if is_section else value  # a section keeps values that are not named
+    return validated(Params, content, format_changes(changes))
 
 
-def _check_used(changes: Changes) -> None:
-    """Raise ConfigError for a parameter that a sweep does not use: its rows would be the same run."""
+def _check_used(changes: ParameterChanges) -> None:
+    """Raise ConfigError for a parameter that a sweep does not use, because it would repeat the same run."""
     for name in changes:
         if name == "seed":
-            raise ConfigError("seed: a grid file gives them as a list of its own, seeds.")
+            raise ConfigError("seed: a grid file lists seeds under the key seeds.")
         if name.split(".")[0] not in USED or name.startswith(UNUSED):
             raise ConfigError(
-                f"{name}: a sweep does not use it. It changes {', '.join(USED)}, {OF_DATA}speakers and {OF_DATA}draws."
-                " What changes stores is for `dvc exp run`."
+                f"{name}: a sweep does not use it. It changes {', '.join(USED)}, {DATA_PREFIX}speakers and"
+                f" {DATA_PREFIX}draws. Use `dvc exp run` for parameters that change stores."
             )
 
 
-def told(changes: Mapping[str, Any]) -> str:
-    """Return changes for people, on one line."""
+def format_changes(changes: Mapping[str, Any]) -> str:
+    """Return changes as one line of text."""
     return ", ".join(f"{name}={value}" for name, value in changes.items()) or "no changes"
 
 
-def read_speakers(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> list[str]:
-    """Return the known speakers of a store's utterances, in order of their names."""
+def list_speakers(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> list[str]:
+    """Return the sorted names of the known speakers of a store's utterances."""
     return sorted({name for name in map(speakers.get, store.utterances) if name is not None})
 
 
-def _check_part(part: Part, changes: Changes, store: EmbeddingStore, speakers: Mapping[str, str | None]) -> None:
-    """Raise ConfigError if a store has fewer speakers or draws than are asked for."""
-    for what, wanted, most in (
-        ("speakers", part.speakers, len(read_speakers(store, speakers)) if part.speakers else 0),
-        ("draws", part.draws, store.shape[1]),
+def _check_subset(
+    subset: DataSubset, changes: ParameterChanges, store: EmbeddingStore, speakers: Mapping[str, str | None]
+) -> None:
+    """Raise ConfigError if a store has fewer speakers or draws than the subset."""
+    for name, wanted, available in (
+        ("speakers", subset.speakers, len(list_speakers(store, speakers)) if subset.speakers else 0),
+        ("draws", subset.draws, store.shape[1]),
     ):
-        if wanted is not None and wanted > most:
+        if wanted is not None and wanted > available:
             raise ConfigError(
-                f"{told(changes)}: {store.path} has {most} {what}. Ask for fewer, or leave {OF_DATA}{what} out for all."
+                f"{format_changes(changes)}: {store.path} has {available} {name}. Ask for fewer, or leave out"
+                f" {DATA_PREFIX}{name} to use all."
             )

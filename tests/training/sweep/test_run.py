@@ -19,7 +19,7 @@ from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 from pipeline.training.sweep import run as sweep
 from pipeline.training.sweep.data import SweepData
-from pipeline.training.sweep.grid import changed, read_grid
+from pipeline.training.sweep.grid import apply_changes, read_grid
 from tests.stages.test_cli import run
 
 GRID = """
@@ -135,7 +135,7 @@ def test_runs_of_other_data_are_not_taken_for_these(place: Path, monkeypatch: py
     for what, change in changes.items():
         change()
         for _ in range(2):
-            sweep.run_all([{}, {"data.draws": 1}], [0], Params(), data_of_sweep(), place / "runs")
+            sweep.run_sweep([{}, {"data.draws": 1}], [0], Params(), data_of_sweep(), place / "runs")
         kept = {path.name for path in (place / "runs").iterdir()}
         assert len(kept - found) == 2, what
         found = kept
@@ -178,11 +178,11 @@ def test_a_failed_run_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sweep, "run", fails)
     for times in (1, 2):
-        rows = sweep.run_all([{}], [0], Params(), data, place / "runs")
+        rows = sweep.run_sweep([{}], [0], Params(), data, place / "runs")
         assert rows == [{"parameters": {}, "seed": 0, "failed": "no number"}]
         assert len(tried) == times
     monkeypatch.setattr(sweep, "run", lambda *arguments: {"epoch": 1})
-    assert sweep.run_all([{}], [0], Params(), data, place / "runs") == [{"parameters": {}, "seed": 0, "epoch": 1}]
+    assert sweep.run_sweep([{}], [0], Params(), data, place / "runs") == [{"parameters": {}, "seed": 0, "epoch": 1}]
 
 
 def test_the_time_of_enhancement_is_that_of_vectors_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_the_time_of_enhancement_is_that_of_vectors_in_memory(place: Path, monke
         return real(model, vectors, *given)
 
     monkeypatch.setattr(sweep, "enhance_vectors", timed)
-    row = sweep.run(read_params(Path("p.yaml")), data_of_sweep())
+    row = sweep.run_one(read_params(Path("p.yaml")), data_of_sweep(), {})
     assert row["enhance_us"] == pytest.approx(7, rel=1e-3)
     assert calls.count(sweep.TIMED) == 1 + sweep.REPEATS
 
@@ -254,11 +254,11 @@ def test_grids_that_cannot_be_run_are_one_line(capsys: pytest.CaptureFixture[str
         ),
         ("runs: [{}, {data.draws: 3}]\n", "data.draws=3: train.zarr has 2 draws."),
         ("runs: [{}, {data.speakers: 7, a: 1}]\n", "data.speakers=7, a=1: train.zarr has 6 speakers."),
-        ("grid: {seed: [5, 6]}\n", "seed: a grid file gives them as a list of its own, seeds."),
+        ("grid: {seed: [5, 6]}\n", "seed: a grid file lists seeds under the key seeds."),
         ("runs: [{}, {extract.draws: 2}]\n", "extract.draws: a sweep does not use it."),
         ("runs: [{}, {score.systems: {}}]\n", "score.systems: a sweep does not use it."),
-        ("grid: {train.swap: [2020-01-01]}\n", "g.yaml: train.swap=2020-01-01: no value of a parameter"),
-        ("runs: [&a {train.log: [*a]}]\n", "no value of a parameter (Circular reference detected)"),
+        ("grid: {train.swap: [2020-01-01]}\n", "g.yaml: train.swap=2020-01-01: not a parameter value"),
+        ("runs: [&a {train.log: [*a]}]\n", "not a parameter value (Circular reference detected)"),
     ):
         (place / "g.yaml").write_text(text)
         code, out, err = run(capsys, *COMMAND)
@@ -275,12 +275,12 @@ def test_a_manifest_that_lacks_an_utterance_is_one_line(capsys: pytest.CaptureFi
 
 
 def test_changes_go_by_dotted_names() -> None:
-    found = changed(Params(), {"train.network.blocks": 2, "enhance.timestep": 7})
+    found = apply_changes(Params(), {"train.network.blocks": 2, "enhance.timestep": 7})
     assert (found.train.network.blocks, found.enhance.timestep) == (2, 7)
-    kept = changed(found, {"train.network": {"width": 3}})  # what a section does not name stays
+    kept = apply_changes(found, {"train.network": {"width": 3}})  # what a section does not name stays
     assert (kept.train.network.blocks, kept.train.network.width) == (2, 3)
     with pytest.raises(ConfigError, match=r"enhance\.timestep\.x: no such parameter"):
-        changed(Params(), {"enhance.timestep.x": 1})
+        apply_changes(Params(), {"enhance.timestep.x": 1})
 
 
 def test_combinations_come_once(tmp_path: Path) -> None:

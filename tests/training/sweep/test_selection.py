@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.params import Params
-from pipeline.training.sweep.grid import Part, changed, read_grid
+from pipeline.training.sweep.grid import DataSubset, apply_changes, read_grid
 from pipeline.training.sweep.selection import Selection, select_parameters
 from pipeline.utils.validation import validated
 
@@ -69,5 +69,5 @@ def test_the_grids_of_the_comparison_can_be_run(grid: Path) -> None:
     assert len(seeds) >= 3
     for changes in wanted:
         data = {name.removeprefix("data."): value for name, value in changes.items() if name.startswith("data.")}
-        validated(Part, data, str(grid))
-        changed(Params(), {name: value for name, value in changes.items() if not name.startswith("data.")})
+        validated(DataSubset, data, str(grid))
+        apply_changes(Params(), {name: value for name, value in changes.items() if not name.startswith("data.")})
