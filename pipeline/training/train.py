@@ -95,7 +95,7 @@ def train(
         "draws": store.shape[1],
         "noisy_views": name_noisy_views(store, settings.noisy_views),
     }
-    del ids, known  # with millions of utterances, training needs their memory
+    del ids, known  # large, with millions of utterances
     device = device or torch.device("cpu")
     model = SeedModel(store.dim, settings).to(device)
     origin = load_initial_model(model, init, store) if init else ""

@@ -100,7 +100,7 @@ def test_an_epoch_has_every_training_pair_once_and_none_that_is_held_out(data: s
         assert len(batches[-1]) == (len(training) - 1) % size + 1
 
 
-def test_a_seed_gives_one_order_whatever_the_timing_and_every_epoch_another() -> None:
+def test_the_order_depends_on_seed_and_epoch_but_not_on_timing() -> None:
     dice = np.random.default_rng()
     held = np.arange(200) < 20
     orders = []
@@ -177,7 +177,7 @@ def test_the_preconditioner_of_a_stream_is_that_of_its_training_pairs(tmp_path: 
     torch.testing.assert_close(feed.validation, whole.validation[: len(feed.validation)], rtol=1e-4, atol=1e-5)
 
 
-def test_what_fits_is_prepared_and_ordered_as_ever(tmp_path: Path) -> None:
+def test_a_store_that_fits_is_prepared_and_ordered_in_memory(tmp_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr", failed=5)
     held = np.arange(79) % 10 == 3
     model = SeedModel(store.dim, QUICK)
@@ -254,7 +254,7 @@ def test_a_stream_trains_as_well_as_memory_does_and_gives_one_model_for_a_seed(t
     assert all(torch.equal(a, b) for a, b in zip(trained.model.parameters(), again.model.parameters(), strict=True))
 
 
-def test_every_pass_says_how_far_it_is() -> None:
+def test_every_pass_reports_its_progress() -> None:
     store, paces, epochs = listed(40, failed=(3,)), [], []
     given = least(store, PLAIN.model_copy(update={"batch_size": 10, "max_epochs": 2}))
     train(store, given, 0, 50, progress=epochs.append, on_batch=paces.append)

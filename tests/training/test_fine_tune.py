@@ -33,7 +33,7 @@ def first(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_fine_tuning_begins_with_the_model_and_keeps_its_preconditioner(first: Path, stream: bool) -> None:
+def test_fine_tuning_starts_from_the_model_and_keeps_its_preconditioner(first: Path, stream: bool) -> None:
     store, given = EmbeddingStore.open(first.parent / "s.zarr"), QUICK
     if stream:
         store = in_shards(first.parent / "t.zarr", store, 2)
@@ -52,7 +52,7 @@ def test_fine_tuning_begins_with_the_model_and_keeps_its_preconditioner(first: P
     assert not torch.equal(fresh.model.matrix, old.matrix)
 
 
-def test_what_must_match_is_named_and_what_need_not_is_free(first: Path) -> None:
+def test_settings_that_must_match_are_named_and_others_may_change(first: Path) -> None:
     store = EmbeddingStore.open(first.parent / "s.zarr")
     for changes, says in (
         ({"objective": "dae"}, "train.objective is dae, but .*first.safetensors was trained with seed. Set it to seed"),

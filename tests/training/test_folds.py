@@ -47,7 +47,7 @@ def test_every_speaker_is_in_one_part_whole_and_parts_are_even() -> None:
     )
 
 
-def test_there_are_none_where_they_would_say_nothing_or_nothing_new() -> None:
+def test_there_are_no_parts_if_they_are_too_small_or_not_needed() -> None:
     known, few = named(2 * ENOUGH_SPEAKERS), named(3 * FOLD_SPEAKERS - 1)
     assert len(split_folds(list(known), known, held_of(known, ENOUGH_SPEAKERS - 1), 3, 0)) == 3
     assert split_folds(list(known), known, held_of(known, ENOUGH_SPEAKERS), 3, 0) == []
@@ -57,7 +57,7 @@ def test_there_are_none_where_they_would_say_nothing_or_nothing_new() -> None:
     assert split_folds(list(known), {}, held_of(known, 2), 3, 0) == []
 
 
-def test_they_change_the_strength_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_change_the_strength_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, speakers = make_store(tmp_path / "s.zarr", speakers=30, failed=5)
     asked: list[list[HeldOut]] = []
 
@@ -139,7 +139,7 @@ class Run:
                 return None, said, worked
 
 
-def test_a_training_for_the_strength_goes_on_to_the_same_bits_and_finished_ones_are_kept(tmp_path: Path) -> None:
+def test_a_training_for_the_strength_resumes_to_the_same_bits_and_finished_ones_are_kept(tmp_path: Path) -> None:
     run = Run(tmp_path)
     whole = train(run.store, SAVED, 0, 50, run.speakers)
     assert run.once(until=("strength, part 1", 2))[2] == {"", "strength, part 1 of 3, "}
@@ -170,7 +170,7 @@ def models(trained: Trained, folder: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("wrong", ["damaged", "other seed", "without --resume", "swapped"])
-def test_what_is_no_state_of_a_part_is_not_gone_on_from(tmp_path: Path, wrong: str) -> None:
+def test_an_unsuitable_checkpoint_of_a_part_is_ignored(tmp_path: Path, wrong: str) -> None:
     run = Run(tmp_path)
     run.once(until=("strength, part 2", 2))
     one, two, main = (run.parts / f"{name}.safetensors" for name in ("part1", "part2", "state"))
@@ -195,7 +195,7 @@ def test_what_is_no_state_of_a_part_is_not_gone_on_from(tmp_path: Path, wrong: s
     assert models(trained, tmp_path / "a") == models(train(run.store, SAVED, seed, 50, run.speakers), tmp_path / "b")
 
 
-def test_several_parts_are_judged_together(tmp_path: Path) -> None:
+def test_several_parts_are_averaged(tmp_path: Path) -> None:
     """A part in which the voice is lost says less than two in which noise is: means over parts decide."""
     from pipeline.model.seed_model import SeedModel
     from tests.training.test_strength import DIM, SETTINGS, crops, names
@@ -215,7 +215,7 @@ def test_several_parts_are_judged_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_training_for_the_strength_that_breaks_off_costs_no_model(
+def test_a_failed_training_for_the_strength_does_not_affect_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     """It is left out, its kind with it, and told; the model is as if no parts had been asked for."""

@@ -107,7 +107,7 @@ def trained_by_hand(settings: Train) -> dict[str, Tensor]:
     ],
     ids=str,
 )
-def test_every_knob_of_the_loop_is_its_formula(changed: dict[str, Any]) -> None:
+def test_every_setting_of_the_loop_is_its_formula(changed: dict[str, Any]) -> None:
     settings = Train.model_validate(PLAIN | changed)
     ours = trained_by_us(settings)
     assert ours.best_epoch == EPOCHS
@@ -138,7 +138,7 @@ def test_a_validation_loss_that_explodes_ends_training() -> None:
         trained_by_us(wild)
 
 
-def test_what_was_learnt_before_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_learnt_before_a_failure_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, 0.9, 0.8, 10.5])
     monkeypatch.setattr("pipeline.training.loop.validation_loss", lambda *_: next(losses))
     ours = trained_by_us(

@@ -20,7 +20,7 @@ def store_of(path: Path, draws: int) -> EmbeddingStore:
 
 
 @pytest.mark.parametrize("target", ["utterance", "crop"])
-def test_a_pair_begins_with_what_its_views_should_become(tmp_path: Path, target: str) -> None:
+def test_a_pair_starts_with_its_target(tmp_path: Path, target: str) -> None:
     store = store_of(tmp_path / "s.zarr", 3)
     settings, values = Train(target=target, noisy_views=2), store.read()  # type: ignore[arg-type]
     pairs = build_pairs(values, store, settings).reshape(5, 3, -1, 6)
@@ -40,9 +40,7 @@ def test_a_single_crop_is_its_own_mean(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 9), st.integers(2, 5), st.floats(0, 1), st.integers(0, 99))
-def test_a_swapped_view_is_moved_as_that_view_of_another_pair_is(
-    count: int, views: int, share: float, seed: int
-) -> None:
+def test_a_swapped_view_has_the_displacement_of_another_pair(count: int, views: int, share: float, seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
     batch = torch.randn(count, views, 4, generator=source, dtype=torch.float64)
     found = swap_displacements(batch, share, False, source)

@@ -32,7 +32,7 @@ def test_whitening_makes_the_shrunk_displacement_covariance_the_identity() -> No
 
 
 @pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
-def test_noise_that_is_none_at_all_is_an_error_where_the_map_is_against_it(kind: str) -> None:
+def test_missing_noise_is_an_error_for_maps_against_it(kind: str) -> None:
     same = np.repeat(CLEAN[:, None], 2, axis=1)
     if kind in ("whiten", "project"):
         with pytest.raises(TrainingError, match=f"precondition {kind}: all noisy embeddings are equal to the clean"):
@@ -42,19 +42,19 @@ def test_noise_that_is_none_at_all_is_an_error_where_the_map_is_against_it(kind:
 
 
 @pytest.mark.parametrize("kind", ["ridge", "wiener"])
-def test_a_single_clean_embedding_is_an_error_where_nothing_else_is_learnt_of(kind: str) -> None:
+def test_a_single_clean_embedding_is_an_error_for_maps_of_clean_variance(kind: str) -> None:
     same = np.repeat(CLEAN[:1], 3, axis=0)
     with pytest.raises(TrainingError, match=f"precondition {kind}: all clean embeddings are equal"):
         fit_preconditioner(kind, same, same[:, None])
 
 
-def test_noise_that_hardly_moves_anything_still_has_an_answer() -> None:
+def test_tiny_noise_has_a_solution() -> None:
     noisy = CLEAN[:, None] + np.float32(1e-3) * RNG.standard_normal((500, 1, 6)).astype(np.float32)
     assert np.isfinite(fit_preconditioner("whiten", CLEAN, noisy)[1]).all()
 
 
 @pytest.mark.parametrize("kind", ["none", "center", "whiten", "project", "ridge", "wiener"])
-def test_in_parts_it_is_the_same(kind: str) -> None:
+def test_adding_in_parts_gives_the_same_map(kind: str) -> None:
     moments = Moments(6, kind)
     for start, stop in ((0, 1), (1, 200), (200, 200), (200, 500)):
         moments.add(CLEAN[start:stop], NOISY[start:stop])
@@ -75,7 +75,7 @@ def test_a_displacement_by_known_steps_has_the_known_answer() -> None:
     np.testing.assert_allclose(matrix, expected, rtol=1e-9, atol=1e-15)
 
 
-def test_projection_takes_out_the_directions_that_noise_moves_most() -> None:
+def test_projection_removes_the_directions_that_noise_affects_most() -> None:
     _, matrix = fit_preconditioner("project", CLEAN, NOISY)
     np.testing.assert_allclose(matrix @ matrix, matrix, atol=1e-9)
     assert np.trace(matrix) == pytest.approx(5)  # one direction holds more than half of the power

@@ -85,7 +85,7 @@ def same(one: Trained, other: Trained) -> bool:
         ({"patience": 1, "learning_rate": 0.05}, False),
     ],
 )
-def test_a_training_goes_on_to_the_same_bits_wherever_it_was_broken_off(
+def test_an_interrupted_training_resumes_to_the_same_bits(
     tmp_path: Path, changes: dict[str, Any], stream: bool
 ) -> None:
     store, settings = make_store(tmp_path / "s.zarr")[0], SMALL.model_copy(update=changes)
@@ -104,7 +104,7 @@ def test_a_training_goes_on_to_the_same_bits_wherever_it_was_broken_off(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_state_of_other_parameters_or_another_store_is_not_continued(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_parameters_or_another_store_is_ignored(tmp_path: Path) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
     other = EmbeddingStore.open(tmp_path / "s.zarr")
     write_store(tmp_path / "o.zarr", other.utterances, other.read() * 1.01, other.status, ENCODER)
@@ -128,7 +128,7 @@ def path_of(model: Path) -> Path:
     return model.parent / f".{model.name}.journal/training/state.safetensors"
 
 
-def test_dvc_trains_anew_for_what_changes_a_model_and_goes_on_after_a_kill() -> None:
+def test_dvc_retrains_for_what_changes_a_model_and_resumes_after_a_kill() -> None:
     stage = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]["train"]
     assert "--resume" in stage["cmd"].split()
     listed = {name for name in stage["params"] if isinstance(name, str)}
@@ -138,7 +138,7 @@ def test_dvc_trains_anew_for_what_changes_a_model_and_goes_on_after_a_kill() -> 
     assert ".*.journal" in (PROJECT / ".dvcignore").read_text().splitlines()  # or the folder of models would change
 
 
-def test_a_damaged_state_is_not_continued(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_ignored(tmp_path: Path) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
     short = SMALL.model_copy(update={"max_epochs": 1})
     whole = train(store, short, 0, 50)
@@ -157,7 +157,7 @@ def test_a_damaged_state_is_not_continued(tmp_path: Path) -> None:
         assert said == [f"{path_of(model)}: damaged; training starts from scratch"]
 
 
-def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_is_safetensors_listed_by_seed_clean_and_locked(tmp_path: Path) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
     broken_off(store, SMALL, model, 13)
     with safe_open(path_of(model), framework="pt") as file:
@@ -170,7 +170,7 @@ def test_a_state_is_safetensors_is_listed_by_seed_clean_and_is_one_trainings_alo
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_training_that_learns_nothing_leaves_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_learns_nothing_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, model = make_store(tmp_path / "s.zarr")[0], tmp_path / "m.safetensors"
     monkeypatch.setattr("pipeline.training.loop.compute_validation_loss", lambda *rest: float("nan"))
     with closing(Checkpoints(model, 2)) as saves, pytest.raises(TrainingError, match="nothing was learnt"):
@@ -184,7 +184,7 @@ def command(folder: Path, *more: str, name: str = "m") -> list[str]:
     return [*told, "--out", str(folder / f"{name}.safetensors"), *more]
 
 
-def test_a_process_killed_at_random_moments_goes_on_to_the_same_files(tmp_path: Path) -> None:
+def test_a_process_killed_at_random_moments_resumes_to_the_same_files(tmp_path: Path) -> None:
     speakers = make_store(tmp_path / "s.zarr")[1]
     lines = [f"{name},{name}.wav,{speaker}\n" for name, speaker in speakers.items()]
     (tmp_path / "m.csv").write_text("utterance,path,speaker\n" + "".join(lines))

@@ -45,14 +45,14 @@ def names(speakers: int = 12, each: int = 4) -> list[str | None]:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_between_follows_the_great_circle_at_the_raw_length(share: float) -> None:
+def test_interpolation_follows_the_great_circle_at_the_raw_length(share: float) -> None:
     a, b = torch.tensor([[3.0, 0, 0]]), torch.tensor([[0.3, 0.5, 0]])
     turn = Rotation.from_rotvec([[0, 0, 0], [0, 0, np.arctan2(0.5, 0.3)]])
     expected = Slerp([0, 1], turn)([share]).apply([3, 0, 0])
     np.testing.assert_allclose(interpolate(a, b, share).numpy(), expected, atol=1e-5)
 
 
-def test_between_ends_at_both_vectors_exactly_and_bears_near_and_opposite_ones() -> None:
+def test_interpolation_ends_at_both_vectors_exactly_and_handles_near_and_opposite_ones() -> None:
     a, b = torch.randn(5, 8), torch.randn(5, 8)
     assert torch.equal(interpolate(a, b, 0.0), a)
     assert torch.equal(interpolate(a, b, 1.0), b)
@@ -92,7 +92,7 @@ def test_the_strength_is_where_noise_is_least_among_those_that_keep_clean_speech
     assert find_strength([HeldOut(model, values, speakers)], 50, 0.1, 0).strength <= 0.1
 
 
-def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
+def test_strengths_that_clearly_harm_clean_speech_are_ruled_out() -> None:
     model, speakers = SeedModel(DIM, SETTINGS), names(20)
     values = crops(20, noise=3.0)
     model.matrix.copy_(torch.diag(torch.tensor([0.01, 1, 1, 1, 0.01, 0.01])))  # the noise goes, and half of the voice
@@ -109,7 +109,7 @@ def test_strengths_that_surely_harm_clean_speech_are_out_of_question() -> None:
     assert eers[found][0] < 1.3 * eers[0.0][0]
 
 
-def test_the_strength_is_none_where_it_helps_nobody() -> None:
+def test_the_strength_is_zero_if_enhancement_does_not_help() -> None:
     model, values, speakers = SeedModel(DIM, SETTINGS), crops(noise=3.0), names()
     assert find_strength([HeldOut(model, values, speakers)], 50, 1.0, 0).strength == 0  # the same vectors
     model.matrix.copy_(torch.diag(torch.tensor([1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3])))  # the noise alone
@@ -147,7 +147,7 @@ def store_of(path: Path, values: np.ndarray) -> EmbeddingStore:
     return EmbeddingStore.open(path)
 
 
-def test_foreign_speech_is_handed_back_raw_and_usual_speech_is_not(tmp_path: Path) -> None:
+def test_out_of_domain_speech_is_returned_raw_and_in_domain_speech_is_not(tmp_path: Path) -> None:
     store = store_of(tmp_path / "train.zarr", crops(shift=3.0))
     held = np.arange(48) >= 36
     model = SeedModel(DIM, SETTINGS)
@@ -176,7 +176,7 @@ def test_foreign_speech_is_handed_back_raw_and_usual_speech_is_not(tmp_path: Pat
     assert not np.array_equal(EmbeddingStore.open(tmp_path / "ff.zarr").read(), foreign)
 
 
-def test_trust_falls_in_a_line() -> None:
+def test_trust_falls_linearly() -> None:
     model = SeedModel(2, SETTINGS)
     model.domain_matrix.copy_(torch.eye(2))
     for median, trust in ((FAMILIAR, 1.0), ((FAMILIAR + FOREIGN) / 2, 0.5), (FOREIGN, 0.0)):
@@ -186,9 +186,7 @@ def test_trust_falls_in_a_line() -> None:
         )
 
 
-def test_what_is_looked_at_of_a_large_store_is_chosen_by_the_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_utterances_of_a_large_store_are_chosen_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training.strength.UTTERANCES", 8)
     store, models = store_of(tmp_path / "train.zarr", crops()), []
     for seed in (0, 0, 1):

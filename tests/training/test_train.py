@@ -155,7 +155,7 @@ def use_loss(monkeypatch: pytest.MonkeyPatch, loss: Loss) -> None:
     monkeypatch.setattr(seed_objective, "OBJECTIVE", replace(seed_objective.OBJECTIVE, loss=loss))
 
 
-def test_a_loss_that_is_no_number_ends_training_with_the_last_good_weights(
+def test_a_loss_that_is_not_finite_ends_training_with_the_last_good_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, speakers = make_store(tmp_path / "s.zarr")
@@ -223,9 +223,7 @@ def test_without_averaging_the_weights_are_the_last_ones(tmp_path: Path, monkeyp
     ("wanted", "views"),
     [(None, [0, 1, 2, 3]), (2, [0, 1, 2]), (["music"], [0, 2]), (["reverb", "noise"], [0, 1, 3])],
 )
-def test_views_that_are_not_wanted_are_as_if_not_there(
-    tmp_path: Path, wanted: int | list[str] | None, views: list[int]
-) -> None:
+def test_unselected_views_are_ignored(tmp_path: Path, wanted: int | list[str] | None, views: list[int]) -> None:
     whole, speakers = make_store(tmp_path / "s.zarr", failed=5)
     names = {"recipe": {"views": [{"name": name} for name in ("clean", "noise", "music", "reverb")]}}
     write_store(tmp_path / "n.zarr", whole.utterances, whole.read(), whole.status, ENCODER | names)
@@ -281,7 +279,7 @@ def test_the_authors_scale_trains_on_vectors_as_they_are_and_validates_on_scaled
     np.testing.assert_allclose(feed.validation.norm(dim=-1), DIM**0.5, rtol=1e-5)
 
 
-def test_noise_depends_on_the_seed_and_a_vectors_place_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_depends_only_on_seed_and_index_of_a_vector(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(model_path).model
     x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
     for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
@@ -362,7 +360,7 @@ def test_stores_and_exports_are_of_the_models_timestep(
     torch.testing.assert_close(exported, made.model(raw, Sampling(used, strength=1.0)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_network_that_learns_nothing_is_told(
+def test_a_network_that_learns_nothing_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(tmp_path / "s.zarr")
@@ -426,7 +424,7 @@ def test_enhanced_embeddings_are_not_enhanced_or_trained_on(tmp_path: Path, mode
         enhance_store(store, model_path, tmp_path / "ee.zarr", Sampling(1000))
 
 
-def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: Path) -> None:
+def test_a_model_with_nan_or_nonsense_is_refused(tmp_path: Path, model_path: Path) -> None:
     with safe_open(model_path, framework="pt") as file:
         metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     path = tmp_path / "bad.safetensors"
@@ -458,7 +456,7 @@ def test_a_model_with_nan_or_of_no_sense_is_refused(tmp_path: Path, model_path: 
     ("content", "says"),
     [(None, "no such model"), (b"", "not a readable safetensors"), (b"\x80\x04pickle", "not a readable safetensors")],
 )
-def test_a_model_file_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_a_file_that_is_not_a_model_is_one_clear_line(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "m.safetensors"
     if content is not None:
         path.write_bytes(content)

@@ -44,7 +44,7 @@ class Sampling:
     """The timestep that embeddings are diffused to."""
     steps: int = 1
     eta: float = 0.0
-    """0 is DDIM, 1 has DDPM's variance."""
+    """The variance of the reverse steps: 0 is DDIM, 1 has that of DDPM."""
     spacing: str = "trailing"
     """The spacing of the steps, as in diffusers: leading, trailing or linspace."""
     noise: int = 0

@@ -175,7 +175,7 @@ def _measure_held_out(
 ) -> SweepRow:
     """Return EERs in percent among held-out training speakers, see `measure_crop_eers`, as means over the models.
 
-    `held_out_speakers` is their number; `held_out_of` is a hash of the held-out utterances of each model.
+    `held_out_speakers` is their number; `held_out_of` is a hash of the shape and the held-out utterances of each model.
     """
     ids, measured = [data.store.utterances[row] for row in data.store.ok], []
     encoded = data.store.read()[data.store.ok]

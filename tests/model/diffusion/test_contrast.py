@@ -13,7 +13,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_it_is_the_cross_entropy_of_a_softmax_over_cosines() -> None:
+def test_the_contrast_is_the_cross_entropy_of_a_softmax_over_cosines() -> None:
     clean, count = randn(7, 5), 3
     predicted = randn(21, 5, seed=1)
     cosines = cosine_similarity(predicted.numpy(), clean.numpy()) / 0.2
@@ -30,7 +30,7 @@ def test_lengths_do_not_matter_and_the_own_clean_vector_is_better_than_anothers(
     torch.testing.assert_close(own, contrast_loss(clean, 3 * clean, 1, 0.1))
 
 
-def test_crops_of_one_utterance_are_no_others() -> None:
+def test_crops_of_one_utterance_are_not_negatives() -> None:
     clean = randn(4, 16)
     predicted = randn(5, 16, seed=1)
     twice = torch.cat([clean, 2 * clean[:1]])  # the last row is of the recording of the first
@@ -42,7 +42,7 @@ def test_crops_of_one_utterance_are_no_others() -> None:
 
 
 @pytest.mark.parametrize("name", list(DISTANCES))
-def test_it_is_added_to_a_distance_by_its_weight(name: str) -> None:
+def test_the_contrast_is_added_to_a_distance_by_its_weight(name: str) -> None:
     clean, predicted = randn(6, 4).repeat_interleave(2, dim=0), randn(12, 4, seed=1)
     plain = load_distance(name)(predicted, clean)
     expected = plain + 0.5 * contrast_loss(predicted, clean, 2, 0.1)

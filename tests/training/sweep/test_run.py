@@ -55,7 +55,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_grid_is_run_once_and_goes_on(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+def test_a_grid_is_run_once_and_resumed(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     code, out, err = run(capsys, *COMMAND)
     assert code == 0, err
     rows = list(csv.DictReader((place / "out/sweep.csv").open()))
@@ -122,7 +122,7 @@ def data_of_sweep() -> SweepData:
     return SweepData(store, speakers, Path("raw"), read_manifest(manifest), manifest)
 
 
-def test_runs_of_other_data_are_not_taken_for_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_other_data_are_not_reused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "run", lambda *arguments: {})
     changes = {
         "as it was": lambda: None,
@@ -141,7 +141,7 @@ def test_runs_of_other_data_are_not_taken_for_these(place: Path, monkeypatch: py
         found = kept
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+def test_a_failed_run_is_reported_and_the_others_continue(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     (place / "g.yaml").write_text(
         "seeds: [0, 1]\n"
         "grid: {train.learning_rate: [1.0e+25, 1.0e-3], train.warmup: [0]}\n"
@@ -274,7 +274,7 @@ def test_a_manifest_that_lacks_an_utterance_is_one_line(capsys: pytest.CaptureFi
     assert "train.csv: has no utterance 'f/3'" in err
 
 
-def test_changes_go_by_dotted_names() -> None:
+def test_changes_have_dotted_names() -> None:
     found = apply_changes(Params(), {"train.network.blocks": 2, "enhance.timestep": 7})
     assert (found.train.network.blocks, found.enhance.timestep) == (2, 7)
     kept = apply_changes(found, {"train.network": {"width": 3}})  # what a section does not name stays
@@ -283,12 +283,12 @@ def test_changes_go_by_dotted_names() -> None:
         apply_changes(Params(), {"enhance.timestep.x": 1})
 
 
-def test_combinations_come_once(tmp_path: Path) -> None:
+def test_combinations_are_distinct(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("seeds: [1, 0, 1]\ngrid: {a: [1, 2], b: [3]}\nruns: [{b: 3, a: 1}, {c: 1}]\n")
     assert read_grid(tmp_path / "g.yaml") == ([{"a": 1, "b": 3}, {"a": 2, "b": 3}, {"c": 1}], [1, 0])
 
 
-def test_seeds_are_taken_together() -> None:
+def test_seeds_are_averaged() -> None:
     rows = [
         {
             "parameters": {"a": 1},
