@@ -1,4 +1,4 @@
-"""What a corruption is: its settings, how it is drawn and applied, and how a condition's name spells it."""
+"""The base class of corruptions: settings, drawing, application, and spelling in a condition's name."""
 
 import re
 from abc import ABC, abstractmethod
@@ -65,7 +65,7 @@ class Corruption(Frozen, ABC):
 
     @classmethod
     def settings_at(cls, number: int) -> dict[str, Any]:
-        """Return the settings that a number in a condition's name stands for."""
+        """Return the settings for a number in a condition's name."""
         raise NotImplementedError
 
     @classmethod

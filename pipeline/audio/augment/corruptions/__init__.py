@@ -11,7 +11,7 @@ from pipeline.audio.augment.corruptions.telephone import Gsm, Phone
 from pipeline.errors import ConfigError
 from pipeline.utils.plugins import find_plugins, load_plugin
 
-_OWN: dict[str, type[Corruption]] = {
+CORRUPTIONS: dict[str, type[Corruption]] = {
     each.model_fields["kind"].default: each
     for each in (Noise, Music, Babble, Reverb, Phone, Gsm, Mp3, Opus, Vorbis, Clip)
 }
@@ -23,11 +23,11 @@ def find_corruption(kind: str) -> type[Corruption]:
     Raises:
         ConfigError: no such kind is registered, or its plugin is not a corruption of that name.
     """
-    if kind in _OWN:
-        return _OWN[kind]
+    if kind in CORRUPTIONS:
+        return CORRUPTIONS[kind]
     plugin = load_plugin("corruptions", kind)
     if plugin is None:
-        raise ConfigError(f"must be one of {', '.join(dict.fromkeys([*_OWN, *find_plugins('corruptions')]))}")
+        raise ConfigError(f"must be one of {', '.join(dict.fromkeys([*CORRUPTIONS, *find_plugins('corruptions')]))}")
     is_corruption = isinstance(plugin, type) and issubclass(plugin, Corruption)
     if not is_corruption or plugin.model_fields["kind"].default != kind:
         raise ConfigError(f"plugin {kind} (speaker_seed.corruptions): {plugin!r} is not a Corruption of kind {kind!r}")
@@ -36,5 +36,5 @@ def find_corruption(kind: str) -> type[Corruption]:
 
 def all_corruptions() -> Iterator[type[Corruption]]:
     """Yield the classes of all kinds; plugins come last, and each is imported when it is reached."""
-    yield from _OWN.values()
-    yield from (find_corruption(kind) for kind in find_plugins("corruptions") if kind not in _OWN)
+    yield from CORRUPTIONS.values()
+    yield from (find_corruption(kind) for kind in find_plugins("corruptions") if kind not in CORRUPTIONS)
