@@ -1,6 +1,7 @@
 """The files of a corpus: those that match its patterns, as paths and as utterances."""
 
 import re
+from itertools import takewhile
 from pathlib import Path, PurePath
 
 from pipeline.data.corpora import OneOrMore, as_list, compile_speaker_pattern
@@ -68,12 +69,7 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
 
 def find_fixed_folders(pattern: str) -> list[str]:
     """Return the leading folders of a glob pattern that contain no wildcard."""
-    folders = []
-    for folder in Path(pattern).parts[:-1]:
-        if _WILDCARD.search(folder):
-            break
-        folders.append(folder)
-    return folders
+    return list(takewhile(lambda folder: not _WILDCARD.search(folder), Path(pattern).parts[:-1]))
 
 
 def _require_files(folder: Path, pattern: str) -> list[Path]:

@@ -52,7 +52,7 @@ def write_set(
     recipe: Recipe,
     limits: SetLimits,
     out: Path,
-    inspector: "FileInspector",
+    files: "FileInspector",
 ) -> int:
     """Write `<name>.csv` and `<name>.augment.csv` to `out`, and return the number of utterances.
 
@@ -86,8 +86,8 @@ def write_set(
         elif pattern:
             sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _list_sources(path)]
     check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
-    write_manifest(out / f"{name}.csv", [_add_labels(inspector(row), labels) for row in utterances])
-    write_augment(out / f"{name}.augment.csv", inspector.describe_sources(sources))
+    write_manifest(out / f"{name}.csv", [_add_labels(files(row), labels) for row in utterances])
+    write_augment(out / f"{name}.augment.csv", files.describe_sources(sources))
     return len(utterances)
 
 

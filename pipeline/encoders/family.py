@@ -53,9 +53,10 @@ class Family:
     """Rename tensors that a file names differently."""
 
     @property
-    def extras(self) -> list[Extra]:
-        """The optional dependencies of the network and of its published weights."""
-        return [*([self.extra] if self.extra else []), *([HUB] if (self.weights or "").startswith("hf://") else [])]
+    def extras(self) -> str:
+        """The optional dependencies of the network and its published weights, and their status."""
+        extras = (self.extra, HUB if (self.weights or "").startswith("hf://") else None)
+        return ", ".join(extra.status for extra in extras if extra)
 
 
 def first_size(state: State, key: str, default: int) -> int:

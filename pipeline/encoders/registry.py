@@ -32,7 +32,7 @@ class FamilyDescription(NamedTuple):
     title: str
     checkpoints: str = ""
     weights: str = "give your own"
-    needs: str = ""
+    extras: str = ""
 
 
 def families() -> list[str]:
@@ -42,27 +42,14 @@ def families() -> list[str]:
 
 def describe_families() -> list[FamilyDescription]:
     """Describe all families: built-in ones, generic files and plugins."""
-    built_in = [
-        FamilyDescription(
-            family.name,
-            family.title,
-            family.checkpoints,
-            family.weights or "give your own" + (f", such as {family.example}" if family.example else ""),
-            ", ".join(extra.status for extra in family.extras),
-        )
-        for family in FAMILIES.values()
-    ]
-    generic = [
-        FamilyDescription(
-            name,
-            "any network, with a front-end that you declare",
-            f"{name} files",
-            needs=network.extra.status if network.extra else "",
-        )
-        for name, network in GENERIC.items()
-    ]
-    plugins = [FamilyDescription(name, point.value) for name, point in find_plugins(PLUGINS).items()]
-    return built_in + generic + plugins
+    rows = []
+    for family in FAMILIES.values():
+        weights = family.weights or "give your own" + (f", such as {family.example}" if family.example else "")
+        rows.append(FamilyDescription(family.name, family.title, family.checkpoints, weights, family.extras))
+    for name, network in GENERIC.items():
+        extras = network.extra.status if network.extra else ""
+        rows.append(FamilyDescription(name, "any, with a front-end that you declare", f"{name} files", extras=extras))
+    return rows + [FamilyDescription(name, point.value) for name, point in find_plugins(PLUGINS).items()]
 
 
 def load_encoder(

@@ -48,7 +48,10 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
     if expected is not None and not re.fullmatch(r"[0-9a-f]{64}", expected):
         raise WeightsError(f"sha256 of weights {uri} is {sha256!r}; write 64 hexadecimal digits (see sha256sum)")
     if "://" not in uri:
-        return _use_local_file(Path(os.path.expanduser(uri)), expected)
+        path = Path(os.path.expanduser(uri))
+        if not path.is_file():
+            raise WeightsError(f"no weights at {path}; check the path")
+        return Weights(path, _verify_sha256(path, str(path), expected))
     name = _file_name(uri)
     # Unpinned files are stored by address, apart from pinned ones.
     key = expected or "unpinned-" + hashlib.sha256(uri.encode()).hexdigest()
@@ -82,12 +85,6 @@ def get_cache_folder() -> Path:
     return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "speaker-seed"
 
 
-def _use_local_file(path: Path, expected: str | None) -> Weights:
-    if not path.is_file():
-        raise WeightsError(f"no weights at {path}; check the path")
-    return Weights(path, _verify_sha256(path, str(path), expected))
-
-
 def _verify_sha256(path: Path, name: str, expected: str | None) -> str:
     actual = sha256_of(path)
     if expected not in (None, actual):
@@ -99,11 +96,7 @@ def _verify_sha256(path: Path, name: str, expected: str | None) -> str:
 
 
 def _file_name(uri: str) -> str:
-    """Return the file name at the end of an address.
-
-    Raises:
-        WeightsError: the address has an unknown form.
-    """
+    """Return the file name at the end of an address, after checking its form."""
     scheme = uri.partition("://")[0].lower()
     match = _PYPI.fullmatch(uri) or _HUB.fullmatch(uri)
     if not match and scheme not in ("http", "https"):

@@ -148,8 +148,8 @@ def test_all_families_are_described() -> None:
     described = {family.name: family for family in describe_families()}
     assert list(described) == families()
     assert {*FAMILIES, "onnx", "torchscript"} <= set(described)
-    assert described["wavlm_ecapa"].needs.startswith("wavlm (")
-    assert described["ecapa_speechbrain"].needs.startswith("hub (")
+    assert described["wavlm_ecapa"].extras.startswith("wavlm (")
+    assert described["ecapa_speechbrain"].extras.startswith("hub (")
 
 
 def test_heads_are_dropped_but_not_unknown_tensors(tmp_path: Path) -> None:

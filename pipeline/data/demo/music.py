@@ -5,15 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.demo.noise import (
-    SAMPLE_RATE,
-    TRAIN,
-    SoundStyle,
-    Wave,
-    count_samples,
-    scale_to_peak,
-    scale_to_unit_rms,
-)
+from pipeline.data.demo.noise import SAMPLE_RATE, TRAIN, SoundStyle, Wave, count_samples, scale_to_peak, scale_to_rms
 
 _F64 = NDArray[np.float64]
 
@@ -38,7 +30,7 @@ def make_music(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
         below = int(rng.choice([0, 3, 4, 5])) - 7
         for degree in (below, below + 2, below + 4):
             _add_note(chords, float(start), 2 * beat, _pitch_hz(root, degree, style), chord_timbre, rng)
-    return scale_to_peak(scale_to_unit_rms(tune) + 0.7 * scale_to_unit_rms(chords))
+    return scale_to_peak(scale_to_rms(tune) + 0.7 * scale_to_rms(chords))
 
 
 def _pitch_hz(root: int, degree: int, style: SoundStyle) -> float:

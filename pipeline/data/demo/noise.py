@@ -87,18 +87,6 @@ TEST = SoundStyle(
 )
 
 
-def coloured_noise(seed: int, seconds: float, slope: float, peaks_hz: Sequence[float] = ()) -> Wave:
-    """Return stationary Gaussian noise [n] whose power falls as f^-slope above 60 Hz, with gentle peaks 9 dB high.
-
-    Args:
-        seed: seed of the random phases and magnitudes.
-        seconds: duration.
-        slope: 0 is white, 1 pink, 2 brown.
-        peaks_hz: centres of the peaks, each half an octave wide.
-    """
-    return scale_to_peak(_coloured(np.random.default_rng(seed), count_samples(seconds), slope, peaks_hz))
-
-
 def stationary_noise(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     """Return steady noise [n], such as wind or a fan, with a slope and peaks of the style."""
     return scale_to_peak(_draw_coloured(np.random.default_rng(seed), count_samples(seconds), style))
@@ -128,7 +116,7 @@ def machine_noise(seed: int, seconds: float, style: SoundStyle = TRAIN) -> Wave:
     for harmonic in range(1, 25):
         hum += rng.uniform(0.2, 1) / harmonic**0.8 * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
     layers = ((hum, 1.0), (_draw_clicks(rng, samples, style), 0.7), (_draw_coloured(rng, samples, style), 0.5))
-    return scale_to_peak(sum((level * scale_to_unit_rms(layer) for layer, level in layers), np.zeros(samples)))
+    return scale_to_peak(sum((level * scale_to_rms(layer) for layer, level in layers), np.zeros(samples)))
 
 
 def count_samples(seconds: float) -> int:
@@ -136,7 +124,7 @@ def count_samples(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
 
 
-def scale_to_unit_rms(wave: _F64) -> _F64:
+def scale_to_rms(wave: _F64) -> _F64:
     """Scale a wave to a root mean square of 1; silence stays silent."""
     return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-12))
 
@@ -146,8 +134,8 @@ def scale_to_peak(wave: _F64) -> Wave:
     return np.asarray(wave * (PEAK / np.abs(wave).max()), dtype=np.float32)
 
 
-def _coloured(rng: np.random.Generator, samples: int, slope: float, peaks_hz: Sequence[float]) -> _F64:
-    """Shape white noise in the frequency domain, which gives the exact slope without filter design."""
+def shape_noise(rng: np.random.Generator, samples: int, slope: float, peaks_hz: Sequence[float]) -> _F64:
+    """Return Gaussian noise [samples] whose power falls as f^-slope above 60 Hz, with gentle peaks 9 dB high."""
     frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
     gain = np.maximum(frequency, LOWEST_HZ) ** (-slope / 2)
     octaves = np.log2(np.maximum(frequency, 1.0))
@@ -161,7 +149,7 @@ def _draw_coloured(rng: np.random.Generator, samples: int, style: SoundStyle) ->
     """Draw coloured noise [samples] with slope and peaks of the style."""
     slope = rng.uniform(*style.slope)
     peaks = 2 ** rng.uniform(np.log2(200), np.log2(5000), rng.integers(*style.resonances, endpoint=True))
-    return _coloured(rng, samples, slope, peaks.tolist())
+    return shape_noise(rng, samples, slope, peaks.tolist())
 
 
 def _draw_clicks(rng: np.random.Generator, samples: int, style: SoundStyle) -> _F64:
