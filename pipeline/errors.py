@@ -1,8 +1,8 @@
-"""Named errors. Each message says what is wrong, where, and what to do about it, on one line."""
+"""Named errors. Each message says on one line what is wrong, where, and what to do about it."""
 
 
 class SeedError(Exception):
-    """Base of every error a user can cause and mend; the command line prints it as one line and exits with 1."""
+    """Base class of all errors that a user can cause and fix; the command line prints one line and exits with 1."""
 
 
 class ConfigError(SeedError, ValueError):
@@ -10,39 +10,39 @@ class ConfigError(SeedError, ValueError):
 
 
 class CorpusError(SeedError, ValueError):
-    """A corpus, or a part of it, is not where its definition says, or has nothing that matches."""
+    """A corpus or a part of it is not where its definition says, or nothing in it matches."""
 
 
 class FetchError(SeedError, RuntimeError):
-    """A download failed, or what arrived is not what was promised."""
+    """A download failed, or its content is not the expected one."""
 
 
 class AudioError(SeedError, ValueError):
-    """An audio file is missing, empty, truncated, silent, holds NaN, or is no audio at all."""
+    """An audio file is missing, empty, truncated or silent, holds NaN, or is not audio."""
 
 
 class ManifestError(SeedError, ValueError):
-    """An utterance list has wrong columns, duplicate ids or unreadable rows."""
+    """A manifest has wrong columns, duplicate ids or unreadable rows."""
 
 
 class WeightsError(SeedError, ValueError):
-    """Encoder or model weights are missing, of another checksum, or do not fit the architecture."""
+    """Encoder or model weights are missing, have another checksum, or do not fit the architecture."""
 
 
 class ExportError(SeedError, RuntimeError):
-    """An encoder or a model cannot be exported, or the exported file gives something else than it."""
+    """An encoder or a model cannot be exported, or the exported file gives other results."""
 
 
 class StoreError(SeedError, ValueError):
-    """An embedding store is missing, corrupt, unfinished, or of another kind than asked for."""
+    """An embedding store is missing, corrupt, unfinished, or of the wrong kind."""
 
 
 class ExchangeError(SeedError, ValueError):
-    """A file of embeddings is malformed, or of a form that cannot be read; or its rows do not fit."""
+    """A file of embeddings is malformed or has an unsupported format, or its rows do not match."""
 
 
 class QualityError(SeedError, ValueError):
-    """A store's figures exceed the thresholds `quality` of the parameter file."""
+    """A store's figures exceed the thresholds in the section `quality` of the parameter file."""
 
 
 class ExtractionError(SeedError, RuntimeError):
@@ -50,7 +50,7 @@ class ExtractionError(SeedError, RuntimeError):
 
 
 class VectorError(SeedError, ValueError):
-    """Vectors that were given are of a type or shape that cannot be used, or hold NaN or infinite values."""
+    """Given vectors have an unsupported type or shape, or hold NaN or infinite values."""
 
 
 class TrialError(SeedError, ValueError):
@@ -62,21 +62,21 @@ class UnknownUtteranceError(TrialError, LookupError):
 
 
 class OutputError(SeedError, FileExistsError):
-    """What stands where a result is to go is not to be replaced."""
+    """The output path is occupied by something that must not be replaced."""
 
 
 class PlaceError(SeedError, RuntimeError):
-    """A remote place does not answer, refuses, or is not there."""
+    """A remote place does not answer, refuses a request, or does not exist."""
 
 
 class TrainingError(SeedError, RuntimeError):
-    """There is nothing to train on, or the loss is no longer a number."""
+    """There is nothing to train on, or the loss is NaN or infinite."""
 
 
 class SeedWarning(UserWarning):
-    """Something may be wrong with what was given, such as vectors of another encoder; the result is there, though."""
+    """The input may be wrong, such as vectors of another encoder; the result is returned nevertheless."""
 
 
 def one_line(error: Exception) -> str:
-    """Return what somebody else's error says, short enough for a message of ours."""
+    """Return the type and message of a foreign error, short enough to quote in one of our messages."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -20,9 +20,9 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
     """
     from rich.filesize import decimal
 
-    from pipeline.store.leftovers import leftovers, remove
+    from pipeline.store.leftovers import find_leftovers, remove_leftover
 
-    found, busy = leftovers(folder, _describe_training)
+    found, busy = find_leftovers(folder, _describe_training)
     for journal in busy:
         click.echo(f"{journal}: in use, left alone")
     for leftover in found:
@@ -31,7 +31,7 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
         click.echo(f"{folder}: nothing to remove")
     elif not dry_run and (yes or click.confirm(f"Remove {'it' if len(found) == 1 else f'these {len(found)}'}?")):
         for leftover in found:
-            remove(leftover)
+            remove_leftover(leftover)
         click.echo(f"{decimal(sum(leftover.size for leftover in found))} freed")
 
 

@@ -10,7 +10,7 @@ from pipeline.data.demo.corpus import make_demo
 from pipeline.data.demo.rooms import write_rooms
 from pipeline.errors import CorpusError, FetchError
 from pipeline.utils.archives import unpack
-from pipeline.utils.atomic import locked, replacing, replacing_folder
+from pipeline.utils.atomic import lock_folder, replacing, replacing_folder
 from pipeline.utils.download import download
 
 RECEIPT = "corpus.json"
@@ -56,7 +56,7 @@ def fetch_corpus(
     if not (out / _MARK).exists() and any(out.iterdir()):
         raise CorpusError(f"{out}: holds files that `seed fetch` did not make. Give another folder with --out.")
     (out / _MARK).mkdir(exist_ok=True)
-    with locked(out / _MARK):
+    with lock_folder(out / _MARK):
         return _fill_folder(name, corpus, root, out, report, lists or {})
 
 

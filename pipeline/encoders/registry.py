@@ -15,7 +15,7 @@ from pipeline.encoders.onnx import OnnxNetwork
 from pipeline.encoders.torchscript import TorchScriptNetwork
 from pipeline.encoders.weights import Weights, find_weights
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
+from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state, read_checkpoint
 from pipeline.utils.plugins import find_plugins, load_plugin
 
 GENERIC: Mapping[str, type[GenericNetwork]] = {"torchscript": TorchScriptNetwork, "onnx": OnnxNetwork}
@@ -88,9 +88,9 @@ def _load_built_in(name: str, definition: EncoderDefinition) -> tuple[Network, s
     family = FAMILIES[definition.family]
     _require_no_front_end(name, definition)
     path, sha256 = _get_weights(name, definition)
-    state = family.adapt(tensors_of(read_checkpoint(path), path))
+    state = family.adapt(find_tensors(read_checkpoint(path), path))
     network = family.build(state)
-    load_state(network, without_heads(state, network), str(path), _suggest_family(state))
+    load_state(network, drop_heads(state, network), str(path), _suggest_family(state))
     return network, sha256
 
 

@@ -163,7 +163,7 @@ def extract(
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
         counter = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
         # The order does not matter: shards are independent, and each has its own place.
-        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.stale()], counter.add)
+        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], counter.add)
         failures = counter.failures()
         _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
@@ -174,7 +174,7 @@ def extract(
                 f" listed in {failures_path(out)}; repair or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish(keep)
-        return ExtractionSummary(counter.now, failures, writer.stale())
+        return ExtractionSummary(counter.now, failures, writer.unfinished_stores())
 
 
 class _ProgressCounter:

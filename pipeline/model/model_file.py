@@ -18,7 +18,7 @@ from pipeline.store.schema import DENOISE, SPACE
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.checkpoint import load_state
 from pipeline.utils.device import usual_defaults
-from pipeline.utils.paths import Place, fetched
+from pipeline.utils.paths import Place, local_copy
 from pipeline.utils.validation import validated
 
 FORMAT = "seed-2"
@@ -82,7 +82,7 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
         PlaceError: it is in a remote place that does not answer, or refuses.
     """
     try:
-        with fetched(path) as local, safe_open(local, framework="pt") as file:
+        with local_copy(path) as local, safe_open(local, framework="pt") as file:
             metadata, sha256 = file.metadata() or {}, sha256_of(local)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:

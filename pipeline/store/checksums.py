@@ -1,7 +1,7 @@
-"""Checksums of what a result was made of, by content: what was measured once is found again by them, see `sweep`.
+"""Checksums by content, which identify the inputs of a result; `sweep` finds earlier results by them.
 
-Attributes of a store alone will not do: they say how it was made, and stores that were imported or cut down may say the
-same of other vectors.
+Attributes of a store do not suffice: stores that were imported or cut down may have the same attributes and other
+vectors.
 """
 
 import hashlib
@@ -16,36 +16,36 @@ from pipeline.store.embedding_store import EmbeddingStore
 
 
 def hash_store(store: EmbeddingStore) -> str:
-    """Return the SHA-256 of a store's attributes, utterances, status and vectors, read once, shard by shard.
+    """Return the SHA-256 of a store's attributes, utterances, status and vectors, reading shard by shard.
 
     Raises:
         StoreError: a shard is damaged.
     """
-    found = hashlib.sha256(json.dumps(dict(store.attributes), sort_keys=True).encode())
-    found.update(hash_texts(store.utterances).encode())
-    found.update(_described(store.status))
+    digest = hashlib.sha256(json.dumps(dict(store.attributes), sort_keys=True).encode())
+    digest.update(hash_texts(store.utterances).encode())
+    digest.update(_to_bytes(store.status))
     for rows in store.shards():
-        found.update(_described(store.read_rows(rows)))
-    return found.hexdigest()
+        digest.update(_to_bytes(store.read_rows(rows)))
+    return digest.hexdigest()
 
 
 def hash_arrays(arrays: Iterable[NDArray[Any]]) -> str:
     """Return the SHA-256 of the types, shapes and values of arrays."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in arrays:
-        found.update(_described(array))
-    return found.hexdigest()
+        digest.update(_to_bytes(array))
+    return digest.hexdigest()
 
 
 def hash_texts(texts: Iterable[str]) -> str:
-    """Return the SHA-256 of texts, and of where one ends and the next begins."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of texts and their lengths."""
+    digest = hashlib.sha256()
     for text in texts:
         content = text.encode("utf-8", "surrogateescape")  # a path need not be UTF-8
-        found.update(b"%d:%b" % (len(content), content))
-    return found.hexdigest()
+        digest.update(b"%d:%b" % (len(content), content))
+    return digest.hexdigest()
 
 
-def _described(array: NDArray[Any]) -> bytes:
+def _to_bytes(array: NDArray[Any]) -> bytes:
     """Return an array's type, shape and values as bytes."""
     return f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()

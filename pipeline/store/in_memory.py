@@ -1,4 +1,4 @@
-"""Arrays of embeddings as what training takes: a store that is nowhere on disk."""
+"""Arrays of embeddings as a store in memory, which training accepts like one on disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from pipeline.errors import VectorError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK, SPACE
 
-_ROWS = 1024
+_SHARD_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,28 @@ class ArrayStore(EmbeddingStore):
     def shards(self) -> list[range]:
         """Return the rows in parts, see `EmbeddingStore.shards`."""
         count = len(self.values)
-        return [range(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+        return [range(start, min(start + _SHARD_ROWS, count)) for start in range(0, count, _SHARD_ROWS)]
 
 
 def array_store(
     clean: NDArray[np.floating[Any]], noisy: NDArray[np.floating[Any]], encoder: Mapping[str, Any] | None = None
 ) -> ArrayStore:
-    """Return the store of clean and noisy embeddings of the same crops, utterances being named 0, 1, 2, ….
+    """Return a store of clean and noisy embeddings of the same crops, with utterances named 0, 1, 2, ….
 
     Args:
-        clean: [N, D], or [N, draws, D] with several crops of each utterance.
-        noisy: [N, V, D], or [N, draws, V, D]: each crop as corrupted in V ways.
-        encoder: what made them, as attributes of a store: `encoder`, its name; `family`, `weights_sha256`, `front_end`.
+        clean: clean embeddings [N, D], or [N, draws, D] with several crops per utterance.
+        noisy: embeddings [N, V, D] or [N, draws, V, D] of each crop with V corruptions.
+        encoder: attributes that identify the encoder: its name `encoder`, `family`, `weights_sha256`, `front_end`.
 
     Raises:
-        VectorError: they do not fit each other, are no floats, or hold NaN or infinite values.
+        VectorError: the shapes do not match, the arrays are not floats, or they hold NaN or infinite values.
     """
-    parts = []
+    arrays = []
     for name, each, axes in (("clean", clean, "N, D"), ("noisy", noisy, "N, V, D")):
         given = np.asarray(each)
         if given.dtype.kind != "f":
             raise VectorError(f"{name} vectors are {given.dtype}; give floats [{axes}].")
-        with np.errstate(over="ignore"):  # found below
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, which is reported below
             exact = given.astype(np.float32)
         if not np.isfinite(exact).all():
             bad = np.flatnonzero(~np.isfinite(exact).reshape(len(exact), -1).all(axis=1))
@@ -57,8 +57,8 @@ def array_store(
                 f"{name} vectors hold NaN or infinite values in {len(bad)} of {len(exact)} rows, first: row {bad[0]}."
                 " Leave them out."
             )
-        parts.append(exact)
-    first, others = parts
+        arrays.append(exact)
+    first, others = arrays
     if first.ndim not in (2, 3) or others.ndim != first.ndim + 1:
         raise VectorError(
             f"clean vectors of shape {first.shape} and noisy ones of {others.shape}; give [N, D] and [N, V, D], or"
@@ -72,8 +72,8 @@ def array_store(
         first, others = first[:, None], others[:, None]
     values = np.concatenate([first[:, :, None], others], axis=2)
     dim = values.shape[-1]
-    told = {"encoder": None, **dict.fromkeys(SPACE), **(encoder or {})}
-    if told.get("dim") not in (None, dim):
-        raise VectorError(f"vectors have {dim} numbers, but those of the encoder that is given {told['dim']}.")
+    attributes = {"encoder": None, **dict.fromkeys(SPACE), **(encoder or {})}
+    if attributes.get("dim") not in (None, dim):
+        raise VectorError(f"vectors have {dim} numbers, but the given encoder has {attributes['dim']}.")
     ids = tuple(map(str, range(len(values))))
-    return ArrayStore(Path("arrays"), told | {"dim": dim}, ids, np.full(len(ids), OK, np.uint8), values)
+    return ArrayStore(Path("arrays"), attributes | {"dim": dim}, ids, np.full(len(ids), OK, np.uint8), values)

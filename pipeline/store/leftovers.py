@@ -1,4 +1,4 @@
-"""What killed or abandoned runs have left beside the stores, and its removal."""
+"""Leftovers of killed or abandoned runs beside the stores, and their removal."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,42 +9,42 @@ from pipeline.errors import OutputError, StoreError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE, MISSING, OK
 from pipeline.store.writer import STORE, journal_of
-from pipeline.utils.atomic import locked
+from pipeline.utils.atomic import lock_folder
 from pipeline.utils.paths import ENTRY
 
 _JOURNAL = ".journal"
 
 Describe = Callable[[Path], str | None]
-"""A function that returns what a folder with a saved training holds, or None if it holds none."""
+"""A function that describes the saved training in a folder, or returns None if there is none."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that is of use only to a run with the same parameters, if to any."""
+    """A folder that only a run with the same parameters could use."""
 
     folder: Path
     what: str
-    """For people: what it holds."""
+    """Description of the content for the user."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
-def leftovers(root: Path, describe_training: Describe) -> tuple[list[Leftover], list[Path]]:
-    """Return what unfinished extractions, trainings and moves left below a folder, and the journals in use now.
+def find_leftovers(root: Path, describe_training: Describe) -> tuple[list[Leftover], list[Path]]:
+    """Return the leftovers of extractions, trainings and moves below a folder, and the journals in use.
 
-    Unfinished extractions are not lost work: the same command goes on from them, and one of another manifest takes the
-    rows that they have in common. So does the same training, with --resume.
+    Unfinished extractions are not lost work: the same command resumes them, and an extraction of another manifest
+    reuses the rows that both have. The same training resumes with --resume.
     """
     found, busy = [], []
     for journal in sorted(root.rglob(f".*{_JOURNAL}")):
         if journal.is_dir():
             try:
-                locked(journal).close()
+                lock_folder(journal).close()
             except OutputError:
                 busy.append(journal)
                 continue
             found += [
-                Leftover(folder, _described(folder, describe_training), _size(folder)) for folder in _inside(journal)
+                Leftover(folder, _describe(folder, describe_training), _size(folder)) for folder in _subfolders(journal)
             ]
     for folder in sorted(root.rglob(".*.old.*")):
         if folder.is_dir() and not (folder.parent / f"{folder.name.rpartition('.old.')[0]}{_JOURNAL}").exists():
@@ -52,24 +52,24 @@ def leftovers(root: Path, describe_training: Describe) -> tuple[list[Leftover], 
     return found, busy
 
 
-def remove(leftover: Leftover) -> None:
-    """Delete a leftover, and its journal if that was all.
+def remove_leftover(leftover: Leftover) -> None:
+    """Delete a leftover, and its journal if nothing else is in it.
 
     Raises:
-        OutputError: a run has begun to use the journal meanwhile.
+        OutputError: a run is using the journal now.
     """
     journal = leftover.folder.parent
     if not journal.name.endswith(_JOURNAL):
         shutil.rmtree(leftover.folder)
         return
-    with locked(journal):
+    with lock_folder(journal):
         shutil.rmtree(leftover.folder)
-        if not list(_inside(journal)):
+        if not list(_subfolders(journal)):
             shutil.rmtree(journal)
 
 
-def saved(target: Path, entry: bytes) -> None:
-    """Take away what the journal of `target` has kept of a finished store, given the zarr.json of one that is safe.
+def discard_copy(target: Path, entry: bytes) -> None:
+    """Remove the copy of a finished store that the journal of `target` keeps, given the zarr.json of a safe copy.
 
     Raises:
         OutputError: a run is using the journal.
@@ -77,20 +77,20 @@ def saved(target: Path, entry: bytes) -> None:
     journal = journal_of(target)
     if not isinstance(journal, Path) or not journal.is_dir():
         return
-    with locked(journal):
-        for folder in list(_inside(journal)):
+    with lock_folder(journal):
+        for folder in list(_subfolders(journal)):
             kept = folder / STORE / ENTRY
             if kept.is_file() and kept.read_bytes() == entry:
                 shutil.rmtree(folder)
-        if not list(_inside(journal)):
+        if not list(_subfolders(journal)):
             shutil.rmtree(journal)
 
 
-def _inside(journal: Path) -> Iterator[Path]:
+def _subfolders(journal: Path) -> Iterator[Path]:
     return (path for path in sorted(journal.iterdir()) if path.is_dir())
 
 
-def _described(folder: Path, describe_training: Describe) -> str:
+def _describe(folder: Path, describe_training: Describe) -> str:
     if folder.name == "training":
         return describe_training(folder) or "nothing of use"
     try:

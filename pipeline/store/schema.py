@@ -1,26 +1,22 @@
 """Names of a store's arrays and attributes, status codes and fixed sizes."""
 
 SCHEMA = 1
-
+"""The version of the layout."""
 
 MISSING, OK, FAILED = 0, 1, 2
-
+"""Status codes of an utterance."""
 
 SPACE = ("family", "weights_sha256", "front_end", "dim")
-"""Attributes that tell one encoder's vectors from another's."""
-
+"""Attributes that distinguish the vectors of one encoder from another's."""
 
 DENOISE = "denoise"
-"""Attribute of a store of denoised audio: by what; no other has it."""
-
+"""The attribute that names the denoiser; only stores of denoised audio have it."""
 
 CHUNK_ROWS = 16
-"""Rows that can be read without decoding a whole shard."""
-
+"""Number of rows that can be read without decoding a whole shard."""
 
 TRACES, FINGERPRINTS = "traces", "fingerprints"
-"""Names of arrays."""
-
+"""Names of the arrays that only stores of audio have."""
 
 FINGERPRINT = 16
-"""Bytes of one."""
+"""Number of bytes of a fingerprint."""

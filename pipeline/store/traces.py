@@ -1,4 +1,4 @@
-"""The array `traces [utterance, draw, view]` of a store: what happened to each view, as JSON; empty for failed rows."""
+"""The array `traces [utterance, draw, view]` of a store: each view's corruptions as JSON, empty for failed rows."""
 
 import json
 from typing import Any
@@ -8,16 +8,17 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from pipeline.errors import PlaceError, StoreError, one_line
+from pipeline.errors import StoreError
+from pipeline.store.read_errors import store_errors
 from pipeline.store.schema import TRACES
 from pipeline.store.zarr_access import open_group
 from pipeline.utils.paths import Place
 
-_CODECS = (ZstdCodec(level=9), Crc32cCodec())  # traces repeat paths: packed, they are a small share of the embeddings
+_CODECS = (ZstdCodec(level=9), Crc32cCodec())  # traces repeat paths; compressed, they are small beside the embeddings
 
 
 def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) -> None:
-    """Lay out an empty array of `shape` (utterances, draws, views), in chunks of the rows of a shard."""
+    """Create an empty array of `shape` (utterances, draws, views), in chunks of `shard` rows."""
     group.create_array(
         TRACES,
         shape=shape,
@@ -30,21 +31,20 @@ def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) ->
 
 
 def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, Any]]]:
-    """Return the traces [draw][view] of a row, that of `utterance`.
+    """Return the traces [draw][view] of a row, which holds `utterance`.
 
     Raises:
         StoreError: there are none, or they are damaged.
     """
-    try:
+    with store_errors(store):
         array = open_group(store, "r").get(TRACES)
         texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
         traces = [[json.loads(str(text)) for text in draw] for draw in texts] if texts.all() else None
-    except PlaceError:
-        raise
-    except Exception as error:  # Zarr raises whatever its codecs and parsers raise
-        raise StoreError(f"{store}: corrupt embedding store ({one_line(error)}). Extract it again.") from error
     if traces is None:
-        raise StoreError(f"{store}: holds no trace of {utterance}, which failed, or whose vectors are enhanced ones.")
+        raise StoreError(
+            f"{store}: holds no trace of {utterance}, which failed or has enhanced vectors. Name another utterance, or"
+            " the store that they were made from."
+        )
     return traces
 
 
@@ -54,10 +54,6 @@ def read_traces(store: Place, rows: NDArray[np.int64]) -> NDArray[np.object_] | 
     Raises:
         StoreError: they are damaged.
     """
-    try:
+    with store_errors(store):
         array = open_group(store, "r").get(TRACES)
         return np.asarray(array.oindex[rows]).astype(object) if isinstance(array, zarr.Array) else None
-    except PlaceError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{store}: corrupt embedding store ({one_line(error)}). Extract it again.") from error

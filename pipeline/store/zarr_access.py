@@ -1,4 +1,4 @@
-"""Zarr's way to stores: a local folder, or a remote place by fsspec."""
+"""Access of Zarr to stores in local folders and, by fsspec, in remote places."""
 
 import asyncio
 import atexit
@@ -9,34 +9,34 @@ from time import sleep
 from typing import Any, Literal
 
 import zarr
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from pipeline.errors import PlaceError
-from pipeline.utils.paths import Place, reached, remove_file, remove_folder, replace_folder, write_bytes
+from pipeline.utils.paths import Place, remote_errors, remove_file, remove_folder, replace_folder, write_bytes
 
 
 def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
     """Open the group of a store.
 
     Raises:
-        PlaceError: a remote place does not answer, or refuses; now, or whenever the group is read or written.
+        PlaceError: a remote place does not answer or refuses, now or whenever the group is read or written.
     """
     if isinstance(place, Path):
         return zarr.open_group(place, mode=mode)
-    with reached(place):
+    with remote_errors(place):
         store = _RemoteStore.from_url(str(place), storage_options=dict(place.storage_options), read_only=mode == "r")
     return zarr.open_group(store, mode=mode, zarr_format=3)
 
 
 def publish(store: Place, target: Place, mark: Place) -> None:
-    """Copy a finished store from its journal to its final place, within a remote place and without downloading it.
+    """Copy a finished store from its journal to its final place within a remote place, without downloading it.
 
-    While `mark` is there, what is found at `target` is known to be the remains of a store. Doing it again is harmless.
+    While `mark` exists, the content of `target` is known to be the rest of a store. Repeating this is harmless.
 
     Raises:
-        PlaceError: the remote place does not answer, or refuses.
+        PlaceError: the remote place does not answer or refuses.
     """
     assert not isinstance(store, Path)
     assert not isinstance(target, Path)
@@ -46,9 +46,9 @@ def publish(store: Place, target: Place, mark: Place) -> None:
 
 
 def discard(store: Place, journal: Place) -> None:
-    """Take the journal of a published store away, as far as that goes.
+    """Remove the journal of a published store as far as possible.
 
-    What is left if the place goes away meanwhile has lost its zarr.json, and is never taken for work done.
+    The zarr.json goes first, so the rest after a failure is never taken for finished work.
     """
     with suppress(PlaceError):
         remove_folder(store)
@@ -56,7 +56,7 @@ def discard(store: Place, journal: Place) -> None:
 
 
 class _RemoteStore(FsspecStore):
-    """Objects below a URL. A request that fails is never taken for a damaged store: it raises PlaceError."""
+    """Objects below a URL. Failed requests raise PlaceError, so they are not taken for damage of the store."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         with self._request(key):
@@ -75,7 +75,7 @@ class _RemoteStore(FsspecStore):
         task = asyncio.current_task()
         _running.add(task)
         try:
-            with reached(f"{self.fs.unstrip_protocol(self.path)}/{key}"):
+            with remote_errors(f"{self.fs.unstrip_protocol(self.path)}/{key}"):
                 yield
         finally:
             _running.discard(task)
@@ -86,11 +86,10 @@ _running: set["asyncio.Task[Any] | None"] = set()
 
 @atexit.register
 def _cancel_requests() -> None:
-    """End what still runs when one of several requests has failed, before Python tears it to pieces with much ado."""
+    """Cancel requests that still run after another one failed, so that Python does not report them at exit."""
     for task in list(_running):
         if task:
             task.get_loop().call_soon_threadsafe(task.cancel)
-    patience = 100
-    while _running and patience:
-        sleep(0.01)
-        patience -= 1
+    for _ in range(100):  # wait at most one second
+        if _running:
+            sleep(0.01)

@@ -20,7 +20,7 @@ from pipeline.config.train import WATCHING
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.state import TrainingState, read_state_header, restore_state, view_bytes, write_state
-from pipeline.utils.atomic import locked
+from pipeline.utils.atomic import lock_folder
 
 FOLDER, FILE, PART = "training", "state.safetensors", "part{}.safetensors"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
@@ -46,7 +46,7 @@ class Checkpoints:
         self.every, self.resume, self.report = every, resume, report or (lambda line: None)
         self.journal = model.parent / f".{model.name}.journal"
         self.folder = self.journal / FOLDER
-        self._lock = locked(self.journal)
+        self._lock = lock_folder(self.journal)
 
     def checkpoint(self, key: str, part: int = 0) -> "Checkpoint":
         """Return the checkpoint of one training.

@@ -1,4 +1,4 @@
-"""Archives from strangers: unpacked without trusting them."""
+"""Safe unpacking of untrusted archives."""
 
 import lzma
 import os
@@ -15,18 +15,18 @@ from pipeline.errors import FetchError
 from pipeline.utils.atomic import replacing_folder
 from pipeline.utils.download import CHUNK, disk_errors, reason
 
-LONGEST_LINK = 4096  # bytes of a symlink's target
+LONGEST_LINK = 4096  # bytes of a symbolic link's target
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar (plain, gz, bz2, xz) as `folder`, whole or not at all; what stood there is replaced.
+    """Unpack a zip or tar (plain, gz, bz2, xz) to `folder`, completely or not at all; an older folder is replaced.
 
-    Members keep their paths, a single top-level folder too. Symbolic links are made last and must lead to something
-    inside, so nothing is ever written through one.
+    Members keep their paths, including a single top-level folder. Symbolic links are made last and must lead to
+    something inside, so nothing is ever written through one.
 
     Raises:
-        FetchError: the archive is damaged or no archive, has a member that would leave `folder` or is a device, or
-            there is no room for it.
+        FetchError: the file is damaged or not an archive, a member would leave `folder` or is a device, or the disk
+            is full.
     """
     with disk_errors(f"cannot unpack {archive} to {folder}", "run again"):
         with archive.open("rb") as file:
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def _archive_errors(archive: Path) -> Iterator[None]:
-    """Turn the many errors of damaged archives into a FetchError of one line."""
+    """Turn the various errors of damaged archives into a FetchError of one line."""
     try:
         yield
     except FetchError:
@@ -57,14 +57,14 @@ def _archive_errors(archive: Path) -> Iterator[None]:
     ) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        why = reason(error).split(": - method")[0]  # tarfile lists every compression that it has tried
+        why = reason(error).split(": - method")[0]  # tarfile lists every compression it has tried
         raise FetchError(
             f"{archive} is truncated, damaged or no zip or tar archive ({why}); delete it and fetch it again"
         ) from error
 
 
 def _unpack_zip(archive: Path, root: Path) -> list[tuple[str, str]]:
-    """Unpack files and folders to `root`; return (path, target) of the symbolic links, not yet made."""
+    """Unpack files and folders to `root`; return (path, target) of the symbolic links, which are not made yet."""
     links = []
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
@@ -81,10 +81,10 @@ def _unpack_zip(archive: Path, root: Path) -> list[tuple[str, str]]:
 
 
 def _unpack_tar(archive: Path, root: Path) -> list[tuple[str, str]]:
-    """Unpack files, folders and hard links to `root`; return (path, target) of the symbolic links, not yet made."""
+    """Unpack files, folders and hard links to `root`; return (path, target) of the symbolic links, not made yet."""
     symbolic, hard = [], []
     with tarfile.open(archive) as packed:
-        for member in packed:  # in one pass: going back in a compressed archive means to unpack it twice
+        for member in packed:  # in one pass: seeking back in a compressed archive would unpack it twice
             _check_name(archive, member.name)
             if member.issym():
                 symbolic.append((member.name, member.linkname))
@@ -102,24 +102,28 @@ def _unpack_tar(archive: Path, root: Path) -> list[tuple[str, str]]:
 
 
 def _check_tar_end(packed: tarfile.TarFile) -> None:
-    """Raise ReadError unless zeros end the archive: tarfile takes a cut or damage between two members for the end."""
+    """Raise ReadError unless the archive ends with zeros: tarfile takes damage between two members for the end."""
     file = packed.fileobj
     assert file is not None
-    # Forward only: tarfile stopped after a block, which was the first of two blocks of zeros unless it is damaged.
+    # Read forward only: tarfile stopped after a block, the first of two blocks of zeros unless the archive is damaged.
     if file.tell() != packed.offset + tarfile.BLOCKSIZE or any(file.read(tarfile.BLOCKSIZE)):
         raise tarfile.ReadError("the end of the archive is missing")
-    while file.read(CHUNK):  # the decompressor compares its checksum at the very end
+    while file.read(CHUNK):  # the decompressor verifies its checksum at the very end
         pass
 
 
 def _check_name(archive: Path, name: str) -> None:
-    """Raise FetchError for a path that is absolute, here or elsewhere, or climbs."""
+    """Raise FetchError if a path is absolute on any system or leads upwards."""
     if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
         raise _hostile(archive, name, "leads outside")
 
 
 def _make_links(archive: Path, root: Path, links: list[tuple[str, str]]) -> None:
-    """Make symbolic links (path, target) below `root`; each must end at something inside."""
+    """Make symbolic links (path, target) below `root`.
+
+    Raises:
+        FetchError: a link does not end at something inside.
+    """
     for name, target in links:
         path = root / name
         lexical = os.path.normpath(PurePosixPath(name).parent / target)
@@ -131,10 +135,10 @@ def _make_links(archive: Path, root: Path, links: list[tuple[str, str]]) -> None
         path.symlink_to(target)
     inside = root.resolve()
     for name, target in links:
-        # Only once all are there is it known where a chain of links ends.
+        # The end of a chain of links is known only once all links exist.
         try:
             end = (root / name).resolve(strict=True)
-        except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        except (OSError, RuntimeError):  # RuntimeError: a cycle of links
             end = None
         if end is None or not end.is_relative_to(inside):
             raise _hostile(archive, name, f"is a link to {target!r}, which is nothing inside")

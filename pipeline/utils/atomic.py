@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write beside the target, then rename."""
+"""Atomic writes: files and folders are written beside the target and then renamed."""
 
 import csv
 import fcntl
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import OutputError
-from pipeline.utils.paths import Place, kind, upload_folder, uploading
+from pipeline.utils.paths import Place, remote_kind, upload_folder, uploading
 
 
 @contextmanager
 def replacing(path: Place, by: Place | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
 
-    What goes to a remote place is written to a local temporary folder first, and uploaded as one object.
+    A remote file is written to a local temporary folder first and uploaded as one object.
 
     Args:
         path: the file to write.
-        by: the temporary path, on the same file system, of whoever has a place where one that is left behind by a
-            kill does no harm; a new one if not given.
+        by: the temporary path, on the same file system, where a file left by a kill does no harm; by default a new
+            one beside `path`.
 
     Raises:
         OutputError: `path` is a folder, device or pipe.
-        PlaceError: a remote place does not answer, or refuses.
+        PlaceError: a remote place does not answer or refuses.
     """
     check_output(path)
     if not isinstance(path, Path):
@@ -45,21 +45,21 @@ def replacing(path: Place, by: Place | None = None) -> Iterator[Path]:
         temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; results are to be read by others
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private, but others may read results
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_output(path: Place) -> None:
-    """Raise OutputError if a file could not be written to `path` without destroying something else than a file."""
+    """Raise OutputError if writing a file to `path` would destroy something other than a file."""
     if isinstance(path, Path):
         folder, other = path.is_dir(), path.exists() and not path.is_file()
     else:
-        folder = other = kind(path) == "directory"
+        folder = other = remote_kind(path) == "directory"
     if other:
         what = "a folder" if folder else "no regular file"
-        raise OutputError(f"{path}: is {what}, and is not to be replaced. Give another place for the output.")
+        raise OutputError(f"{path}: is {what} and will not be replaced. Give another path for the output.")
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Place) -> Iterator[Path]:
-    """Yield an empty local folder to fill; it appears at `path` on success, where nothing of its name may be."""
+    """Yield an empty local folder to fill; it appears at `path`, which must not exist, on success."""
     if isinstance(path, Path):
         with replacing_folder(path) as temporary:
             yield temporary
@@ -88,12 +88,13 @@ def new_folder(path: Place) -> Iterator[Path]:
 
 
 def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
-    """Rename folder `source` to `target` (same file system), taking away what stood there once it can be replaced.
+    """Rename folder `source` to `target` (same file system), and remove an older `target`.
 
     Args:
         source: the folder to rename.
         target: its new name.
-        aside: an existing folder that what stood there goes through, see `replacing`; a new one if not given.
+        aside: an existing folder for the older target until it is removed, where leftovers of a kill do no harm; by
+            default a new one beside `target`.
     """
     if target.is_symlink() or target.is_file():
         target.unlink()
@@ -108,30 +109,30 @@ def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Make `target` another name of all files of folder `source` (hard links, same file system); new or not at all.
+    """Replace folder `target` by hard links to all files of `source` (same file system), completely or not at all.
 
     Raises:
         OSError: the file system has no hard links.
     """
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part, copy_function=os.link)
+    unfinished = target.with_name(f"{target.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished, copy_function=os.link)
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(part, target)
+    os.replace(unfinished, target)
 
 
-def locked(folder: Path) -> IO[str]:
-    """Return the open lock file of a folder, made if need be; it is locked until it is closed or the process ends.
+def lock_folder(folder: Path) -> IO[str]:
+    """Create and lock a folder; return its open lock file, which is locked until it is closed or the process ends.
 
     Raises:
-        OutputError: another process holds it.
+        OutputError: another process holds the lock.
     """
     path = folder / "lock"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a")
-        except FileNotFoundError:  # whoever finished just now has taken the folder away
+        except FileNotFoundError:  # another process has just removed the folder
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,18 +159,18 @@ def _umask() -> int:
 
 
 def write_json(path: Place, content: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Place, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a header and rows as CSV."""
+    """Write a header and rows as a CSV file atomically."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running what is in them, stripped of what training left, and loaded strictly."""
+"""Checkpoints: read without running code, stripped of remnants of training, and loaded strictly."""
 
 import re
 import warnings
@@ -20,36 +20,36 @@ _NESTS = ("model.", "encoder.", "speaker_encoder.", "embedding_model.", "spk_mod
 _HEADS = re.compile(
     r"__L__\.|projection\.|similarity_|(\w+\.)?(classifier|loss|criterion|objective|margin|arcface|aam\w*)[._]"
 )
-"""What belongs to training alone: classifiers and losses."""
+"""Names of tensors that only training uses: classifiers and losses."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU: safetensors by suffix, else a PyTorch file of tensors and plain containers.
 
     Raises:
-        WeightsError: the file is missing, damaged, no dictionary, or holds anything that would have to be executed.
+        WeightsError: the file is missing or damaged, is not a dictionary, or holds code.
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path")
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's of what it then refuses
+        with warnings.catch_warnings(action="ignore"):  # torch warns before it refuses
             loaded = (
                 load_file(path)
                 if path.suffix.lower() == ".safetensors"
                 else torch.load(path, map_location="cpu", weights_only=True)
             )
-    except Exception as error:  # a damaged pickle raises nearly anything: IndexError, struct.error, AttributeError …
+    except Exception as error:  # a damaged pickle raises almost anything: IndexError, struct.error, AttributeError …
         raise WeightsError(f"cannot read weights {path}: {_why_unreadable(error)}") from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"weights {path} hold a {type(loaded).__name__}; give a file with a dictionary of tensors")
     return loaded
 
 
-def tensors_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors by name, without the containers and prefixes that trainers put around them.
+def find_tensors(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by name, without the containers and prefixes that trainers add.
 
     Raises:
-        WeightsError: it holds no tensors.
+        WeightsError: the checkpoint holds no tensors.
     """
     content: Mapping[str, Any] = checkpoint
     while not any(isinstance(value, Tensor) for value in content.values()):
@@ -64,8 +64,8 @@ def tensors_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return state
 
 
-def without_heads(state: State, module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors but for the classifiers and losses that `module` has no place for."""
+def drop_heads(state: State, module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors without classifiers and losses that are not part of `module`."""
     own = module.state_dict()
     return {key: value for key, value in state.items() if key in own or not _HEADS.match(key)}
 
@@ -76,11 +76,11 @@ def load_state(module: nn.Module, state: State, source: str, advice: str = "") -
     Args:
         module: the architecture.
         state: tensors by parameter or buffer name.
-        source: where `state` came from, for the message.
-        advice: what to do about a misfit, instead of the general advice.
+        source: origin of `state` for the message.
+        advice: advice for tensors that do not fit, instead of the general advice.
 
     Raises:
-        WeightsError: see `check_state`; `module` is then as it was.
+        WeightsError: see `check_state`; `module` is then unchanged.
     """
     check_state(module, state, source, advice)
     module.load_state_dict(state, strict=True)
@@ -96,12 +96,12 @@ def check_state(module: nn.Module, state: State, source: str, advice: str = "") 
         for key in own
         if key in state and _shape(state[key]) != _shape(own[key])
     ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    faults = [f"{len(keys)} {fault} ({_first(keys)})" for fault, keys in found.items() if keys]
+    keys_by_fault = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    faults = [f"{len(keys)} {fault} ({_first(keys)})" for fault, keys in keys_by_fault.items() if keys]
     if faults:
         raise WeightsError(
             f"weights {source} do not fit {type(module).__name__}: {'; '.join(faults)}; "
-            f"{advice or 'give the weights of this very architecture'}"
+            f"{advice or 'give weights of exactly this architecture'}"
         )
 
 
@@ -112,18 +112,18 @@ def _unwrapped(key: str) -> str:
 
 
 def _common_nest(state: State) -> str | None:
-    """Return a prefix that every tensor but those of heads has."""
+    """Return a prefix that all tensors except those of heads share."""
     keys = [key for key in state if not _HEADS.match(key)]
     return next((nest for nest in _NESTS if keys and all(key.startswith(nest) for key in keys)), None)
 
 
 def _why_unreadable(error: Exception) -> str:
-    """Return on one line why a checkpoint was refused, and what to do."""
+    """Return the reason why a checkpoint was refused and the remedy, on one line."""
     text = " ".join(str(error).split())
     forbidden = re.search(r"GLOBAL (\S+)", text)
     if forbidden:
         return f"it wants to run {forbidden[1]}, which is refused; export its tensors as safetensors if you trust it"
-    text = text.rpartition("WeightsUnpickler error: ")[2]  # torch's own advice goes first, and is to trust the file
+    text = text.rpartition("WeightsUnpickler error: ")[2]  # drop torch's own advice to trust the file
     if len(text) > 120:
         text = f"{text[:117]}..."
     return f"it is truncated, damaged or of another format ({text or type(error).__name__}); get it again"

@@ -1,4 +1,4 @@
-"""Files from the network: resumed when broken, verified before they are named."""
+"""Downloads that resume after interruptions and are verified before they get their name."""
 
 import errno
 import os
@@ -21,11 +21,11 @@ Progress = Callable[[int, int | None], None]
 CHUNK = 1 << 18  # bytes; at most this much is lost when a connection is reset
 TIMEOUT = (15.0, 60.0)  # seconds to connect, seconds of silence
 FIRST_WAIT = 0.5  # seconds before the first retry; doubles with each further one
-LONGEST_WAIT = 30.0  # seconds; also bounds what a server's Retry-After may ask for
+LONGEST_WAIT = 30.0  # seconds; also the longest Retry-After of a server that is respected
 
 
 class _BrokenError(Exception):
-    """The transfer failed in a way that may pass; `wait` is the server's wish in seconds, if it had one."""
+    """The transfer failed in a way that may pass; `wait` is the server's Retry-After in seconds, or 0."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -41,21 +41,21 @@ def download(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """Fetch `url` to `target`, which appears only when its SHA-256 is right; an interrupted download is resumed.
+    """Download `url` to `target`, which appears only if its SHA-256 is correct; resume an interrupted download.
 
-    Bytes gather in `<target>.part`, with the server's ETag or Last-Modified in `<target>.part.etag`. One process at a
-    time may download to one target.
+    Bytes are collected in `<target>.part`, with the server's ETag or Last-Modified in `<target>.part.etag`. Only one
+    process at a time may download to the same target.
 
     Args:
         url: http://, https:// or file:// address.
-        target: the file to make; kept as it is if it already has this SHA-256, else replaced.
-        sha256: 64 hexadecimal digits; None takes what comes.
-        progress: called with the bytes there are and the bytes there will be (None where the server does not say).
-        retries: how often to try again in a row without a single new byte.
+        target: the file to make; kept if it already has this SHA-256, else replaced.
+        sha256: 64 hexadecimal digits; None accepts any content.
+        progress: called with the bytes received and the total (None if the server does not report it).
+        retries: number of consecutive retries without a single new byte.
         sleep: waits for a number of seconds between attempts.
 
     Raises:
-        FetchError: the file cannot be had, or is not the one promised, or there is no room for it.
+        FetchError: the file is not available or is not the expected one, or the disk is full.
     """
     expected = sha256 and sha256.lower()
     if target.is_dir():
@@ -68,7 +68,7 @@ def download(
         certain = _transfer(url, part, progress, retries, sleep)
         found = sha256_of(part)
         if found != expected and not certain:
-            # Nothing proved that the resumed half belonged to the same file: one clean start tells.
+            # The resumed part may belong to another version of the file: start once from scratch.
             _discard(part)
             _transfer(url, part, progress, retries, sleep)
             found = sha256_of(part)
@@ -84,7 +84,7 @@ def download(
 
 
 def _transfer(url: str, part: Path, progress: Progress | None, retries: int, sleep: Callable[[float], None]) -> bool:
-    """Complete `part` from `url`; return whether all of it certainly is one and the same file."""
+    """Complete `part` from `url`; return True if all of it certainly comes from the same version of the file."""
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
         _copy(url, part, progress)
@@ -97,7 +97,7 @@ def _transfer(url: str, part: Path, progress: Progress | None, retries: int, sle
             return _attempt(url, part, progress)
         except _BrokenError as error:
             size = _size(part)
-            # An attempt that got further than any before was worth it: only fruitless ones are counted.
+            # Only attempts that got no further than earlier ones are counted.
             failures = 1 if size > reached else failures + 1
             reached = max(reached, size)
             if failures > retries:
@@ -109,7 +109,7 @@ def _transfer(url: str, part: Path, progress: Progress | None, retries: int, sle
 
 
 def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
-    """Append what is missing of `url` to `part`; return whether all of it certainly is one and the same file."""
+    """Append the missing bytes of `url` to `part`; return as `_transfer` does."""
     have = _size(part)
     validator = _validator_of(part) if have else None
     with _request(url, have, validator) as response:
@@ -117,18 +117,18 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
             _receive(response, part, have, progress)
             return validator is not None
         if response.status_code == 416 and response.headers.get("Content-Range", "").strip() == f"bytes */{have}":
-            return False  # all of it is there already; the checksum tells whether it is the right one
-        if response.status_code == 200:  # the server ignores Range, or the file has changed: this is all of it
+            return False  # it is complete already; the checksum decides
+        if response.status_code == 200:  # the server ignores Range, or the file has changed: it sends everything
             _begin(response, part)
             _receive(response, part, 0, progress)
             return True
     _discard(part)
-    return _attempt(url, part, progress)  # without Range now, so this is the last time
+    return _attempt(url, part, progress)  # without Range now, so this happens at most once
 
 
 def _request(url: str, have: int, validator: str | None) -> requests.Response:
-    """Ask for `url` from byte `have` on; return an open response of status 200, or if have > 0 also 206 or 416."""
-    headers = {"Accept-Encoding": "identity"}  # sizes and ranges are those of the file itself
+    """Request `url` from byte `have` on; return an open response of status 200, or if have > 0 also 206 or 416."""
+    headers = {"Accept-Encoding": "identity"}  # so sizes and ranges refer to the file itself
     if have:
         headers["Range"] = f"bytes={have}-"
         if validator is not None:
@@ -153,7 +153,10 @@ def _request(url: str, have: int, validator: str | None) -> requests.Response:
 
 
 def _continues(response: requests.Response, have: int, validator: str | None) -> bool:
-    """Whether a 206 response starts at byte `have` of the file named by `validator`; some servers ignore If-Range."""
+    """Return True if a 206 response starts at byte `have` of the file that `validator` names.
+
+    Some servers ignore If-Range.
+    """
     same = validator is None or _strong_validator(response) in (None, validator)
     return same and response.headers.get("Content-Range", "").strip().startswith(f"bytes {have}-")
 
@@ -167,7 +170,7 @@ def _receive(response: requests.Response, part: Path, have: int, progress: Progr
         progress(done, total)
     with part.open("ab") as file:
         try:
-            # Raw bytes: servers that label a .tar.gz as `Content-Encoding: gzip` would see it unzipped otherwise.
+            # Raw bytes, because some servers label a .tar.gz as `Content-Encoding: gzip`.
             while chunk := response.raw.read(CHUNK, decode_content=False):
                 file.write(chunk)
                 done += len(chunk)
@@ -180,7 +183,7 @@ def _receive(response: requests.Response, part: Path, have: int, progress: Progr
 
 
 def _begin(response: requests.Response, part: Path) -> None:
-    """Start `part` anew for the file that `response` brings."""
+    """Discard `part` and note the validator of the file that `response` brings."""
     _discard(part)
     validator = _strong_validator(response)
     if validator is not None:
@@ -188,7 +191,7 @@ def _begin(response: requests.Response, part: Path) -> None:
 
 
 def _strong_validator(response: requests.Response) -> str | None:
-    """Return what names this version of the file in If-Range: the ETag unless it is weak, else Last-Modified."""
+    """Return the name of this version of the file for If-Range: the ETag unless it is weak, else Last-Modified."""
     etag = response.headers.get("ETag", "").strip()
     if etag and not etag.startswith("W/"):
         return etag
@@ -235,7 +238,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def disk_errors(what: str, then: str) -> Iterator[None]:
-    """Turn an OSError of the file system into a FetchError: `what` failed; once there is room again, do `then`."""
+    """Turn an OSError of the file system into a FetchError: `what` failed; `then` is the advice once there is room."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Where inputs and outputs lie: a local path, or a URL such as s3://bucket/folder/test.zarr (docs/remote.md).
+"""Local paths and URLs such as s3://bucket/folder/test.zarr (docs/remote.md).
 
-A remote place is a `UPath` of the extra `remote`, which local use never imports. Object stores know no rename and no
-lock: what is to appear whole is one object, or a folder whose `zarr.json`, which readers ask for, comes last.
+A remote place is a `UPath` of the extra `remote`, which local use never imports. Object stores have no rename and no
+lock: whatever must appear complete is one object, or a folder whose `zarr.json`, which readers look for, comes last.
 """
 
 import shutil
@@ -18,51 +18,52 @@ if TYPE_CHECKING:
     from upath import UPath
 
 Place = Union[Path, "UPath"]
+"""A local path or a remote place."""
 
 ENTRY = "zarr.json"
-"""Without it, a folder is no store."""
+"""The file that makes a folder a store."""
 
 _REFUSED = ("*", "?", "[", "::")
 _CREDENTIALS = ("Credential", "Token", "Profile", "Unauthorized")
 
 
 def is_url(text: str) -> bool:
-    """Whether a command-line argument names a remote place rather than a local path."""
+    """Return True if a command-line argument is a URL rather than a local path."""
     return "://" in text
 
 
 def to_place(text: str) -> Place:
-    """Return the place that a command-line argument names; nothing is asked of a server yet.
+    """Return the place that a command-line argument names, without contacting a server.
 
     Raises:
-        ConfigError: the package that reads such URLs is not installed, or there is none.
+        ConfigError: the package that reads such URLs is not installed, or does not exist.
     """
     if not is_url(text):
         return Path(text)
     url = urlsplit(text)
     if url.scheme == "file":
         return Path(unquote(url.path))
-    if any(letters in text for letters in _REFUSED):  # would be taken for patterns, also where things are deleted
-        raise ConfigError(f"{text}: a URL must be without {' '.join(_REFUSED)}. Take another name.")
+    if any(letters in text for letters in _REFUSED):  # fsspec would take them for patterns, even when it deletes
+        raise ConfigError(f"{text}: a URL must be without {' '.join(_REFUSED)}. Use another name.")
     try:
         from fsspec import get_filesystem_class
         from upath import UPath
 
         get_filesystem_class(url.scheme)
-        return UPath(text, protocol=url.scheme, use_listings_cache=False)  # others write there as well
+        return UPath(text, protocol=url.scheme, use_listings_cache=False)  # other programs may write there
     except ImportError as error:
         extra = "" if url.scheme == "s3" else f" ({one_line(error)})"
         raise ConfigError(f"{text}: remote places need pip install 'speaker-seed[remote]'{extra}.") from None
     except ValueError as error:
-        raise ConfigError(f"{text}: is no URL that can be read or written ({one_line(error)}).") from None
+        raise ConfigError(f"{text}: is not a URL that can be read or written ({one_line(error)}).") from None
 
 
 def place_error(where: object, error: Exception) -> PlaceError:
-    """Return what to tell of a failed request: where, why, and what to do about it."""
+    """Return the error for a failed request: where it failed, why, and what to do about it."""
     if isinstance(error, PermissionError) or any(word in type(error).__name__ for word in _CREDENTIALS):
         remedy = "Check the credentials in the environment (for S3: AWS_ACCESS_KEY_ID and the like), and their rights."
     elif isinstance(error, FileNotFoundError):
-        remedy = "Check the name of the bucket, and make the bucket if there is none."
+        remedy = "Check the name of the bucket, and create it if it does not exist."
     else:
         remedy = "Check the network and the endpoint (for S3: AWS_ENDPOINT_URL)."
     return PlaceError(
@@ -71,34 +72,34 @@ def place_error(where: object, error: Exception) -> PlaceError:
 
 
 @contextmanager
-def reached(where: object) -> Iterator[None]:
-    """Turn whatever a remote file system raises into PlaceError."""
+def remote_errors(where: object) -> Iterator[None]:
+    """Turn all errors of a remote file system into PlaceError."""
     try:
         yield
     except PlaceError:
         raise
-    except Exception as error:  # every file system has errors of its own
+    except Exception as error:  # every file system has its own errors
         raise place_error(where, error) from error
 
 
 def exists(file: Place) -> bool:
-    """Whether a file is there."""
-    return file.is_file() if isinstance(file, Path) else kind(file) == "file"
+    """Return True if a file exists."""
+    return file.is_file() if isinstance(file, Path) else remote_kind(file) == "file"
 
 
-def kind(remote: "UPath") -> str | None:
-    """Return "file" or "directory", or None where nothing is."""
-    with reached(remote), suppress(FileNotFoundError):
-        return str(remote.fs.info(remote.path)["type"])  # its isfile() would take any error for a no
+def remote_kind(remote: "UPath") -> str | None:
+    """Return "file" or "directory", or None if nothing is there."""
+    with remote_errors(remote), suppress(FileNotFoundError):
+        return str(remote.fs.info(remote.path)["type"])  # isfile() would return False for any error
     return None
 
 
-def children(folder: Place) -> set[str]:
-    """Return the names in a folder; its own name if it is a file, and nothing if nothing is there."""
+def list_names(folder: Place) -> set[str]:
+    """Return the names in a folder; a file's own name; or nothing if nothing is there."""
     if isinstance(folder, Path):
-        found = folder.iterdir() if folder.is_dir() else [folder] * folder.exists()
-        return {path.name for path in found}
-    with reached(folder), suppress(FileNotFoundError):
+        paths = folder.iterdir() if folder.is_dir() else [folder] * folder.exists()
+        return {path.name for path in paths}
+    with remote_errors(folder), suppress(FileNotFoundError):
         return {name.rstrip("/").rpartition("/")[2] for name in folder.fs.ls(folder.path, detail=False)}
     return set()
 
@@ -108,7 +109,7 @@ def write_bytes(file: Place, content: bytes) -> None:
     if isinstance(file, Path):
         file.write_bytes(content)
         return
-    with reached(file):
+    with remote_errors(file):
         file.fs.pipe_file(file.path, content)
 
 
@@ -116,20 +117,20 @@ def read_bytes(file: Place) -> bytes:
     """Return the content of a file.
 
     Raises:
-        FileNotFoundError: there is none.
-        PlaceError: a remote place does not answer, or refuses.
+        FileNotFoundError: the file does not exist.
+        PlaceError: a remote place does not answer or refuses.
     """
-    with fetched(file) as local:
+    with local_copy(file) as local:
         return local.read_bytes()
 
 
 @contextmanager
-def fetched(file: Place) -> Iterator[Path]:
-    """Yield a local path of a file: its own, or that of a copy which is then removed.
+def local_copy(file: Place) -> Iterator[Path]:
+    """Yield a local path of a file: its own, or that of a temporary copy.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        PlaceError: a remote place does not answer, or refuses.
+        FileNotFoundError: the file does not exist.
+        PlaceError: a remote place does not answer or refuses.
     """
     if isinstance(file, Path):
         yield file
@@ -151,42 +152,42 @@ def uploading(file: "UPath") -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / file.name
         yield local
-        with reached(file):
+        with remote_errors(file):
             file.fs.put_file(str(local), file.path)
 
 
 def upload_folder(source: Path, target: "UPath") -> None:
     """Upload a local folder, its ENTRY last."""
     names = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
-    with reached(target):
-        for some in _entry_last(names):
-            target.fs.put([str(source / name) for name in some], [f"{target.path}/{name}" for name in some])
+    with remote_errors(target):
+        for part in _entry_last(names):
+            target.fs.put([str(source / name) for name in part], [f"{target.path}/{name}" for name in part])
 
 
 def replace_folder(source: "UPath", target: "UPath") -> None:
-    """Copy a folder within a remote place, its ENTRY last, after taking away what stood at `target`, ENTRY first."""
+    """Copy a folder within a remote place, its ENTRY last, after removing an older `target`, ENTRY first."""
     remove_folder(target)
-    with reached(target):
+    with remote_errors(target):
         names = sorted(path.removeprefix(f"{source.path}/") for path in source.fs.find(source.path))
-        for some in _entry_last(names):
-            source.fs.copy([f"{source.path}/{name}" for name in some], [f"{target.path}/{name}" for name in some])
+        for part in _entry_last(names):
+            source.fs.copy([f"{source.path}/{name}" for name in part], [f"{target.path}/{name}" for name in part])
 
 
 def remove_file(file: Place) -> None:
-    """Remove a file that is there."""
+    """Remove an existing file."""
     if isinstance(file, Path):
         file.unlink()
         return
-    with reached(file):
+    with remote_errors(file):
         file.fs.rm_file(file.path)
 
 
 def remove_folder(folder: Place) -> None:
-    """Remove everything below a folder, its ENTRY first; nothing need be there."""
+    """Remove everything below a folder, which need not exist, its ENTRY first."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with reached(folder):
+    with remote_errors(folder):
         with suppress(FileNotFoundError):
             folder.fs.rm_file(f"{folder.path}/{ENTRY}")
         with suppress(FileNotFoundError):

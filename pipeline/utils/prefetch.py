@@ -1,4 +1,4 @@
-"""Work done ahead of need, by threads, no further than a bound."""
+"""Bounded prefetching by threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,15 +12,15 @@ _Result = TypeVar("_Result")
 def prefetch(
     work: Callable[[_Item], _Result], items: Iterable[_Item], count: int, threads: int = 1
 ) -> Generator[_Result, None, None]:
-    """Yield `work(item)` of each item, in order, while threads do up to `count` more.
+    """Yield `work(item)` for each item, in order, while threads compute up to `count` further results.
 
-    An error is raised where its result would have come. Close the generator to end the threads early.
+    An error is raised in place of its result. Close the generator to end the threads early.
 
     Args:
-        work: what the threads do.
-        items: what they do it to.
-        count: results that may wait, or be under way, beside the one yielded.
-        threads: how many there are; 0: none, each result is made when it is asked for.
+        work: the function that the threads call.
+        items: its arguments.
+        count: maximum number of results that wait or are being computed, besides the one yielded.
+        threads: number of threads; with 0, each result is computed when it is requested.
     """
     if threads == 0:
         yield from map(work, items)

@@ -1,4 +1,4 @@
-"""Plain data from people, checked: frozen models that refuse unknown keys, read from YAML."""
+"""Validated settings: frozen models that reject unknown keys, and YAML files."""
 
 import re
 import reprlib
@@ -13,11 +13,11 @@ from pydantic_core import CoreSchema, core_schema
 from pipeline.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-"""Names of encoders, views and systems: they become names of files and columns."""
+"""Allowed names of encoders, views and systems, which become names of files and columns."""
 
 
 class Frozen(BaseModel):
-    """Unknown keys and values of another type are errors; nothing changes once read."""
+    """An immutable model that rejects unknown keys and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -39,7 +39,11 @@ class OneOf:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 mapping, the dialect DVC reads (so that 5e-4 is a number)."""
+    """Read a mapping from YAML 1.2, as DVC does (so 5e-4 is a number).
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds no mapping.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -58,7 +62,11 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 def validated(model: type[_M], content: Any, where: str) -> _M:
-    """Build a model from plain data, or raise ConfigError that names the first wrong key and what it should be."""
+    """Build a model from plain data.
+
+    Raises:
+        ConfigError: a key is wrong; the message names the first one and what it should be.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:

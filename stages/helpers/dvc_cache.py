@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.store.leftovers import saved
+from pipeline.store.leftovers import discard_copy
 from pipeline.store.writer import journal_of
 from pipeline.utils.paths import ENTRY, Place
 
@@ -56,7 +56,7 @@ def remove_cached_journals(folder: Place) -> None:
         cached = (_read_listing(target) or {}).get(ENTRY)
         if cached is not None:
             with suppress(OutputError):  # in use
-                saved(target, cached.read_bytes())
+                discard_copy(target, cached.read_bytes())
 
 
 def _read_listing(out: Path) -> dict[str, Path] | None:

@@ -18,7 +18,7 @@ from pipeline.encoders.features import KaldiFbank
 from pipeline.encoders.registry import describe_families, families, load_encoder
 from pipeline.encoders.weights import sha256_of
 from pipeline.errors import ConfigError, SeedError, WeightsError
-from pipeline.utils.checkpoint import tensors_of
+from pipeline.utils.checkpoint import find_tensors
 
 NETWORKS = {
     "campplus": lambda: CAMPlusPlus(64),
@@ -166,4 +166,4 @@ def test_published_weights_fit_as_they_are(ge2e: Encoder, campplus: Encoder) -> 
 
 def test_containers_without_tensors_are_refused() -> None:
     with pytest.raises(WeightsError, match="hold no tensors"):
-        tensors_of({"model": {"epoch": 1}}, Path("net.pt"))
+        find_tensors({"model": {"epoch": 1}}, Path("net.pt"))

@@ -129,7 +129,7 @@ def test_what_is_no_store_is_never_replaced_by_one(tmp_path: Path) -> None:
     made(foreign)
     (foreign / "letter.txt").write_text("dear all")
     for place in (folder, file, foreign):
-        with pytest.raises(OutputError, match="is there already, and is no embedding store"):
+        with pytest.raises(OutputError, match="exists and is no embedding store"):
             write_store(place, ["a"], values, np.array([OK], dtype=np.uint8), {"dim": 2})
     assert (folder / "thesis.tex").read_text() == "years of work"
     assert file.read_bytes() == b"sound"

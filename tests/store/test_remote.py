@@ -33,7 +33,7 @@ from pipeline.store.writer import StoreWriter, write_store
 from pipeline.training.memory import GB, find_least_memory
 from pipeline.training.train import train
 from pipeline.utils.atomic import replacing
-from pipeline.utils.paths import Place, children, exists, to_place
+from pipeline.utils.paths import Place, exists, list_names, to_place
 from stages.cli import main
 from tests.conftest import WriteVoice, tree_bytes
 from tests.s3_server import S3Server
@@ -144,7 +144,7 @@ def test_what_is_no_store_is_never_replaced_by_one(root: str) -> None:
         put(precious, b"precious")
     before = objects(to_place(root))
     for place in (letter, letter.parent, foreign, to_place(f"{root}/shards.zarr"), to_place(root)):
-        with pytest.raises(OutputError, match="is there already, and is no embedding store"):
+        with pytest.raises(OutputError, match="exists and is no embedding store"):
             made(place)
     with pytest.raises(OutputError, match="is a folder"), replacing(letter.parent):
         pass
@@ -249,7 +249,7 @@ def test_after_a_long_outage_no_finished_shard_is_encoded_twice(
     assert corpus.run(place).progress.resumed == sum(map(len, finished))
     assert not set(finished) & set(encoded)
     assert objects(place) == tree_bytes(tmp_path / "s.zarr")
-    assert children(place.parent) == {"s.zarr", "s.failures.csv"}
+    assert list_names(place.parent) == {"s.zarr", "s.failures.csv"}
 
 
 @pytest.mark.parametrize("what", ["DELETE", "PUT"])
@@ -261,7 +261,7 @@ def test_an_outage_while_a_store_is_replaced(server: S3Server, bucket: str, tmp_
     server.start()
     with pytest.raises(StoreError, match="no embedding store there"):
         EmbeddingStore.open(place)
-    assert children(place)  # remains of the old store or of the new one, which the next run may replace
+    assert list_names(place)  # remains of the old store or of the new one, which the next run may replace
     made(place, 5)
     assert objects(place.parent) == tree_bytes(made(tmp_path / "local" / "s.zarr", 5).parent)
 
@@ -274,11 +274,11 @@ def test_an_outage_while_the_journal_is_taken_away_leaves_nothing_that_passes_fo
     made(place)
     server.start()
     np.testing.assert_array_equal(EmbeddingStore.open(place).read(), VALUES)
-    assert children(place.parent) == {"s.zarr", ".s.zarr.journal"}
+    assert list_names(place.parent) == {"s.zarr", ".s.zarr.journal"}
     writer = StoreWriter(place, IDS, VALUES.shape[1:], {"dim": 8, "encoder": "toy"}, 1024)
     assert not writer.status().any()
     made(place)
-    assert children(place.parent) == {"s.zarr"}
+    assert list_names(place.parent) == {"s.zarr"}
 
 
 def test_an_outage_is_not_taken_for_damage(server: S3Server, bucket: str) -> None:
@@ -372,7 +372,7 @@ def wrong(server: S3Server, bucket: str) -> dict[str, tuple[dict[str, str | None
     keys: dict[str, str | None] = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
     return {
         "no credentials": (keys, [*out, f"{bucket}/s.zarr"], "Check the credentials in the environment"),
-        "no bucket": ({}, [*out, "s3://nowhere/s.zarr"], "make the bucket if there is none"),
+        "no bucket": ({}, [*out, "s3://nowhere/s.zarr"], "create it if it does not exist"),
         "no bucket to read": ({}, [*train_it, "s3://nowhere/s.zarr"], "no embedding store there"),
         "no server": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, [*out, f"{bucket}/s.zarr"], "Check the network"),
         "no server to read": (

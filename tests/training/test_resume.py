@@ -17,7 +17,7 @@ from safetensors import safe_open
 from pipeline.config.train import WATCHING, NetworkSettings, Train
 from pipeline.errors import OutputError, TrainingError
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.store.leftovers import leftovers, remove
+from pipeline.store.leftovers import find_leftovers, remove_leftover
 from pipeline.store.writer import write_store
 from pipeline.training.checkpoints import Checkpoints, describe_checkpoint
 from pipeline.training.loop import Trained
@@ -164,9 +164,9 @@ def test_a_checkpoint_is_safetensors_listed_by_seed_clean_and_locked(tmp_path: P
         assert {"losses", "random.cpu", "random.noise"} < set(file.keys())
     with closing(Checkpoints(model, 1)), pytest.raises(OutputError, match="another process is writing there"):
         Checkpoints(model, 1)
-    (found,), _ = leftovers(tmp_path, describe_checkpoint)
+    (found,), _ = find_leftovers(tmp_path, describe_checkpoint)
     assert found.what == "a training in epoch 2"
-    remove(found)
+    remove_leftover(found)
     assert not list(tmp_path.glob(".*"))
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
+from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state, read_checkpoint
 
 
 def one_line(error: pytest.ExceptionInfo[WeightsError]) -> str:
@@ -131,16 +131,16 @@ class TestTensorsOf:
         ],
     )
     def test_what_trainers_put_around_is_taken_off(self, wrap: Wrap) -> None:
-        assert tensors_of(wrap(LINEAR), Path("net.pt")) == LINEAR
+        assert find_tensors(wrap(LINEAR), Path("net.pt")) == LINEAR
 
     def test_a_head_beside_a_nest_does_not_hide_it(self) -> None:
         nested = {f"encoder.{key}": value for key, value in LINEAR.items()}
-        state = tensors_of(nested | {"classifier.weight": torch.ones(9, 2)}, Path("net.pt"))
+        state = find_tensors(nested | {"classifier.weight": torch.ones(9, 2)}, Path("net.pt"))
         assert set(state) == {*LINEAR, "classifier.weight"}
 
     def test_without_any(self) -> None:
         with pytest.raises(WeightsError, match="hold no tensors, but epoch, optimizer; give") as error:
-            tensors_of({"epoch": 3, "optimizer": {"lr": 0.1}}, Path("net.pt"))
+            find_tensors({"epoch": 3, "optimizer": {"lr": 0.1}}, Path("net.pt"))
         one_line(error)
 
 
@@ -159,5 +159,5 @@ def test_heads_are_dropped_unless_the_network_has_them() -> None:
         "similarity_weight",
         "head.classifier.b",
     ]
-    kept = without_heads(own | {key: torch.zeros(1) for key in [*heads, "fc.weight"]}, Net())
+    kept = drop_heads(own | {key: torch.zeros(1) for key in [*heads, "fc.weight"]}, Net())
     assert set(kept) == {*own, "fc.weight"}  # what is neither ours nor a head stays, to be refused

@@ -1,4 +1,4 @@
-"""Stores made into files of embeddings."""
+"""Export: write the vectors of a store to a file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from pipeline.store.schema import OK
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What an export came to."""
+class ExportSummary:
+    """The result of an export."""
 
     vectors: int
     failed: int
-    """Utterances that were left out, since they have no vectors."""
+    """Number of failed utterances, which are left out."""
 
 
 def export_store(
@@ -30,24 +30,24 @@ def export_store(
     view: str = "0",
     draw: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Exported:
+) -> ExportSummary:
     """Write a view of a store's utterances, in row order, to a file.
 
     Args:
         store: any store, raw or enhanced.
-        out: the file.
+        out: path of the file.
         form: name of the format; that of the suffix if not given.
         view: name or number of the view.
-        draw: which draw (crop) of each utterance; if not given, all, one after another, with the utterance's id.
-        progress: told of utterances read.
+        draw: number of the draw (crop); if not given, all draws, one after another, each with the utterance's id.
+        progress: called with the number of utterances read.
 
     Raises:
         ExchangeError: there is no such view or draw, no utterance has vectors, or the format cannot hold the ids.
         StoreError: the store is damaged.
-        OutputError: `out` is something else than a file.
+        OutputError: `out` is something other than a file.
     """
     _, draws, _, dim = store.shape
-    number = _view(store, view)
+    number = _view_number(store, view)
     if draw is not None and draw >= draws:
         raise ExchangeError(f"{store.path}: has {draws} draws, numbered from 0; there is no draw {draw}.")
     taken = slice(None) if draw is None else slice(draw, draw + 1)
@@ -74,15 +74,15 @@ def export_store(
 
     ids = names(store.ok)
     write_file(out, written, VectorTable(ids, dim, blocks))
-    return Exported(len(ids), len(store.utterances) - len(store.ok))
+    return ExportSummary(len(ids), len(store.utterances) - len(store.ok))
 
 
-def _view(store: EmbeddingStore, view: str) -> int:
+def _view_number(store: EmbeddingStore, view: str) -> int:
     """Return the number of a view given by name or number."""
     count = store.shape[2]
     named = [str(each["name"]) for each in (store.attributes.get("recipe") or {}).get("views", [])]
     named = named if len(named) == count else ["clean", *map(str, range(1, count))]
-    if view.isdecimal() and int(view) < count:  # first, that 0 is the clean one whatever views are called
+    if view.isdecimal() and int(view) < count:  # before names, so that 0 is always the clean view
         return int(view)
     if view in named:
         return named.index(view)

@@ -1,4 +1,4 @@
-"""HDF5: vectors [N, dim] and ids [N], or one dataset for each id, as hyperion writes."""
+"""HDF5: vectors [N, dim] and ids [N], or one dataset per id, as hyperion writes."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -10,21 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.columns import chosen, counted, found_beside, ids_beside, own_ids
-from pipeline.store.formats.reader import Block, VectorReader, VectorTable, check_floating, keyed, not_text, rows_of
+from pipeline.store.formats.columns import choose_name, find_ids, find_sidecar, read_ids, redundant_ids_error
+from pipeline.store.formats.reader import (
+    VectorBlock,
+    VectorReader,
+    VectorTable,
+    check_floating,
+    encoding_error,
+    open_keyed,
+    rows_per_block,
+)
 from pipeline.utils.atomic import replacing
 
 TABLE, IDS = "embeddings", "ids"
-"""Names of what we write."""
+"""Names of the datasets in files that we write."""
 
 COMPRESSED = "data_format"
-"""Attribute of a dataset that hyperion has compressed."""
+"""The attribute of a dataset that hyperion has compressed."""
 
 _LOOKED_AT = 64
+"""Number of entries that show the layout of a file."""
 
 _EXPECTED = (
-    f"Have {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] at the top of the file, not in a group, or one vector for"
-    " each id"
+    f"Save {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] at the top of the file, not in a group, or one vector per"
+    " id"
 )
 
 
@@ -32,7 +41,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
     """Open an HDF5 file; see `registry.Format`."""
     try:
         with h5py.File(path) as file:
-            # Some entries tell the forms apart; a file with a dataset for each id may have millions.
+            # The first entries show the layout; a file with one dataset per id may have millions.
             some = [*islice(file, _LOOKED_AT), *(name for name in (TABLE, IDS) if name in file)]
             items = {name: _item(path, file, name) for name in some}
             datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
@@ -41,39 +50,39 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
             if not texts and IDS in datasets and datasets[IDS].ndim == 1 and datasets[IDS].dtype.kind in "iu":
                 texts = [IDS]
             if form == "hyperion" or (not texts and ids is None and not _has_ids(path, tables)):
-                return keyed(path, lambda: _names(path), lambda: _vectors(path), _EXPECTED)
-            table = chosen(path, "datasets of vectors", tables, TABLE)
+                return open_keyed(path, lambda: _read_names(path), lambda: _read_vectors(path), _EXPECTED)
+            table = choose_name(path, "datasets of vectors", tables, TABLE)
             if texts and ids:
-                raise own_ids(path, f"in {', '.join(texts[:3])}")
-            text = None if not texts else chosen(path, "datasets of ids", texts, IDS)
+                raise redundant_ids_error(path, f"in {', '.join(texts[:3])}")
+            text = None if not texts else choose_name(path, "datasets of ids", texts, IDS)
             count, dim = datasets[table].shape
             dtype = datasets[table].dtype
             if text and len(datasets[text]) != count:
                 raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
-    except (OSError, RuntimeError) as error:  # the latter of what libhdf5 cannot list
+    except (OSError, RuntimeError) as error:  # RuntimeError: libhdf5 cannot list the entries
         raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
     check_floating(path, dtype, dim)
 
     def names() -> Iterator[list[str]]:
         if text is None:
-            yield from counted(path, ids_beside(path, ids), count)
+            yield from read_ids(path, find_ids(path, ids), count)
             return
         with h5py.File(path) as file:
             for start in range(0, count, 65536):
                 try:
                     yield [_text(name) for name in file[text][start : start + 65536]]
                 except UnicodeDecodeError as error:
-                    raise not_text(path, error) from error
+                    raise encoding_error(path, error) from error
                 except OSError as error:
-                    raise _damaged(path, error) from error
+                    raise _damage_error(path, error) from error
 
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[VectorBlock]:
         with h5py.File(path) as file:
-            for start in range(0, count, rows_of(dim)):
+            for start in range(0, count, rows_per_block(dim)):
                 try:
-                    yield Block(file[table][start : start + rows_of(dim)])
+                    yield VectorBlock(file[table][start : start + rows_per_block(dim)])
                 except OSError as error:
-                    raise _damaged(path, error) from error
+                    raise _damage_error(path, error) from error
 
     return VectorReader(str(path), dim, dtype, names, blocks)
 
@@ -82,7 +91,7 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
 
     Raises:
-        ExchangeError: an id is no name of a dataset.
+        ExchangeError: an id cannot be the name of a dataset.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         if form == "hyperion":
@@ -91,7 +100,7 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
                     _check_key(path, name)
                     try:
                         file.create_dataset(name, data=vector)
-                    except (TypeError, ValueError, OSError, RuntimeError) as error:  # `a` and `a/b` are no neighbours
+                    except (TypeError, ValueError, OSError, RuntimeError) as error:  # such as `a/b` beside `a`
                         raise ExchangeError(
                             f"{path}: id {name!r} cannot be the name of a dataset ({one_line(error)}). Write hdf5."
                         ) from error
@@ -102,66 +111,66 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
         for names, block in vectors.blocks():
             for name in names:
                 if "\0" in name:
-                    raise _with_nul(path, name)
+                    raise _nul_error(path, name)
             values[start : start + len(block)] = block
             texts[start : start + len(block)] = np.array(names, dtype=object)
             start += len(block)
 
 
 def _has_ids(path: Path, tables: list[str]) -> bool:
-    return len(tables) == 1 and found_beside(path) is not None
+    return len(tables) == 1 and find_sidecar(path) is not None
 
 
 def _datasets(
     path: Path, group: h5py.Group, prefix: str = "", above: tuple[h5py.Group, ...] = ()
 ) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the datasets below a group by their path: an id with slashes makes groups."""
+    """Yield the datasets below a group with their paths; an id with slashes makes groups."""
     above += (group,)
-    for name in _listed(path, group):
+    for name in _entries(path, group):
         item = _item(path, group, name)
         if isinstance(item, h5py.Group):
             if item in above:
-                raise ExchangeError(f"{path}: {prefix}{name} is a link to a group that it lies in. Remove it.")
+                raise ExchangeError(f"{path}: {prefix}{name} is a link to a group that contains it. Remove it.")
             yield from _datasets(path, item, f"{prefix}{name}/", above)
         elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item
 
 
-def _listed(path: Path, group: h5py.Group) -> Iterator[str]:
+def _entries(path: Path, group: h5py.Group) -> Iterator[str]:
     try:
         yield from group
     except RuntimeError as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
 
 
 def _item(path: Path, group: h5py.Group, name: str | bytes) -> Any:
     """Return an entry of a group."""
-    if isinstance(name, bytes):  # as h5py gives what is no UTF-8
-        raise ExchangeError(f"{path}: {name!r}, the name of an entry, is no text in UTF-8. Give it another.")
+    if isinstance(name, bytes):  # h5py returns names that are not UTF-8 as bytes
+        raise ExchangeError(f"{path}: {name!r}, the name of an entry, is not UTF-8 text. Rename it.")
     try:
         return group[name]
     except (KeyError, OSError, RuntimeError) as error:
         raise ExchangeError(
-            f"{path}: {name!r} leads to nothing that can be read ({one_line(error)}). Remove this link, or copy what it"
-            " links to as well."
+            f"{path}: {name!r} leads to nothing that can be read ({one_line(error)}). Remove this link, or copy its"
+            " target as well."
         ) from error
 
 
-def _names(path: Path) -> Iterator[str]:
+def _read_names(path: Path) -> Iterator[str]:
     with h5py.File(path) as file:
         for name, _ in _datasets(path, file):
             yield name
 
 
-def _vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+def _read_vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     with h5py.File(path) as file:
         for name, dataset in _datasets(path, file):
             if COMPRESSED in dataset.attrs:
-                raise ExchangeError(f"{path}: {name} is compressed as Kaldi's matrices are. Write it uncompressed.")
+                raise ExchangeError(f"{path}: {name} is compressed like a Kaldi matrix. Write it uncompressed.")
             try:
                 yield name, dataset[()]
             except OSError as error:
-                raise _damaged(path, error) from error
+                raise _damage_error(path, error) from error
 
 
 def _is_text(dataset: h5py.Dataset) -> bool:
@@ -175,14 +184,14 @@ def _text(name: bytes | str | np.integer[Any]) -> str:
 def _check_key(path: Path, name: str) -> None:
     parts = name.split("/")
     if "\0" in name:
-        raise _with_nul(path, name)
+        raise _nul_error(path, name)
     if "" in parts or "." in parts:
         raise ExchangeError(f"{path}: id {name!r} cannot be the name of a dataset. Write the format hdf5 instead.")
 
 
-def _with_nul(path: Path, name: str) -> ExchangeError:
-    return ExchangeError(f"{path}: id {name!r} has a NUL, which HDF5 cannot hold. Take .parquet.")
+def _nul_error(path: Path, name: str) -> ExchangeError:
+    return ExchangeError(f"{path}: id {name!r} has a NUL, which HDF5 cannot hold. Use .parquet.")
 
 
-def _damaged(path: Path, error: Exception) -> ExchangeError:
+def _damage_error(path: Path, error: Exception) -> ExchangeError:
     return ExchangeError(f"{path}: damaged ({one_line(error)}). Copy or make it again.")

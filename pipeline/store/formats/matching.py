@@ -1,4 +1,4 @@
-"""Which row of each file an utterance's vectors are, by id; ids are held in memory, vectors are not."""
+"""Matching of files by id: the rows of each file that hold an utterance's vectors. Only ids are kept in memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,84 +9,85 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError
 from pipeline.store.formats.problems import DUPLICATES, EXAMPLES, UNMATCHED, ProblemLog
-from pipeline.store.formats.reader import VectorReader, not_text
+from pipeline.store.formats.reader import VectorReader, encoding_error
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Utterances and where their vectors are."""
+class MatchedRows:
+    """Utterances and the rows of their vectors."""
 
     utterances: Sequence[str]
-    where: list[Rows]
-    """Of each file: rows [utterance, draw]."""
+    where: list[RowNumbers]
+    """Rows [utterance, draw] of each file."""
 
 
-def match(sources: Sequence[VectorReader], draws: int, problems: ProblemLog) -> Matched:
-    """Find each utterance of the first file in all others; its `draws` vectors have its id as often, in turn.
+def match_ids(sources: Sequence[VectorReader], draws: int, problems: ProblemLog) -> MatchedRows:
+    """Find each utterance of the first file in all others, where each id has `draws` vectors in order.
+
+    Skipped problems leave incomplete utterances out, and use the first vectors of an id that has too many.
 
     Raises:
-        ExchangeError: rows are unmatched or ids repeated, unless that is put up with: then utterances that are not
-            complete are left out, and of an id's vectors the first are taken.
+        ExchangeError: rows are unmatched or ids repeated, and that problem is not skipped.
     """
     clean = sources[0]
-    names, numbers = _numbered(clean)
+    names, numbers = _number_ids(clean)
     if "" in names:
         raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
-    where = [_slotted(numbers, clean, names, draws, problems)]
+    where = [_rows_by_draw(numbers, clean, names, draws, problems)]
     index: dict[str, int] = {}
     for source in sources[1:]:
         unknown: list[str] = []
-        found = _found(source, names, index, unknown)
+        found = _look_up_ids(source, names, index, unknown)
         outside = int((found < 0).sum())
-        problems.add(UNMATCHED, outside, f"vectors of {source.path} have ids that {clean.path} has not", unknown)
-        where.append(_slotted(found, source, names, draws, problems))
-    whole = np.ones(len(names), dtype=bool)
-    for source, places in zip(sources, where, strict=True):
-        here = (places >= 0).all(axis=1)
+        problems.add(UNMATCHED, outside, f"vectors of {source.path} have ids that are not in {clean.path}", unknown)
+        where.append(_rows_by_draw(found, source, names, draws, problems))
+    complete = np.ones(len(names), dtype=bool)
+    for source, rows in zip(sources, where, strict=True):
+        here = (rows >= 0).all(axis=1)
         what = "have no vector in" if draws == 1 else f"have fewer than {draws} vectors in"
         missing = np.flatnonzero(~here)
         problems.add(UNMATCHED, len(missing), f"ids {what} {source.path}", (names[row] for row in missing))
-        whole &= here
+        complete &= here
     problems.check()
     index.clear()
-    if not whole.any():
-        raise ExchangeError(f"{clean.path}: no id has a vector in every file. Check that ids are written alike.")
-    if whole.all():
-        return Matched(names, where)
-    return Matched([names[row] for row in np.flatnonzero(whole)], [places[whole] for places in where])
+    if not complete.any():
+        raise ExchangeError(f"{clean.path}: no id has a vector in every file. Check that ids are spelt alike.")
+    if complete.all():
+        return MatchedRows(names, where)
+    return MatchedRows([names[row] for row in np.flatnonzero(complete)], [rows[complete] for rows in where])
 
 
 def _ids(source: VectorReader) -> Iterator[list[str]]:
-    """Yield the ids of a file, which are text that a store can hold."""
+    """Yield the ids of a file, checked to be text that a store can hold."""
     for names in source.ids():
         try:
             "".join(names).encode()
-        except UnicodeEncodeError as error:  # halves of characters, as Python has them of bytes that are no text
-            raise not_text(source.path, error) from error
+        except UnicodeEncodeError as error:  # lone surrogates, as Python decodes bytes that are not UTF-8
+            raise encoding_error(source.path, error) from error
         yield names
 
 
-def _numbered(source: VectorReader) -> tuple[list[str], Rows]:
-    """Return the ids of a file, each once, and the number of each row's."""
+def _number_ids(source: VectorReader) -> tuple[list[str], RowNumbers]:
+    """Return the distinct ids of a file, and the number of each row's id."""
     names, hashes = list[str](), [np.empty(0, dtype=np.int64)]
     for some in _ids(source):
         names += some
         hashes.append(np.fromiter(map(hash, some), dtype=np.int64, count=len(some)))
-    found = np.concatenate(hashes)
-    found.sort()
-    if (found[1:] != found[:-1]).all():  # each id is there once, as ids should be: this is three times as fast
+    values = np.concatenate(hashes)
+    values.sort()
+    if (values[1:] != values[:-1]).all():  # ids are usually distinct, and this check is three times as fast
         return names, np.arange(len(names))
     index: dict[str, int] = {}
     numbers = np.fromiter((index.setdefault(name, len(index)) for name in names), dtype=np.int64, count=len(names))
     return list(index), numbers
 
 
-def _found(source: VectorReader, names: Sequence[str], index: dict[str, int], unknown: list[str]) -> Rows:
-    """Return the number of each id of a file, -1 where it is not among the names, and note the first such ids.
+def _look_up_ids(source: VectorReader, names: Sequence[str], index: dict[str, int], unknown: list[str]) -> RowNumbers:
+    """Return the number of each id of a file, or -1 for unknown ids, the first of which are added to `unknown`.
 
-    The index of names is filled where it is needed: ids in the same order do without.
+    The index of names is filled only if needed: ids in the same order need none.
     """
     parts, start = [np.empty(0, dtype=np.int64)], 0
     for some in _ids(source):
@@ -103,20 +104,22 @@ def _found(source: VectorReader, names: Sequence[str], index: dict[str, int], un
     return np.concatenate(parts)
 
 
-def _slotted(found: Rows, source: VectorReader, names: Sequence[str], draws: int, problems: ProblemLog) -> Rows:
-    """Return rows of a file [utterance, draw], -1 where there are none, of each row's utterance `found` (-1: none)."""
+def _rows_by_draw(
+    utterance: RowNumbers, source: VectorReader, names: Sequence[str], draws: int, problems: ProblemLog
+) -> RowNumbers:
+    """Return the rows [utterance, draw] of a file, or -1, given each row's utterance (-1 for none)."""
     where = np.full((len(names), draws), -1, dtype=np.int64)
-    if draws == 1 and (found[1:] > found[:-1]).all():  # the same order, which needs no sorting
-        where[found[found >= 0], 0] = np.flatnonzero(found >= 0)
+    if draws == 1 and (utterance[1:] > utterance[:-1]).all():  # the same order, which needs no sorting
+        where[utterance[utterance >= 0], 0] = np.flatnonzero(utterance >= 0)
         return where
-    order = np.argsort(found, kind="stable")
-    of = found[order]
-    known = int(np.searchsorted(of, 0))
-    order, of = order[known:], of[known:]
-    turn = np.arange(len(of)) - np.searchsorted(of, of)  # how often the id was there before
-    kept = turn < draws
-    where[of[kept], turn[kept]] = order[kept]
-    again = np.sort(order[~kept])
+    order = np.argsort(utterance, kind="stable")
+    ordered = utterance[order]
+    known = int(np.searchsorted(ordered, 0))
+    order, ordered = order[known:], ordered[known:]
+    draw = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)  # earlier rows with the same id
+    kept = draw < draws
+    where[ordered[kept], draw[kept]] = order[kept]
+    repeated = np.sort(order[~kept])
     what = f"vectors of {source.path} repeat an id" + (f" more than {draws} times" if draws > 1 else "")
-    problems.add(DUPLICATES, len(again), what, dict.fromkeys(names[found[row]] for row in again[:1000]))
+    problems.add(DUPLICATES, len(repeated), what, dict.fromkeys(names[utterance[row]] for row in repeated[:1000]))
     return where

@@ -1,4 +1,4 @@
-"""NumPy: `.npy` with ids in a text file beside it, and `.npz` with both, or with an array for each id."""
+"""NumPy: `.npy` with ids in a text file beside it, and `.npz` with both or with one array per id."""
 
 import lzma
 import zipfile
@@ -14,27 +14,35 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.columns import beside, check_first_id, chosen, counted, id_lines, ids_beside, own_ids
+from pipeline.store.formats.columns import (
+    check_first_id,
+    choose_name,
+    find_ids,
+    read_ids,
+    redundant_ids_error,
+    sidecar_path,
+    write_ids,
+)
 from pipeline.store.formats.reader import (
-    Block,
-    Flat,
+    RowFile,
+    VectorBlock,
     VectorReader,
     VectorTable,
+    batch_ids,
     check_floating,
-    in_lists,
-    keyed,
-    not_text,
-    rows_of,
+    encoding_error,
+    open_keyed,
+    rows_per_block,
 )
 from pipeline.utils.atomic import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
-"""Shape, whether columns come first, and type."""
+"""Shape, True for an array in column order, and type."""
 
-_NO_HEADER = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, KeyError, RecursionError)
-"""What NumPy runs into where a header, which is the text of a Python dictionary, is damaged."""
+_HEADER_ERRORS = (ValueError, SyntaxError, TokenError, TypeError, AttributeError, KeyError, RecursionError)
+"""Errors of NumPy's for a damaged header, which is the text of a Python dictionary."""
 
-_EXPECTED = "Have arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector for each id"
+_EXPECTED = "Save arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector per id"
 
 
 def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
@@ -49,36 +57,34 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
         return
     with ExitStack() as stack:
         values = stack.enter_context(replacing(path))
-        names = stack.enter_context(
-            replacing(beside(path, ".ids", (".npy",)))
-        )  # which is in its place before the values
+        names = stack.enter_context(replacing(sidecar_path(path, ".ids", (".npy",))))  # appears before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
             check_first_id(path, vectors.ids)
             for some, block in vectors.blocks():
-                id_lines(path, some, text)
+                write_ids(path, some, text)
                 block.astype("<f4", copy=False).tofile(file)
 
 
 def _open_npy(path: Path, ids: Path | None) -> VectorReader:
-    beside = ids_beside(path, ids)
+    beside = find_ids(path, ids)
     with path.open("rb") as file:
         (shape, by_columns, dtype), offset = _header(file, path), file.tell()
     if len(shape) != 2:
         raise ExchangeError(f"{path}: an array of shape {list(shape)}, not [vectors, numbers]. Give one of that shape.")
     count, dim = shape
     check_floating(path, dtype, dim)
-    flat, step = Flat(path, offset, dtype, count, dim), rows_of(dim)
+    flat, step = RowFile(path, offset, dtype, count, dim), rows_per_block(dim)
     if path.stat().st_size < offset + count * dim * dtype.itemsize:
         raise ExchangeError(f"{path}: truncated, its header says {count:,} vectors. Copy or make it again.")
 
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[VectorBlock]:
         columns = np.load(path, mmap_mode="r") if by_columns else None
         for start in range(0, count, step):
-            yield Block(flat.rows(start, start + step) if columns is None else columns[start : start + step])
+            yield VectorBlock(flat.read(start, start + step) if columns is None else columns[start : start + step])
 
     return VectorReader(
-        str(path), dim, dtype, lambda: counted(path, beside, count), blocks, None if by_columns else flat
+        str(path), dim, dtype, lambda: read_ids(path, beside, count), blocks, None if by_columns else flat
     )
 
 
@@ -94,34 +100,37 @@ def _open_npz(path: Path, ids: Path | None) -> VectorReader:
     if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
         texts = ["ids"]
     if headers and (len(headers) > 1 or not tables) and not texts and ids is None:
-        return keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
-    table = chosen(path, "arrays of vectors", tables, "embeddings")
+        return open_keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
+    table = choose_name(path, "arrays of vectors", tables, "embeddings")
     if texts and ids:
-        raise own_ids(path, f"in {', '.join(texts[:3])}")
-    text = None if ids else chosen(path, "arrays of ids", texts, "ids")
+        raise redundant_ids_error(path, f"in {', '.join(texts[:3])}")
+    text = None if ids else choose_name(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
     check_floating(path, dtype, dim)
 
     def names() -> Iterator[list[str]]:
         if text is None:
-            yield from counted(path, ids, count)
+            yield from read_ids(path, ids, count)
             return
         with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{text}.npy") as file:
             (length, *_), _, kind = _header(file, path)
             if length != count:
                 raise ExchangeError(f"{path}: {length:,} ids for {count:,} vectors. Make the file again.")
-            yield from in_lists(_texts(path, file, kind, count))
+            yield from batch_ids(_texts(path, file, kind, count))
 
-    def blocks() -> Iterator[Block]:
-        if by_columns:  # of a packed array, no rows can be read by themselves
+    def blocks() -> Iterator[VectorBlock]:
+        if by_columns:  # rows of such an array cannot be read separately from an archive
             _, whole = next(_arrays(path, [table]))
-            yield from (Block(whole[start : start + rows_of(dim)]) for start in range(0, count, rows_of(dim)))
+            yield from (
+                VectorBlock(whole[start : start + rows_per_block(dim)])
+                for start in range(0, count, rows_per_block(dim))
+            )
             return
         with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
             _header(file, path)
-            for start in range(0, count, rows_of(dim)):
-                rows = min(rows_of(dim), count - start)
-                yield Block(np.frombuffer(file.read(rows * dim * dtype.itemsize), dtype).reshape(rows, dim))
+            for start in range(0, count, rows_per_block(dim)):
+                rows = min(rows_per_block(dim), count - start)
+                yield VectorBlock(np.frombuffer(file.read(rows * dim * dtype.itemsize), dtype).reshape(rows, dim))
 
     return VectorReader(str(path), dim, dtype, names, blocks)
 
@@ -134,13 +143,13 @@ def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[A
 
 @contextmanager
 def _unpacking(path: Path) -> Iterator[None]:
-    """Raise ExchangeError where an archive is damaged, at whatever place of it."""
+    """Raise ExchangeError if any part of an archive is damaged."""
     try:
         yield
     except ExchangeError:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
-        # RuntimeError: with a password, or packed in a way that Python does not know
+        # RuntimeError: a password, or a compression that Python does not know
         raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
 
 
@@ -150,7 +159,7 @@ def _texts(path: Path, file: IO[bytes], dtype: np.dtype[Any], count: int) -> Ite
         try:
             yield from (np.char.decode(part, "utf-8") if dtype.kind == "S" else part.astype(str)).tolist()
         except UnicodeDecodeError as error:
-            raise not_text(path, error) from error
+            raise encoding_error(path, error) from error
 
 
 def _header(file: IO[bytes], path: Path) -> Header:
@@ -160,7 +169,7 @@ def _header(file: IO[bytes], path: Path) -> Header:
         shape, by_columns, dtype = read(file)
         if min(shape, default=0) < 0:
             raise ValueError(f"a shape of {list(shape)}")
-    except _NO_HEADER as error:
+    except _HEADER_ERRORS as error:
         raise ExchangeError(f"{path}: not a readable NumPy file ({one_line(error)}). Copy or make it again.") from error
     if dtype.hasobject:
         raise ExchangeError(f"{path}: holds Python objects, which could run code. Save arrays of numbers and of text.")
@@ -176,7 +185,7 @@ def _write_npz(path: Path, vectors: VectorTable) -> None:
     width = max(map(len, vectors.ids))
     for name in vectors.ids:
         if name.endswith("\0"):
-            raise ExchangeError(f"{path}: id {name!r} ends with a NUL, which NumPy's text cannot hold. Take .parquet.")
+            raise ExchangeError(f"{path}: id {name!r} ends with a NUL, which NumPy's text cannot hold. Use .parquet.")
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open(zipfile.ZipInfo("ids.npy"), "w", force_zip64=True) as file:
             kind = np.dtype(f"<U{width}")

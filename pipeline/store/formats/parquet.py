@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow: a column of ids, and a column of lists or numbered columns for the vectors."""
+"""Parquet, read by pyarrow: a column of ids, and a column of lists or numbered columns for the vectors."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +11,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.columns import chosen, id_column, numbered
-from pipeline.store.formats.reader import Block, VectorReader, VectorTable, check_floating, not_text, rows_of, stacked
+from pipeline.store.formats.columns import choose_name, find_id_column, find_vector_columns
+from pipeline.store.formats.reader import (
+    VectorBlock,
+    VectorReader,
+    VectorTable,
+    check_floating,
+    encoding_error,
+    rows_per_block,
+    stack_vectors,
+)
 from pipeline.utils.atomic import replacing
 
 ID, VECTOR = "utterance", "embedding"
-"""Names of the columns that we write."""
+"""Names of the columns in files that we write."""
 
 
 def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
@@ -26,26 +34,26 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
             schema, count = file.schema_arrow, file.metadata.num_rows
         twice = [name for name, times in Counter(schema.names).items() if times > 1]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, "Parquet", error) from error
+        raise unreadable_error(path, "Parquet", error) from error
     if twice:
         raise ExchangeError(f"{path}: column {twice[0]!r} is there twice. Remove one.")
     if not count:
-        raise ExchangeError(f"{path}: holds no rows. Check what it was made with.")
+        raise ExchangeError(f"{path}: holds no rows. Check how it was made.")
     texts = [column.name for column in schema if _is_text(column.type)]
-    bytes_ = [column.name for column in schema if _is_binary(column.type)]  # which may be text, if there is no other
+    bytes_ = [column.name for column in schema if _is_binary(column.type)]  # may be text, if no other column is
     whole = [column.name for column in schema if pa.types.is_integer(column.type)]
     lists = [column.name for column in schema if _is_list(column.type)]
-    name = id_column(path, texts or bytes_, whole + bytes_)
+    name = find_id_column(path, texts or bytes_, whole + bytes_)
     if lists:
-        vector = chosen(path, "columns of lists of numbers", lists, VECTOR)
+        vector = choose_name(path, "columns of lists of numbers", lists, VECTOR)
         columns, kinds = [vector], [schema.field(vector).type.value_type]
         dim = _length(path, vector)
     else:
         floats = [column.name for column in schema if pa.types.is_floating(column.type)]
-        columns = numbered(path, schema.names, floats or whole)
+        columns = find_vector_columns(path, schema.names, floats or whole)
         kinds, dim = [schema.field(column).type for column in columns], len(columns)
         _check_columns(path, dict(zip(columns, kinds, strict=True)))
-        # Whole numbers, as of a column that is 0 throughout, are of the precision of the others.
+        # Columns of whole numbers, such as one that is 0 throughout, have the precision of the others.
         kinds = [kind for kind in kinds if pa.types.is_floating(kind)] or kinds
     dtype = np.result_type(*{np.dtype(kind.to_pandas_dtype()) for kind in kinds})
     check_floating(path, dtype, dim)
@@ -53,16 +61,16 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
     def batches(names: list[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             try:
-                yield from file.iter_batches(rows_of(dim), columns=names, use_threads=False)
+                yield from file.iter_batches(rows_per_block(dim), columns=names, use_threads=False)
             except (pa.ArrowException, OSError) as error:
-                raise unreadable(path, "Parquet", error) from error
+                raise unreadable_error(path, "Parquet", error) from error
 
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[VectorBlock]:
         for batch in batches(columns if not lists else [name, columns[0]]):
-            yield from _of_lists(path, batch, name, columns[0], dim) if lists else [of_columns(batch, columns)]
+            yield from _stack_lists(path, batch, name, columns[0], dim) if lists else [stack_columns(batch, columns)]
 
     return VectorReader(
-        str(path), dim, dtype, lambda: (ids_of(path, batch.column(name)) for batch in batches([name])), blocks
+        str(path), dim, dtype, lambda: (column_ids(path, batch.column(name)) for batch in batches([name])), blocks
     )
 
 
@@ -78,31 +86,31 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
 
 
 def _check_columns(path: Path, kinds: dict[str, pa.DataType]) -> None:
-    """Raise ExchangeError if numbered columns hold something else than numbers: no part of a vector is left out."""
+    """Raise ExchangeError if numbered columns hold anything but numbers: no part of a vector is ignored."""
     for name, kind in kinds.items():
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ExchangeError(
-                f"{path}: column {name!r} is numbered as those of the vectors, but of type {kind}. Write it as float32,"
-                " or give it another name."
+                f"{path}: column {name!r} is numbered like those of the vectors, but has type {kind}. Write it as"
+                " float32, or rename it."
             )
 
 
-def of_columns(batch: pa.RecordBatch, names: list[str]) -> Block:
-    """Return columns of numbers as vectors."""
-    return Block(np.stack([_numbers(batch.column(name)) for name in names], axis=1))
+def stack_columns(batch: pa.RecordBatch, names: list[str]) -> VectorBlock:
+    """Stack columns of numbers to vectors."""
+    return VectorBlock(np.stack([_numbers(batch.column(name)) for name in names], axis=1))
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:
-    """Return a column as floating point numbers, whole ones as float32 if that holds them."""
+    """Return a column as floating point numbers; whole numbers become float32 if it holds them exactly."""
     numbers: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     if pa.types.is_integer(column.type):
         singles = numbers.astype(np.float32)
-        exact = np.array_equal(singles.astype(np.float64), numbers, equal_nan=True)  # Arrow's null is NaN
+        exact = np.array_equal(singles.astype(np.float64), numbers, equal_nan=True)  # Arrow's null becomes NaN
         return singles if exact else numbers.astype(np.float64)
     return numbers
 
 
-def _of_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: int) -> Iterator[Block]:
+def _stack_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: int) -> Iterator[VectorBlock]:
     lists = batch.column(vector)
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -110,11 +118,11 @@ def _of_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: in
         dtype = np.float64 if pa.types.is_float64(flat.type) else np.float32
         rows: Iterator[tuple[str, NDArray[Any] | None]] = (
             (key, None if row is None else np.array(row, dtype=dtype))
-            for key, row in zip(ids_of(path, batch.column(name)), lists.to_pylist(), strict=True)
+            for key, row in zip(column_ids(path, batch.column(name)), lists.to_pylist(), strict=True)
         )
-        yield from stacked(path, dim, rows)
+        yield from stack_vectors(path, dim, rows)
     else:
-        yield Block(flat.to_numpy(zero_copy_only=False).reshape(-1, dim))
+        yield VectorBlock(flat.to_numpy(zero_copy_only=False).reshape(-1, dim))
 
 
 def _length(path: Path, vector: str) -> int:
@@ -131,14 +139,14 @@ def _length(path: Path, vector: str) -> int:
         return next((int(length) for length in lengths if length), 0)
 
 
-def ids_of(path: Path, column: pa.Array) -> list[str]:
-    """Return a column as ids; ExchangeError if one is missing, or is no text."""
+def column_ids(path: Path, column: pa.Array) -> list[str]:
+    """Return a column as ids; raise ExchangeError if one is missing or is not text."""
     if column.null_count:
         raise ExchangeError(f"{path}: {column.null_count:,} rows have no id. Fill them in or remove the rows.")
     try:
         names: list[str] = column.cast(pa.string()).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise not_text(path, error) from error
+        raise encoding_error(path, error) from error
     return names
 
 
@@ -158,6 +166,6 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(some and pa.types.is_floating(kind.value_type))
 
 
-def unreadable(path: Path, form: str, error: Exception) -> ExchangeError:
-    """Return what is said of a file that pyarrow refuses."""
-    return ExchangeError(f"{path}: not a readable {form} file ({one_line(error)}). Mend it or make it again.")
+def unreadable_error(path: Path, form: str, error: Exception) -> ExchangeError:
+    """Return the error for a file that pyarrow rejects."""
+    return ExchangeError(f"{path}: not a readable {form} file ({one_line(error)}). Repair it or make it again.")

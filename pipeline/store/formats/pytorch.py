@@ -1,4 +1,4 @@
-"""PyTorch: a dictionary of `ids` and `embeddings`, or of a tensor for each id; no code in a file is ever run."""
+"""PyTorch: a dictionary of `ids` and `embeddings`, or of one tensor per id; code in files is never run."""
 
 import pickle
 import warnings
@@ -11,10 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.reader import Block, Flat, VectorReader, VectorTable, check_floating, keyed, rows_of
+from pipeline.store.formats.reader import (
+    RowFile,
+    VectorBlock,
+    VectorReader,
+    VectorTable,
+    check_floating,
+    open_keyed,
+    rows_per_block,
+)
 from pipeline.utils.atomic import replacing
 
-_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+_NUMPY_TYPES = (torch.float16, torch.float32, torch.float64)
 
 
 def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
@@ -28,12 +36,14 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
     if isinstance(table, torch.Tensor) and isinstance(names, list | tuple):
         for name in names:
             if not isinstance(name, str | int):
-                raise ExchangeError(f"{path}: id {str(name)[:40]!r} is no text and no whole number. Save texts.")
+                raise ExchangeError(f"{path}: id {str(name)[:40]!r} is not text or a whole number. Save text.")
         return _table(path, table, [str(name) for name in names])
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
-            raise ExchangeError(f"{path}: {name[:40]!r} is no tensor but {type(tensor).__name__}. Save tensors by id.")
-    return keyed(
+            raise ExchangeError(
+                f"{path}: {name[:40]!r} is a {type(tensor).__name__}, not a tensor. Save tensors by id."
+            )
+    return open_keyed(
         path, lambda: iter(content), lambda: ((name, _array(path, name, tensor)) for name, tensor in content.items())
     )
 
@@ -41,8 +51,8 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
 def write_table(path: Path, form: str, vectors: VectorTable) -> None:
     """Write `{"ids": [...], "embeddings": tensor [N, dim]}`, or, as `pt-dict`, a tensor by id."""
     with replacing(path) as temporary:
-        flat = Flat.of((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
-        table = torch.from_numpy(flat.mapped())
+        flat = RowFile.spool((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
+        table = torch.from_numpy(flat.memory_map())
         if form == "pt-dict":  # rows of one storage, which is written once
             torch.save(dict(zip(vectors.ids, table, strict=True)), temporary)
         else:
@@ -56,42 +66,42 @@ def _table(path: Path, table: torch.Tensor, names: list[str]) -> VectorReader:
     first = _array(path, "embeddings", table[:1] if dense else table)
     check_floating(path, first.dtype, dim)
 
-    def blocks() -> Iterator[Block]:
-        for start in range(0, len(names), rows_of(dim)):
-            yield Block(_array(path, "embeddings", table[start : start + rows_of(dim)]))
+    def blocks() -> Iterator[VectorBlock]:
+        for start in range(0, len(names), rows_per_block(dim)):
+            yield VectorBlock(_array(path, "embeddings", table[start : start + rows_per_block(dim)]))
 
     return VectorReader(str(path), dim, first.dtype, lambda: iter([names]), blocks)
 
 
 def _load(path: Path) -> Any:
     try:
-        with warnings.catch_warnings(action="ignore"):  # what it warns of, the error below says
+        with warnings.catch_warnings(action="ignore"):  # the error below says the same
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:
                 if "mmap" not in str(error):
                     raise
-                return torch.load(path, map_location="cpu", weights_only=True)  # of a PyTorch before 1.6
+                return torch.load(path, map_location="cpu", weights_only=True)  # written by PyTorch before 1.6
     except pickle.UnpicklingError as error:
         raise ExchangeError(
-            f"{path}: holds something else than tensors, numbers and texts, and nothing else is loaded, for it could be"
-            " code; or it is damaged. Save a dictionary of tensors."
+            f"{path}: is damaged, or holds more than tensors, numbers and text, which is not loaded because it could be"
+            " code. Save a dictionary of tensors."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise ExchangeError(
-            f"{path}: not a PyTorch file of tensors alone, and nothing else is loaded ({reason}). Save a dictionary of"
+            f"{path}: not a PyTorch file of tensors only, and nothing else is loaded ({reason}). Save a dictionary of"
             " tensors."
         ) from error
-    except Exception as error:  # the unpickler runs into whatever a broken file leads it to
+    except Exception as error:  # the unpickler raises almost anything for a broken file
         raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
     try:
         tensor = tensor.detach().resolve_conj().resolve_neg()
-        if tensor.is_floating_point() and tensor.dtype not in _OF_NUMPY:
-            tensor = tensor.float()  # which holds it exactly
+        if tensor.is_floating_point() and tensor.dtype not in _NUMPY_TYPES:
+            tensor = tensor.float()  # exact
         return np.asarray(tensor.numpy())
     except (RuntimeError, TypeError) as error:  # sparse, packed, or without content
         raise ExchangeError(

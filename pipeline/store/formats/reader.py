@@ -1,4 +1,4 @@
-"""What a file of embeddings gives: ids, and blocks of vectors in the same order, so that memory is bounded."""
+"""The reader of a file of embeddings: ids, and blocks of vectors in the same order, in bounded memory."""
 
 import os
 import tempfile
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 
 
-class Flat:
-    """Rows [count, dim] of a file, from `offset` bytes on."""
+class RowFile:
+    """Rows [count, dim] that lie in a file from byte `offset` on."""
 
     def __init__(self, file: Path | IO[bytes], offset: int, dtype: np.dtype[Any], count: int, dim: int) -> None:
         self._file, self._offset, self._dtype, self.count, self.dim = file, offset, dtype, count, dim
 
     @classmethod
-    def of(cls, blocks: Iterable[NDArray[np.float32]], dim: int, folder: Path | None) -> "Flat":
-        """Copy blocks [n, dim] to a file in `folder` that has no name, and is gone with the process."""
+    def spool(cls, blocks: Iterable[NDArray[np.float32]], dim: int, folder: Path | None) -> "RowFile":
+        """Copy blocks [n, dim] to a nameless file in `folder` that vanishes with the process."""
         file, count = tempfile.TemporaryFile(dir=folder), 0  # noqa: SIM115 (stays open)
         for block in blocks:
             np.ascontiguousarray(block).tofile(file)
             count += len(block)
         file.flush()
-        flat = cls(file, 0, np.dtype(np.float32), count, dim)
-        weakref.finalize(flat, file.close)
-        return flat
+        rows = cls(file, 0, np.dtype(np.float32), count, dim)
+        weakref.finalize(rows, file.close)
+        return rows
 
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return neighbouring rows [stop - start, dim]; fewer where the file ends."""
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return consecutive rows [stop - start, dim], or fewer at the end of the file."""
         with self._open() as file:
             file.seek(self._offset + start * self.dim * self._dtype.itemsize)
             numbers = np.fromfile(file, self._dtype, (min(stop, self.count) - start) * self.dim)
@@ -47,12 +47,12 @@ class Flat:
         with self._open() as file:
             number = file.fileno()
             if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_RANDOM)  # neighbours are not wanted
-            found = b"".join([os.pread(number, size, self._offset + row * size) for row in rows.tolist()])
-        return np.frombuffer(found, self._dtype).reshape(-1, self.dim)
+                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
+            content = b"".join([os.pread(number, size, self._offset + row * size) for row in rows.tolist()])
+        return np.frombuffer(content, self._dtype).reshape(-1, self.dim)
 
-    def mapped(self) -> NDArray[Any]:
-        """Return all rows [count, dim] as an array whose memory is the file."""
+    def memory_map(self) -> NDArray[Any]:
+        """Return all rows [count, dim] as an array backed by the file."""
         return np.memmap(self._file, self._dtype, "r+", self._offset, (self.count, self.dim))
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
@@ -60,21 +60,19 @@ class Flat:
 
 
 BLOCK_BYTES = 2**23
-"""About what a block of vectors takes as float32."""
-
-Values = NDArray[np.floating[Any]]
-"""Vectors [rows, dim]."""
+"""Approximate size of a block of vectors as float32."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some rows of a file."""
+class VectorBlock:
+    """Consecutive rows of a file."""
 
-    values: Values
-    odd: Mapping[int, str] = field(default_factory=dict)
-    """Which of the rows are no vectors of `dim` numbers, and what they are; NaN in `values`."""
+    values: NDArray[np.floating[Any]]
+    """Vectors [rows, dim]."""
+    misshapen: Mapping[int, str] = field(default_factory=dict)
+    """Rows that are not vectors of `dim` numbers, with a description; NaN in `values`."""
     rounded: bool = False
-    """Whether `values` are float32 of what was float64."""
+    """True if `values` are float32 rounded from float64."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +80,21 @@ class VectorReader:
     """A file of embeddings, or several that are read one after another."""
 
     path: str
-    """For messages."""
+    """Path or pattern for messages."""
     dim: int
     dtype: np.dtype[Any]
-    """Of the numbers in the file."""
+    """The type of the numbers in the file."""
     ids: Callable[[], Iterator[list[str]]]
-    """Yields all ids in row order, some at a time, however that is best read."""
-    blocks: Callable[[], Iterator[Block]]
+    """Yields all ids in row order, in lists of any length."""
+    blocks: Callable[[], Iterator[VectorBlock]]
     """Yields all vectors in row order."""
-    flat: Flat | None = None
-    """The vectors, where they lie in the file as they are and can be read in any order."""
+    row_file: RowFile | None = None
+    """The vectors in the file, if they can be read in any order."""
 
 
 @dataclass(frozen=True)
 class VectorTable:
-    """What is written to a file of embeddings."""
+    """The content to write to a file of embeddings."""
 
     ids: Sequence[str]
     dim: int
@@ -104,86 +102,88 @@ class VectorTable:
     """Yields ids [n] and vectors [n, dim], all in row order."""
 
 
-def rows_of(dim: int) -> int:
-    """Return how many vectors make a block."""
+def rows_per_block(dim: int) -> int:
+    """Return the number of vectors in a block."""
     return max(1, BLOCK_BYTES // (4 * dim))
 
 
 def check_floating(path: object, dtype: np.dtype[Any], dim: int) -> None:
-    """Raise ExchangeError unless vectors of so many numbers of that type are embeddings."""
+    """Raise ExchangeError unless the type and length of vectors suit embeddings."""
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise ExchangeError(f"{path}: holds numbers of type {dtype}; embeddings are float16, float32 or float64.")
     if dim == 0:
-        raise ExchangeError(f"{path}: holds vectors of no numbers. Check what it was made with.")
+        raise ExchangeError(f"{path}: holds vectors of no numbers. Check how it was made.")
 
 
-def keyed(
+def open_keyed(
     path: Path,
     names: Callable[[], Iterator[str]],
     vectors: Callable[[], Iterator[tuple[str, NDArray[Any]]]],
     expected: str = "Give a vector for each id",
 ) -> VectorReader:
-    """Return the source of a file that holds each vector by itself, under its id.
+    """Return the reader of a file that holds each vector separately, under its id.
 
     Args:
-        path: of the file.
+        path: path of the file.
         names: yields the ids.
-        vectors: yields them again, with their vectors.
-        expected: what to do about a file that is otherwise.
+        vectors: yields the ids again, with their vectors.
+        expected: advice for files with another content.
 
     Raises:
-        ExchangeError: there is none, or the first is no vector.
+        ExchangeError: the file holds no vectors, or the first entry is not a vector.
     """
     first = next(vectors(), None)
     if first is None:
-        raise ExchangeError(f"{path}: holds no vectors. Check what it was made with.")
-    vector = _squeezed(first[1])
+        raise ExchangeError(f"{path}: holds no vectors. Check how it was made.")
+    vector = _squeeze_row(first[1])
     if vector.ndim != 1:
-        raise ExchangeError(f"{path}: {first[0]} is no vector, but of shape {list(vector.shape)}. {expected}.")
+        raise ExchangeError(f"{path}: {first[0]} is not a vector: its shape is {list(vector.shape)}. {expected}.")
     check_floating(path, vector.dtype, len(vector))
     dim = len(vector)
-    return VectorReader(str(path), dim, vector.dtype, lambda: in_lists(names()), lambda: stacked(path, dim, vectors()))
+    return VectorReader(
+        str(path), dim, vector.dtype, lambda: batch_ids(names()), lambda: stack_vectors(path, dim, vectors())
+    )
 
 
-def stacked(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[Block]:
-    """Yield blocks of vectors that come one by one, with their ids; None is a row without one."""
-    size, count = rows_of(dim), 0
-    values, odd, rounded = np.empty((size, dim), np.float32), dict[int, str](), False
+def stack_vectors(path: object, dim: int, vectors: Iterable[tuple[str, NDArray[Any] | None]]) -> Iterator[VectorBlock]:
+    """Stack single vectors, which come with their ids, to blocks; None is a row without a vector."""
+    size, count = rows_per_block(dim), 0
+    values, misshapen, rounded = np.empty((size, dim), np.float32), dict[int, str](), False
     for name, given in vectors:
-        vector = _squeezed(np.empty(0, np.float32) if given is None else given)
+        vector = _squeeze_row(np.empty(0, np.float32) if given is None else given)
         if vector.shape == (dim,) and vector.dtype.kind != "f":
             check_floating(f"{path}: {name}", vector.dtype, dim)
         if vector.shape == (dim,):
-            with np.errstate(over="ignore"):  # becomes infinite, which is reported
+            with np.errstate(over="ignore"):  # an overflow becomes infinite, which is reported
                 values[count] = vector
             rounded |= vector.dtype.itemsize > 4
         else:
             values[count] = np.nan
-            odd[count] = f"{name} of {'x'.join(map(str, vector.shape))}"
+            misshapen[count] = f"{name} of {'x'.join(map(str, vector.shape))}"
         count += 1
         if count == size:
-            yield Block(values, odd, rounded)
-            values, odd, count = np.empty((size, dim), np.float32), {}, 0
+            yield VectorBlock(values, misshapen, rounded)
+            values, misshapen, count = np.empty((size, dim), np.float32), {}, 0
     if count:
-        yield Block(values[:count], odd, rounded)
+        yield VectorBlock(values[:count], misshapen, rounded)
 
 
-def in_lists(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
-    """Yield names some at a time."""
-    while part := list(islice(names, size)):
-        yield part
+def batch_ids(names: Iterator[str], size: int = 65536) -> Iterator[list[str]]:
+    """Yield ids in lists of `size`."""
+    while batch := list(islice(names, size)):
+        yield batch
 
 
-def not_text(path: object, error: Exception) -> ExchangeError:
-    """Return what is said of a file whose ids are bytes that are no text."""
-    return ExchangeError(f"{path}: ids are no text in UTF-8 ({one_line(error)}). Write them as such.")
+def encoding_error(path: object, error: Exception) -> ExchangeError:
+    """Return the error for ids that are not UTF-8."""
+    return ExchangeError(f"{path}: ids are not UTF-8 text ({one_line(error)}). Write them as UTF-8.")
 
 
-def joined(sources: Sequence[VectorReader], path: str) -> VectorReader:
-    """Return several files as one, in turn.
+def join_readers(sources: Sequence[VectorReader], path: str) -> VectorReader:
+    """Return one reader for several files, one after another.
 
     Raises:
-        ExchangeError: their vectors are of different lengths.
+        ExchangeError: their vectors have different lengths.
     """
     if len(sources) == 1:
         return sources[0]
@@ -191,7 +191,7 @@ def joined(sources: Sequence[VectorReader], path: str) -> VectorReader:
     for other in sources[1:]:
         if other.dim != first.dim:
             raise ExchangeError(
-                f"{other.path}: vectors of {other.dim} numbers, but {first.path} has {first.dim}. Give files of one"
+                f"{other.path}: vectors of {other.dim} numbers, but {first.path} has {first.dim}. Give files from one"
                 " encoder."
             )
     return VectorReader(
@@ -203,7 +203,7 @@ def joined(sources: Sequence[VectorReader], path: str) -> VectorReader:
     )
 
 
-def _squeezed(vector: NDArray[Any]) -> NDArray[Any]:
-    """Return a matrix of one row as a vector."""
+def _squeeze_row(vector: NDArray[Any]) -> NDArray[Any]:
+    """Return a matrix of one row as a vector, and other arrays unchanged."""
     vector = np.asarray(vector)
     return vector[0] if vector.ndim == 2 and len(vector) == 1 else vector

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, ExchangeError
-from pipeline.store.formats.columns import own_ids
+from pipeline.store.formats.columns import redundant_ids_error
 from pipeline.utils.plugins import find_plugins, load_plugin
 
 if TYPE_CHECKING:  # NumPy would slow `seed import --help` down
@@ -24,21 +24,21 @@ class Format:
         open_reader(path: Path, form: str, ids: Path | None) -> VectorReader
         write_table(path: Path, form: str, vectors: VectorTable) -> None
 
-    Other packages register a format by an entry point of the group `speaker_seed.formats`, named as the format is. It
-    leads to a `Format`, whose module may be the one that it is defined in (`__name__`).
+    Other packages register a format by an entry point in the group `speaker_seed.formats` with the format's name. It
+    points to a `Format`, whose module may be the one that defines it (`__name__`).
     """
 
     name: str
     suffixes: tuple[str, ...]
-    """Suffixes in lower case. A format without any is used only by `--format`."""
+    """Suffixes in lower case. A format without suffixes must be selected by name."""
     module: str
     """Dotted name of the module."""
     optional_ids: bool = False
-    """Files may hold no ids; a text file has them then."""
+    """True if files may hold no ids, which then come from a text file."""
     unique_ids: bool = False
-    """A file holds each id once at most."""
+    """True if a file holds each id at most once."""
     package: str = ""
-    """Package of the extra `exchange` that the module imports."""
+    """The package of the extra `exchange` that the module imports."""
 
 
 BUILT_IN = (
@@ -93,31 +93,31 @@ def open_sources(pattern: str, form: str | None = None, ids: Path | None = None)
     Args:
         pattern: a path, or a pattern with `*`, `?` or `[…]`.
         form: name of the format; that of the suffix if not given.
-        ids: text file of the ids of a single file that holds none; that beside the file if not given.
+        ids: text file with the ids of a single file that holds none; the one beside the file if not given.
 
     Raises:
         ExchangeError: there is no such file, its format is unknown or needs a package, or it cannot be read.
     """
-    from pipeline.store.formats.reader import joined
+    from pipeline.store.formats.reader import join_readers
 
     paths = [Path(pattern)] if Path(pattern).exists() else [Path(name) for name in sorted(glob.glob(pattern))]
     if not paths and "://" in pattern:
         raise ExchangeError(f"{pattern}: is a URL; files are imported from a path. Copy it to this machine.")
     if not paths:
         raise ExchangeError(f"{pattern}: no such file. Check the path, or the pattern.")
-    return joined([open_file(path, form, ids) for path in paths], pattern)
+    return join_readers([open_file(path, form, ids) for path in paths], pattern)
 
 
 def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> "VectorReader":
     """Open one file of embeddings; see `open_sources`."""
     if not path.is_file():
-        raise ExchangeError(f"{path}: is no file. Give a file of embeddings.")
+        raise ExchangeError(f"{path}: is not a file. Give a file of embeddings.")
     found = find_format(path, form)
     module = _import_module(path, found)
     if not path.stat().st_size:
-        raise ExchangeError(f"{path}: is empty, of no bytes. Copy or make it again.")
+        raise ExchangeError(f"{path}: is empty. Copy or make it again.")
     if ids is not None and not found.optional_ids:
-        raise own_ids(path, f"as all {found.name} files")
+        raise redundant_ids_error(path, f"like all {found.name} files")
     reader: VectorReader = module.open_reader(path, found.name, ids)
     return reader
 

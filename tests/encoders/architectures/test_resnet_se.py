@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.encoders.architectures.pooling import weighted_statistics
 from pipeline.encoders.architectures.resnet_se import ResNetSE34V2
 from pipeline.encoders.encoder import Encoder
-from pipeline.utils.checkpoint import load_state, tensors_of, without_heads
+from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state
 from tests.encoders.plain import (
     State,
     attention_scores,
@@ -154,7 +154,7 @@ def test_checkpoints_of_clovaais_trainer_load(network: ResNetSE34V2) -> None:
     file = {f"__S__.{name}": tensor for name, tensor in network.state_dict().items()}
     file["__L__.fc.weight"] = torch.zeros(10, 512)
     other = ResNetSE34V2().eval()
-    load_state(other, without_heads(tensors_of(file, Path("x")), other), "x")
+    load_state(other, drop_heads(find_tensors(file, Path("x")), other), "x")
     batch = waves(1, 16_000)
     torch.testing.assert_close(other(batch), network(batch), atol=0, rtol=0)
 

@@ -20,7 +20,7 @@ from pipeline.encoders.architectures.wavlm_ecapa import WavLMEcapa, build_wavlm_
 from pipeline.encoders.architectures.wavlm_xvector import WavLMXVector, build_wavlm_xvector
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.utils.checkpoint import load_state, read_checkpoint, tensors_of, without_heads
+from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state, read_checkpoint
 from tests.encoders.oracles import randomised
 from tests.references import reference, stand_in_for_torchaudio
 
@@ -168,8 +168,8 @@ class TestEcapa:
         }
         torch.save({"model": content, "best_valid_eer": 100.0}, path)
 
-        state = adapt_unispeech(tensors_of(read_checkpoint(path), path))
-        load_state(ours, without_heads(state, ours), str(path))
+        state = adapt_unispeech(find_tensors(read_checkpoint(path), path))
+        load_state(ours, drop_heads(state, ours), str(path))
 
         wave = waves(2, 20_000)  # 62 frames, farther apart than the buckets tell
         normalised = F.layer_norm(wave, wave.shape[1:]) if norm == "layer" else wave
@@ -248,9 +248,9 @@ class TestXVector:
         path = tmp_path / "pytorch_model.bin"
         torch.save(theirs.state_dict(), path)
         ours = WavLMXVector(config).eval()
-        state = adapt_weight_norm(tensors_of(read_checkpoint(path), path))
+        state = adapt_weight_norm(find_tensors(read_checkpoint(path), path))
         assert {key.partition(".")[0] for key in state} >= {"classifier", "objective"}
-        load_state(ours, without_heads(state, ours), str(path))
+        load_state(ours, drop_heads(state, ours), str(path))
         wave = waves(2, 20_000)
         expected = theirs(wave).embeddings
         assert expected.std() > 0.1

@@ -14,7 +14,7 @@ from pipeline.scoring.condition_stores import check_comparable
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats import reader as sources
 from pipeline.store.formats.export_store import export_store
-from pipeline.store.formats.import_store import Summary, import_store
+from pipeline.store.formats.import_store import ImportSummary, import_store
 from pipeline.store.formats.registry import open_sources
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
@@ -41,7 +41,7 @@ def npy(path: Path, ids: list[str], values: np.ndarray) -> Path:
     return path
 
 
-def run(out: Path, clean: Path, noisy: dict[str, Path] | None = None, **options: object) -> Summary:
+def run(out: Path, clean: Path, noisy: dict[str, Path] | None = None, **options: object) -> ImportSummary:
     others = {name: open_sources(str(path)) for name, path in (noisy or {}).items()}
     return import_store(open_sources(str(clean)), others, out, "x", **options)  # type: ignore[arg-type]
 
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_counted_and_stops_unless_it_is_put_up_with(tmp_path: P
     text = str(caught.value)
     assert "\n" not in text
     assert f"1 vectors of {clean} repeat an id, first: u08;" in text
-    assert f"2 vectors of {noisy} have ids that {clean} has not, first: u09, other;" in text
+    assert f"2 vectors of {noisy} have ids that are not in {clean}, first: u09, other;" in text
     assert f"5 ids have no vector in {noisy}, first: u00, u01, u02, …." in text
     assert "--skip duplicates,unmatched" in text
     skipped = frozenset({"duplicates", "unmatched"})

@@ -14,7 +14,7 @@ from pipeline.errors import ExchangeError
 from pipeline.model.export import export_format as form_of_model
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.formats.export_store import export_store
-from pipeline.store.formats.import_store import Summary, import_store
+from pipeline.store.formats.import_store import ImportSummary, import_store
 from pipeline.store.formats.registry import find_format, open_sources
 
 DIM = 4
@@ -33,12 +33,12 @@ def write_csv(path: Path, header: Sequence[object], *before: Sequence[object], d
     return path
 
 
-def imported(path: Path) -> tuple[Summary, EmbeddingStore]:
+def imported(path: Path) -> tuple[ImportSummary, EmbeddingStore]:
     done = import_store(open_sources(str(path)), {}, path.parent / "s.zarr", "x")
     return done, EmbeddingStore.open(path.parent / "s.zarr")
 
 
-def check(path: Path, ids: Sequence[str] = IDS, values: np.ndarray = VALUES) -> Summary:
+def check(path: Path, ids: Sequence[str] = IDS, values: np.ndarray = VALUES) -> ImportSummary:
     done, store = imported(path)
     assert store.utterances == tuple(ids)
     np.testing.assert_array_equal(store.read()[:, 0, 0], values)
@@ -56,7 +56,7 @@ def test_a_header_is_known_whichever_way_columns_are_numbered(
 
 
 def test_a_header_that_counts_otherwise_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExchangeError, match="column 0 is not there"):
+    with pytest.raises(ExchangeError, match="column 0 is missing"):
         imported(write_csv(tmp_path / "a.csv", ["id", *range(2, DIM + 2)], IDS))
 
 
@@ -90,7 +90,7 @@ def test_two_columns_of_text_without_such_a_name_are_refused(tmp_path: Path) -> 
 
 def test_ids_that_may_be_one_column_or_another_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1, 2, 3], "speaker": IDS, "x": list(VALUES)}), tmp_path / "a.parquet")
-    with pytest.raises(ExchangeError, match=r"ids may be 'id', which is no text, or 'speaker'"):
+    with pytest.raises(ExchangeError, match=r"ids may be 'id', which is not text, or 'speaker'"):
         imported(tmp_path / "a.parquet")
 
 
@@ -114,7 +114,7 @@ def test_ids_of_parquet_are_text_of_any_type_or_numbers(tmp_path: Path, ids: pa.
 
 def test_ids_of_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [b"\xff", b"b", b"c"], "x": list(VALUES)}), tmp_path / "a.parquet")
-    with pytest.raises(ExchangeError, match=r"a.parquet: ids are no text in UTF-8"):
+    with pytest.raises(ExchangeError, match=r"a.parquet: ids are not UTF-8 text"):
         imported(tmp_path / "a.parquet")
 
 
@@ -131,7 +131,7 @@ def test_whole_numbers_are_a_part_of_the_vector(tmp_path: Path, place: int, numb
 def test_a_numbered_column_of_something_else_is_refused(tmp_path: Path) -> None:
     columns = {f"e{number}": VALUES[:, number] for number in range(DIM)}
     pq.write_table(pa.table({"id": IDS, **columns, f"e{DIM}": ["x", "y", "z"]}), tmp_path / "a.parquet")
-    with pytest.raises(ExchangeError, match=r"column 'e4' is numbered as those of the vectors, but of type string"):
+    with pytest.raises(ExchangeError, match=r"column 'e4' is numbered like those of the vectors, but has type string"):
         imported(tmp_path / "a.parquet")
 
 

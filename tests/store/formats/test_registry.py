@@ -18,7 +18,7 @@ PLUGIN = '''
 """Embeddings as lines of JSON."""
 import json
 import numpy as np
-from pipeline.store.formats.reader import VectorReader, keyed
+from pipeline.store.formats.reader import VectorReader, open_keyed
 from pipeline.store.formats.registry import Format
 from pipeline.utils.atomic import replacing
 
@@ -29,7 +29,7 @@ def open_reader(path, form, ids):
         for line in path.read_text().splitlines():
             name, vector = json.loads(line)
             yield name, np.array(vector, dtype=np.float32)
-    return keyed(path, lambda: (name for name, _ in lines()), lines)
+    return open_keyed(path, lambda: (name for name, _ in lines()), lines)
 
 def write_table(path, form, vectors):
     with replacing(path) as temporary, temporary.open("w") as file:
