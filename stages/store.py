@@ -5,15 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import (
-    FILE,
-    OUTPUT,
-    load_params,
-    make_console,
-    params_option,
-    paths_option,
-    progress_bar,
-)
+from stages.helpers.options import FILE, OUTPUT, load_params, make_console, params_option, paths_option, progress_bar
 
 if TYPE_CHECKING:
     from pipeline.utils.paths import Place

@@ -5,14 +5,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import click
 import numpy as np
 import pytest
 import soundfile
 
+from pipeline.audio.denoise import Denoise
+from pipeline.config.score import ComparisonName, ScoreFormat
+from pipeline.config.train import NetworkSettings, Train
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
-from stages.cli import COMMANDS, main
+from pipeline.training.loggers import LOGGERS
+from stages.cli import COMMANDS, main, seed
+from stages.helpers.stdin import OnBad, StreamFormat
 from tests.conftest import WriteVoice, voice
 
 PROJECT = Path(__file__).parents[2]
@@ -57,6 +64,28 @@ def test_every_stage_explains_its_options(capsys: pytest.CaptureFixture[str], co
     assert code == 0
     assert "--params" in out or "Commands:" in out or command in ("clean", "import", "export")  # with nothing to set
     assert "Usage: seed " + command in out
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        ("score", "comparison", get_args(ComparisonName)),
+        ("score", "format", get_args(ScoreFormat)),
+        ("extract", "denoise", get_args(Denoise)),
+        ("train", "log", tuple(LOGGERS)),
+        ("convert", "predict", get_args(NetworkSettings.model_fields["predict"].annotation)),
+        ("convert", "scale", get_args(Train.model_fields["scale"].annotation)),
+        ("enhance", "stream_format", get_args(StreamFormat)),
+        ("enhance", "on_bad", get_args(OnBad)),
+    ],
+)
+def test_choices_are_those_of_the_library(command: str, option: str, choices: tuple[str, ...]) -> None:
+    """Options list them by hand, because importing the library would slow down `--help`."""
+    found = seed.get_command(click.Context(seed), command)
+    assert found is not None
+    (kind,) = (parameter.type for parameter in found.params if parameter.name == option)
+    assert isinstance(kind, click.Choice)
+    assert set(kind.choices) == set(choices)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +270,8 @@ def test_encoders_are_listed_and_checked(capsys: pytest.CaptureFixture[str], pla
     code, out, _ = run(capsys, "encoder", "list")
     assert code == 0
     assert all(text in out for text in ("mine", "models/mine.pt", "campplus", "wavlm_ecapa", "torchscript"))
-    for name, pitch, seed in (("a", 110, 0), ("b", 113, 1), ("c", 240, 2)):
-        soundfile.write(place / f"{name}.wav", voice(pitch, 2.5, seed), 16_000)
+    for name, pitch, draw in (("a", 110, 0), ("b", 113, 1), ("c", 240, 2)):
+        soundfile.write(place / f"{name}.wav", voice(pitch, 2.5, draw), 16_000)
     code, out, _ = run(capsys, "encoder", "check", "ge2e", "--audio", "a.wav", "b.wav", "c.wav")
     assert code == 0
     assert all(text in out for text in ("1,423,616", "16000 Hz", "39373b86", "times real time", "cosine, same speaker"))
