@@ -27,6 +27,10 @@ class Codec(Corruption):
     delay: ClassVar[int] = 0
     """Samples that decoders add in front, unless the file says how many to cut off."""
 
+    @classmethod
+    def settings_at(cls, number: int) -> dict[str, Any]:
+        return {key: [number] for key in cls.units}
+
     def draw(self, speech: SpeechInfo, pool: SourcePool, rng: np.random.Generator) -> Applied:
         return {key: pick(getattr(self, key), rng) for key in self.units}
 
@@ -69,10 +73,6 @@ class Mp3(Codec):
     delay = 576 + 529
 
     @classmethod
-    def settings_at(cls, number: int) -> dict[str, Any]:
-        return {"kbit": [number]}
-
-    @classmethod
     def apply(cls, wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
         # libsndfile maps 0 to 1 to the rates 160 to 8 at this sampling rate, rounding down; aim between two.
         return cls.code(wave, SAMPLE_RATE, max(0.0, (160 - applied["kbit"] - 0.5) / 152))
@@ -89,10 +89,6 @@ class Opus(Codec):
     container, coding = "OGG", "OPUS"
 
     @classmethod
-    def settings_at(cls, number: int) -> dict[str, Any]:
-        return {"kbit": [number]}
-
-    @classmethod
     def apply(cls, wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
         return cls.code(wave, SAMPLE_RATE, (OPUS_KBIT[1] - applied["kbit"]) / (OPUS_KBIT[1] - OPUS_KBIT[0]))
 
@@ -106,10 +102,6 @@ class Vorbis(Codec):
     spelling = "vorbis-q<0..10>"
     units: ClassVar = {"quality": " of 10"}
     container, coding = "OGG", "VORBIS"
-
-    @classmethod
-    def settings_at(cls, number: int) -> dict[str, Any]:
-        return {"quality": [number]}
 
     @classmethod
     def apply(cls, wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
