@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pipeline.audio.reading import read_audio
@@ -55,7 +56,7 @@ def take_inventory(corpora: Mapping[str, Corpus], name: str, root: str | None, s
     Args:
         corpora: all definitions.
         name: the corpus to check.
-        root: the data root of the parameter file, see `corpora.data_root`.
+        root: the data root of the parameter file, see `corpora.find_data_root`.
         sample: number of files to read for each pattern.
 
     Raises:
@@ -66,13 +67,8 @@ def take_inventory(corpora: Mapping[str, Corpus], name: str, root: str | None, s
     whole = corpora[name]
     # The parts come first, because their published number for a pattern also holds for the whole.
     for part, corpus in {**{key: part for key, part in parts.items() if part is not whole}, name: whole}.items():
-        used = [
-            pattern
-            for split in ("train", "test")
-            for role in ROLES
-            for pattern in list_split_patterns(corpus, split, role)
-        ]
-        for pattern in [*corpus.files, *used]:
+        used = [list_split_patterns(corpus, split, role) for split in ("train", "test") for role in ROLES]
+        for pattern in chain(corpus.files, *used):
             if pattern not in seen and not corpus.origin.synthesis:
                 seen.add(pattern)
                 yield _check_files(part, pattern, find_data_root(corpus, root), corpus.files.get(pattern), sample)
@@ -86,22 +82,18 @@ def _check_files(corpus: str, pattern: str, root: Path, expected: int | None, sa
         return InventoryItem(corpus, pattern, 0, expected, f"no folder {fixed}")
     files = sorted(find_files(root, pattern))
     if not files:
-        return InventoryItem(
-            corpus, pattern, 0, expected, f"no files {pattern} below {root}{_describe_other_files(root, pattern)}"
-        )
+        others = _describe_other_files(root, pattern)
+        return InventoryItem(corpus, pattern, 0, expected, f"no files {pattern} below {root}{others}")
     unreadable = []
     for path in files[:: max(1, len(files) // sample)][:sample]:
         try:
             read_audio(path)
         except (AudioError, OSError) as error:
             unreadable.append(str(error))
-    problem = (
-        f"{len(unreadable)} of {min(sample, len(files))} files unreadable, {unreadable[0]}" if unreadable else None
-    )
-    other = expected is not None and len(files) != expected
-    return InventoryItem(
-        corpus, pattern, len(files), expected, problem, "another number than published" if other else None
-    )
+    read = min(sample, len(files))
+    problem = f"{len(unreadable)} of {read} files unreadable, {unreadable[0]}" if unreadable else None
+    remark = None if expected in (None, len(files)) else "another number than published"
+    return InventoryItem(corpus, pattern, len(files), expected, problem, remark)
 
 
 def _describe_other_files(root: Path, pattern: str) -> str:
