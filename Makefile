@@ -1,3 +1,4 @@
+# Lines with two number signs are what `make help` lists.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -6,28 +7,33 @@ INSTALL := python -m pip install --quiet --no-compile --constraint constraints.t
 COMPILE := python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lint docs clean
+.PHONY: repro test endurance lint docs clean help
 
-# The whole pipeline on the embedded demo, or on whatever params.yaml says; then the table.
-repro: $(VENV)/.installed
+repro: $(VENV)/.installed  ## Run the whole pipeline, on the embedded demo unless params.yaml says otherwise.
 	dvc repro
 	seed report
 
-# Side by side on all cores; those of one file, which may share what takes long, one after another.
-test: $(VENV)/.installed-dev
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev  ## Run the tests: about 6 minutes on two cores. The slowest ten are listed.
+	$(PYTEST) --durations=10
+
+endurance: $(VENV)/.installed-dev  ## Run the tests that kill processes or export models, in full: half an hour.
+	SEED_ENDURANCE=1 $(PYTEST) -m endurance
+
+lint: $(VENV)/.installed-dev  ## Check style, formatting and types.
 	ruff check .
 	ruff format --check .
 	mypy
 
-# The documentation as a site, in site/; a broken link ends it.
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-dev  ## Build the documentation as a site, in site/; a broken link is an error.
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-clean:
+clean:  ## Remove the virtual environment.
 	rm -rf $(VENV)
+
+help:  ## List these targets.
+	@sed -nE 's/^([a-z]+):.*##  *(.*)/\1\t\2/p' Makefile | expand -t 12
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed; name one with: make PYTHON=python3.11")'
@@ -39,8 +45,9 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(COMPILE)
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# Also what the other one installs: to look at all the packages once is faster than twice.
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[demo,dvc,plots,docs,dev]'
 	$(INSTALL) --no-deps "pyrnnoise; sys_platform == 'linux'"
 	$(COMPILE)
-	touch $@
+	touch $(VENV)/.installed $@

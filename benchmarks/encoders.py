@@ -5,7 +5,8 @@
 Speeds are audio seconds per second on the CPU, medians of interleaved runs: the front-end alone, the whole encoder, and
 the reference with its own front-end (Kaldi filter banks by kaldi-native-fbank, mel spectrograms by librosa). The share
 is the front-end's part of the whole. The ratio is ours to the reference's. Weights that cannot be downloaded are
-random, which does not change the speed. References come from published wheels; the development extra has the rest.
+random, which does not change the speed. References come from published wheels; the development extra has the rest,
+except librosa (pip install librosa).
 """
 
 import statistics

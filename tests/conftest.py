@@ -5,17 +5,21 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch is loaded: else threads of several runs wait for each other
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
 
-from pipeline.encoders.encoder import Encoder
-from pipeline.encoders.registry import load_encoder
 from stages.cli import is_amd, request_same_bits
 from tests.project import FirstRun, Project
+from tests.warm import made_once
+
+if TYPE_CHECKING:  # torch is imported where it is needed: not in the process that only hands out tests
+    from pipeline.encoders.encoder import Encoder
 
 request_same_bits()  # as `seed` does
 
@@ -23,7 +27,7 @@ WriteVoice = Callable[..., Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, that others are run beside them."""
+    """Begin with the longest, so that others run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -36,21 +40,31 @@ def real_corpora() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ge2e() -> Encoder:
+def ge2e() -> "Encoder":
+    from pipeline.encoders.registry import load_encoder
+
     return load_encoder("ge2e")
 
 
 @pytest.fixture(scope="session")
-def campplus() -> Encoder:
+def campplus() -> "Encoder":
+    from pipeline.encoders.registry import load_encoder
+
     return load_encoder("campplus")
 
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
-    """The whole pipeline on a cut-down demo by `make repro`: half a minute, so all that need it share it."""
-    project = Project(tmp_path_factory.mktemp("first") / "project")
-    project.install()
-    return FirstRun(project, project.repro("make", "repro"))
+    """Run the whole pipeline on a cut-down demo by `make repro`: once, for all workers of a run."""
+
+    def make(folder: Path) -> None:
+        project = Project(folder / "project")
+        project.install()
+        (folder / "stages.json").write_text(json.dumps(project.repro("make", "repro")))
+
+    base = tmp_path_factory.getbasetemp()
+    folder = made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first", make)
+    return FirstRun(folder / "project", json.loads((folder / "stages.json").read_text()))
 
 
 def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:

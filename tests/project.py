@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
+from tests.warm import warm_seed
+
 PROJECT = Path(__file__).parent.parent
+ENDURANCE = "SEED_ENDURANCE" in os.environ
+"""Whether tests marked so do all that they can; `make endurance` sets it."""
 CONDITIONS = ["clean", "noise0", "reverb"]
 
 MINI = """
@@ -25,6 +29,11 @@ mini:
 """
 
 
+def few_or_many(few: int, many: int) -> int:
+    """Return the first number, or the second one where tests have all the time they want."""
+    return many if ENDURANCE else few
+
+
 def surroundings() -> dict[str, str]:
     """Return the environment, without what says that `make` and pytest are at work, which a command may start anew."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))}
@@ -33,11 +42,11 @@ def surroundings() -> dict[str, str]:
 class Project:
     """A clone of the project with its own parameters, run through DVC."""
 
-    def __init__(self, folder: Path, of: "Project | None" = None) -> None:
-        """Make a new one, or a copy of one that has done something; with the times of files, for DVC goes by them."""
+    def __init__(self, folder: Path, source: Path | None = None) -> None:
+        """Make a new one, or a copy of one that has done something; with the times of files, which DVC goes by."""
         self.folder = folder
-        if of:
-            shutil.copytree(of.folder, folder, symlinks=True)
+        if source:
+            shutil.copytree(source, folder, symlinks=True)
             return
         (folder / "data").mkdir(parents=True)
         shutil.copy(PROJECT / "dvc.yaml", folder)
@@ -45,7 +54,7 @@ class Project:
         (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
         params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
         params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
-        params["extract"] |= {"draws": 2, "shard": 8}
+        params["extract"] |= {"draws": 2, "shard": 8, "eval_crops": 4}
         params["train"] |= {"max_epochs": 4, "batch_size": 32}
         params["score"] |= {"bootstrap": 20}
         self.write(params)
@@ -65,7 +74,7 @@ class Project:
         self.write(params)
 
     def call(self, *command: str, **environment: str) -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join(map(str, (warm_seed(), Path(sys.executable).parent, os.environ["PATH"])))
         environment = {**surroundings(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -75,9 +84,10 @@ class Project:
         """Make it look as if `make` had installed the packages, so that it goes on from there."""
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(PROJECT / name, self.folder)
-        (self.folder / ".venv").mkdir()
-        for name in ("bin", "lib", "pyvenv.cfg"):
-            (self.folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+        (self.folder / ".venv/bin").mkdir(parents=True)
+        for path in [*Path(sys.prefix).glob("bin/*"), Path(sys.prefix) / "lib", Path(sys.prefix) / "pyvenv.cfg"]:
+            source = warm_seed() / path.name if path.name in ("dvc", "seed") else path
+            (self.folder / ".venv" / path.relative_to(sys.prefix)).symlink_to(source)
         for name in (".installed", ".installed-dev"):
             (self.folder / ".venv" / name).touch()
 
@@ -89,5 +99,5 @@ class Project:
 class FirstRun(NamedTuple):
     """A project whose pipeline has run once; take a copy to do more with it."""
 
-    project: Project
+    folder: Path
     stages: list[str]

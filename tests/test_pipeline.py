@@ -20,7 +20,7 @@ def extracts(*names: str) -> list[str]:
 
 @pytest.mark.slow
 def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp_path: Path) -> None:
-    project = Project(tmp_path / "project", first_run.project)
+    project = Project(tmp_path / "project", first_run.folder)
     enhanced = [f"enhance@ge2e-{name}" for name in CONDITIONS]
     after_training = [*enhanced, "score@ge2e", "report"]
     whole = ["fetch", "manifest", *extracts("train", *CONDITIONS), "check@ge2e", "train@ge2e", *after_training]
@@ -116,7 +116,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
     conditions = ["clean", "noise5", "reverb"]
     (tmp_path / "p.yaml").write_text(
         f"corpus: speechocean762\nconditions: [{', '.join(conditions)}]\nsets: [train, {', '.join(conditions)}]\n"
-        "manifest: {max_speakers: 20, max_utterances: 4}\nextract: {draws: 2}\ntrain: {max_epochs: 20}\n"
+        "manifest: {max_speakers: 20, max_utterances: 4}\nextract: {draws: 2, eval_crops: 4}\ntrain: {max_epochs: 20}\n"
         "score: {bootstrap: 20}\n"
     )
     corpora = tmp_path / "corpora.yaml"

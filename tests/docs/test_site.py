@@ -4,16 +4,37 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner
+from mkdocs.__main__ import cli
 
 from tests.project import PROJECT
 
 
-def build(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder / "site")]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+class Built(NamedTuple):
+    """The exit code of a build, and the warnings and errors it logged."""
+
+    returncode: int
+    stderr: str
+
+
+@pytest.fixture
+def build(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Built]:
+    """Build a site by the command of MkDocs, in this process."""
+
+    def build(folder: Path) -> Built:
+        monkeypatch.chdir(folder)
+        done = CliRunner().invoke(cli, ["build", "--strict", "--site-dir", str(folder / "site")])
+        return Built(done.exit_code, f"{done.output}\n{caplog.text}")
+
+    return build
+
+
+Build = Callable[[Path], Built]
 
 
 def project(folder: Path) -> Path:
@@ -32,7 +53,7 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def test_a_link_to_a_file_outside_leads_to_a_page_that_shows_it(tmp_path: Path) -> None:
+def test_a_link_to_a_file_outside_leads_to_a_page_that_shows_it(tmp_path: Path, build: Build) -> None:
     folder = project(tmp_path)
     done = build(folder)
     assert done.returncode == 0, done.stderr
@@ -44,7 +65,7 @@ def test_a_link_to_a_file_outside_leads_to_a_page_that_shows_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("link", ["../code/b.py", "other.md", "sub/page.md#nowhere", "../../outside.md"])
-def test_a_link_to_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
+def test_a_link_to_nowhere_ends_the_build(tmp_path: Path, link: str, build: Build) -> None:
     folder = project(tmp_path / "project")
     (tmp_path / "outside.md").write_text("not of this project")
     with (folder / "docs/index.md").open("a") as file:
@@ -54,7 +75,7 @@ def test_a_link_to_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
     assert link.split("#")[0].rsplit("/", 1)[-1] in done.stderr
 
 
-def test_a_page_that_the_navigation_leaves_out_ends_the_build(tmp_path: Path) -> None:
+def test_a_page_that_the_navigation_leaves_out_ends_the_build(tmp_path: Path, build: Build) -> None:
     folder = project(tmp_path)
     (folder / "docs/new.md").write_text("# New\n")
     done = build(folder)

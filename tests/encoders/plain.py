@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import TypeVar
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.encoders.encoder import Network
 from tests.conftest import voice
+from tests.encoders.mel import mel_filters, mel_spectrogram
 from tests.encoders.oracles import randomised
 
 State = Mapping[str, Tensor]
@@ -50,13 +50,10 @@ def waves(count: int, samples: int) -> Tensor:
 
 
 def log_mel(wave: NDArray[np.float32], mels: int, low: float, high: float) -> NDArray[np.float64]:
-    """Return log(mel power + 1e-6) [mels, frames] of a pre-emphasised wave, by librosa."""
+    """Return log(mel power + 1e-6) [mels, frames] of a pre-emphasised wave."""
     padded = np.concatenate([wave[1:2], wave]).astype(np.float64)
-    power = librosa.feature.melspectrogram(
-        y=padded[1:] - 0.97 * padded[:-1], sr=16_000, n_fft=512, win_length=400, hop_length=160, window="hamming",
-        center=True, pad_mode="reflect", power=2.0, n_mels=mels, fmin=low, fmax=high, htk=True, norm=None,
-        dtype=np.float64,
-    )  # fmt: skip
+    filters = mel_filters(512, mels, low, high, htk=True)
+    power = mel_spectrogram(padded[1:] - 0.97 * padded[:-1], filters, "hamming", 400, "reflect")
     return np.asarray(np.log(power + 1e-6))
 
 

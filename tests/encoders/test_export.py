@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, ExportError
 from pipeline.utils.atomic import sha256_of
 from tests.conftest import voice
 from tests.encoders.oracles import randomised
+from tests.project import ENDURANCE
 
 SHAPES = ((1, 1.0), (4, 1.0), (3, 2.015), (1, 4.3), (2, 4.3))  # below, near and beyond segments of the mask
 
@@ -70,7 +71,8 @@ def test_onnxruntime_gives_what_torch_gives(small: CAMPlusPlus, exported: Path) 
     agrees(exported, Encoder(small, "own", "campplus", None))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
+@pytest.mark.skipif(not ENDURANCE, reason="takes a minute: make endurance")
 def test_published_campplus_runs_in_onnxruntime(campplus: Encoder, tmp_path: Path) -> None:
     export_onnx(campplus.network, tmp_path / "campplus.onnx")
     agrees(tmp_path / "campplus.onnx", campplus)

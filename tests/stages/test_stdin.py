@@ -23,6 +23,7 @@ from pipeline.training.api import train
 from stages.cli import main
 from stages.helpers.stdin import enhance_frames, enhance_lines, frame_size
 from tests.linear_encoder import DIM, encoded, speech
+from tests.warm import warm_seed
 
 RAW = encoded(speech(8, seed=1)).reshape(-1, DIM)
 SETTINGS = {"max_epochs": 2, "batch_size": 64, "strength": 0.6, "device": "cpu", "folds": 0}
@@ -155,13 +156,13 @@ def test_bad_vectors_come_back_as_they_were(enhancer: Enhancer) -> None:
         list(enhance_frames(enhancer, frames))
 
 
-COMMAND = [sys.executable, "-m", "stages.cli", "enhance", "--device", "cpu"]
+COMMAND = ["enhance", "--device", "cpu"]
 
 
 @contextmanager
 def running(*options: object) -> Iterator[Any]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *map(str, options)], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    command, pipe = [warm_seed() / "seed", *COMMAND, *map(str, options)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         late = Timer(100, process.kill)  # rather than to wait for ever for an answer that does not come
         late.start()
         try:
@@ -222,7 +223,7 @@ def test_a_reader_that_leaves_ends_it_quietly(model: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_a_closed_descriptor_is_one_line(model: Path, closed: str) -> None:
-    command = shlex.join([*COMMAND, "--model", str(model), "--stdin", "json"])
+    command = shlex.join([sys.executable, "-m", "stages.cli", *COMMAND, "--model", str(model), "--stdin", "json"])
     done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("seed: error: --stdin: standard input or output is closed.")
@@ -230,7 +231,8 @@ def test_a_closed_descriptor_is_one_line(model: Path, closed: str) -> None:
 
 
 def test_nothing_in_is_nothing_out(model: Path) -> None:
-    done = subprocess.run([*COMMAND, "--model", model, "--stdin", "f32"], input=b"", capture_output=True, check=True)
+    command = [warm_seed() / "seed", *COMMAND, "--model", model, "--stdin", "f32"]
+    done = subprocess.run(command, input=b"", capture_output=True, check=True)
     assert done.stdout == done.stderr == b""
 
 

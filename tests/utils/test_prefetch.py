@@ -38,7 +38,9 @@ def test_threads_go_no_further_ahead_than_they_may_and_end_when_closed() -> None
     done: list[int] = []
     with closing(prefetch(done.append, range(99), 3)) as parts:
         next(parts)
-        time.sleep(0.05)
+        while len(done) < 4:
+            time.sleep(0.001)
+        time.sleep(0.05)  # in which it could go further
         assert done == [0, 1, 2, 3]
         assert running()
     assert not running()

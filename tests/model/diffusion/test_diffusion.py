@@ -1,7 +1,8 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from pipeline.config.objectives import OBJECTIVES
@@ -15,7 +16,9 @@ from pipeline.model.diffusion.schedule import cumulative_alphas, forward_diffuse
 
 
 @pytest.fixture(scope="module")
-def scheduler() -> DDIMScheduler:
+def scheduler() -> Any:
+    from diffusers import DDIMScheduler  # takes seconds to import
+
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
@@ -34,13 +37,13 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_schedule_is_diffusers_scaled_linear(scheduler: DDIMScheduler) -> None:
+def test_schedule_is_diffusers_scaled_linear(scheduler: Any) -> None:
     torch.testing.assert_close(ABAR, scheduler.alphas_cumprod, rtol=1e-5, atol=1e-7)
     assert ABAR[50].sqrt() == pytest.approx(0.9954, abs=5e-5)
     assert (1 - ABAR[50]).sqrt() == pytest.approx(0.096, abs=5e-4)
 
 
-def test_forward_diffusion_is_diffusers(scheduler: DDIMScheduler) -> None:
+def test_forward_diffusion_is_diffusers(scheduler: Any) -> None:
     x0, noise, t = randn(6, 16), randn(6, 16, seed=1), torch.tensor([0, 1, 50, 500, 998, 999])
     torch.testing.assert_close(
         forward_diffuse(x0, t, noise, ABAR), scheduler.add_noise(x0, noise, t), rtol=1e-5, atol=1e-6
@@ -49,7 +52,7 @@ def test_forward_diffusion_is_diffusers(scheduler: DDIMScheduler) -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("t", [980, 500, 20])
-def test_a_ddim_step_is_diffusers(scheduler: DDIMScheduler, t: int, eta: float) -> None:
+def test_a_ddim_step_is_diffusers(scheduler: Any, t: int, eta: float) -> None:
     scheduler.set_timesteps(50)
     x_t, x0, noise = randn(4, 16), randn(4, 16, seed=1), randn(4, 16, seed=2)
     theirs = scheduler.step(x0, t, x_t, eta=eta, variance_noise=noise if eta else None).prev_sample
@@ -62,7 +65,7 @@ def test_a_noisy_step_without_noise_is_refused() -> None:
         ddim_step(randn(1, 4), randn(1, 4), ABAR[9], ABAR[5], eta=1.0)
 
 
-def test_one_step_returns_the_predicted_sample(scheduler: DDIMScheduler) -> None:
+def test_one_step_returns_the_predicted_sample(scheduler: Any) -> None:
     x, network = randn(5, 16), DiffusionNetwork(16).eval()
     torch.nn.init.normal_(network.out[2].weight, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -121,6 +124,8 @@ def test_the_loss_is_the_mean_l1_over_clean_and_noisy_inputs() -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("timestep", [50, 999])
 def test_a_ddim_trajectory_is_diffusers(steps: int, spacing: str, eta: float, timestep: int) -> None:
+    from diffusers import DDIMScheduler  # takes seconds to import
+
     scheduler = DDIMScheduler(
         num_train_timesteps=timestep + 1,
         trained_betas=scaled_linear_betas(1000)[: timestep + 1].float().numpy(),

@@ -8,10 +8,10 @@ from stages.helpers.dvc_cache import previous_output
 from tests.conftest import tree_bytes
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project that has made the folder `made/out` once."""
-    root = tmp_path / "project"
+    root = tmp_path_factory.mktemp("first") / "project"
     (root / "made").mkdir(parents=True)
     (root / "source" / "deep").mkdir(parents=True)
     (root / "source" / "a").write_text("first")
@@ -20,6 +20,12 @@ def project(tmp_path: Path) -> Path:
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
         subprocess.run(command, cwd=root, check=True, capture_output=True)
     return root
+
+
+@pytest.fixture
+def project(first: Path, tmp_path: Path) -> Path:
+    """A copy of that project, with the times of files."""
+    return shutil.copytree(first, tmp_path / "project", symlinks=True)
 
 
 def test_what_dvc_has_deleted_is_found_in_its_cache(project: Path) -> None:
