@@ -1,9 +1,9 @@
 """The synthetic speakers of the demo, and their sentences.
 
 A voice is a variant of espeak-ng (formants and glottal wave) with an accent, a pitch, a pitch range and a rate. The
-three lists in `voices.csv` share no variant, and near twins (`iven` to `iven4`, `f1` and `f4`, those that only alter the Klatt
-synthesiser) are in one list, so that a test voice is a new voice. Pitches follow a golden-ratio sequence in each list,
-so that similar neighbours get very different pitches.
+three lists in `voices.csv` share no variant, and near twins (`iven` to `iven4`, `f1` and `f4`, those that only alter
+the Klatt synthesiser) are in one list, so that a test voice is a new voice. Pitches follow a golden-ratio sequence in
+each list, so that similar neighbours get very different pitches.
 
 The lists omit variants that do not sound like a person (robots, whispers, croaks, demons) and near copies of others.
 """
