@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.model.diagnostics import ZERO, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
-from pipeline.utils.arrays import HUGE, restore_like, to_rows
+from pipeline.utils.arrays import MAX_ABS, restore_like, to_rows
 from pipeline.utils.paths import Place
 
 BATCH = 4096
@@ -75,7 +75,7 @@ def enhance_vectors(
         inputs = torch.from_numpy(vectors[part]).to(device)
         norms = torch.linalg.vector_norm(inputs, dim=1)
         # As it is nearly always, and NaN is not: one look at the vectors will do then.
-        usual = bool(((norms >= ZERO) & (norms <= HUGE)).all())
+        usual = bool(((norms >= ZERO) & (norms <= MAX_ABS)).all())
         rows = None if usual else to_rows(vectors[part], model.dim, device)
         inputs = rows.values if rows else inputs
         draws: Sequence[Sequence[Tensor]] = ()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.model.apply import BATCH
-from pipeline.model.compiled import SingleVectorPath
+from pipeline.model.single_vector import SingleVectorPath
 from pipeline.model.diagnostics import Info, info, require_finite, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import strength_in_domain

@@ -14,7 +14,7 @@ from pipeline.errors import VectorError
 Array = TypeVar("Array", bound="NDArray[Any] | Tensor")
 """What comes in is what goes out."""
 
-HUGE = 2.0**30
+MAX_ABS = 2.0**30
 """Vectors with larger values are made smaller by a factor first: no square of theirs is infinite then. Next to values
 of this size, a mean of training vectors is less than the rounding of float32."""
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -70,11 +70,11 @@ def to_rows(x: "NDArray[Any] | Tensor", dim: int, device: torch.device) -> Input
     exact = native.reshape(-1, dim)
     wide = exact if exact.dtype == torch.float64 else exact.float()
     peak = wide.abs().amax(dim=1, keepdim=True)
-    if (peak <= HUGE).all():  # as it is nearly always, and NaN is not: one vector's time goes to the number of calls
+    if (peak <= MAX_ABS).all():  # as it is nearly always, and NaN is not: one vector's time goes to the number of calls
         ones = torch.ones_like(peak)
         return InputRows(wide.float().to(device), exact, ones, ones[:, 0].bool(), True)
     finite = peak.isfinite()
-    scale = torch.where(finite & (peak > HUGE), peak / HUGE, torch.ones_like(peak))
+    scale = torch.where(finite & (peak > MAX_ABS), peak / MAX_ABS, torch.ones_like(peak))
     values = torch.where(finite, wide / scale, torch.zeros_like(wide)).float()
     return InputRows(values.to(device), exact, scale, finite[:, 0], False)
 

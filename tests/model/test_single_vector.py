@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.config.objectives import OBJECTIVES
 from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import SeedWarning, VectorError
-from pipeline.model.compiled import SingleVectorPath
+from pipeline.model.single_vector import SingleVectorPath
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhancer import Enhancer
 from pipeline.model.seed_model import SeedModel
