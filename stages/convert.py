@@ -75,7 +75,7 @@ def convert(
 
     from pipeline.config.train import Train
     from pipeline.model.card import write_card
-    from pipeline.model.convert import PAPER, encoder_of, encoder_of_store
+    from pipeline.model.convert import PAPER, describe_encoder, describe_store_encoder
     from pipeline.model.convert import convert as run
     from pipeline.model.model_file import save_model
     from pipeline.store.embedding_store import EmbeddingStore
@@ -89,9 +89,9 @@ def convert(
     made = run(checkpoint, validated(Train, PAPER.model_dump() | schedule | {"network": network}, "options"), ema)
     dim, shape = made.model.dim, made.model.settings.network
     if store:
-        known = encoder_of_store(EmbeddingStore.open(store), encoder, dim)
+        known = describe_store_encoder(EmbeddingStore.open(store), encoder, dim)
     else:
-        known = encoder_of(str(encoder), load_params(params), dim)
+        known = describe_encoder(str(encoder), load_params(params), dim)
     check_output(card)
     save_model(out, made.model, known, {"converted_from_sha256": made.sha256, "timestep": timestep})
     write_card(out, card)

@@ -10,43 +10,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.model.diagnostics import ZERO, unusable_mask
+from pipeline.model.diagnostics import MIN_NORM, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
 from pipeline.utils.arrays import MAX_ABS, restore_like, to_rows
 from pipeline.utils.paths import Place
 
 BATCH = 4096
-"""Vectors that are enhanced at a time."""
-
-
-_NOISES = 8
-"""Of one vector, how many are drawn before batches become smaller."""
-
-
+"""Number of vectors in a batch."""
+_MAX_NOISES = 8
+"""Number of noise vectors per embedding above which batches become smaller."""
 AS_TRAINED = Sampling(strength=None)
 
 
-def check_sampling(model: SeedModel, how: Sampling, path: Place) -> None:
-    """Raise ConfigError if a model, read from `path`, cannot enhance in this way."""
-    if wrong := model.settings.find_timestep_conflict(how.timestep):
-        raise ConfigError(f"timestep {how.timestep}: of {path}, {wrong}.")
-    if wrong := model.settings.find_sampling_conflict(how.steps, how.noise):
-        raise ConfigError(f"enhance: {wrong}, as {path} was trained on it.")
+def check_sampling(model: SeedModel, sampling: Sampling, path: Place) -> None:
+    """Raise ConfigError if a model, read from `path`, does not support the sampling."""
+    if conflict := model.settings.find_timestep_conflict(sampling.timestep):
+        raise ConfigError(f"timestep {sampling.timestep}: cannot be used with {path}, {conflict}.")
+    if conflict := model.settings.find_sampling_conflict(sampling.steps, sampling.noise):
+        raise ConfigError(f"enhance: {conflict}, because {path} was trained on it.")
 
 
-def describe_sampling(how: Sampling, seed: int) -> dict[str, Any]:
-    """Return what a store of enhanced embeddings says of how they were made; of the plain single step, the timestep."""
-    told: dict[str, Any] = {"timestep": how.timestep}
-    if how != Sampling(how.timestep):
-        told["sampling"] = {name: value for name, value in asdict(how).items() if name != "timestep"}
-    if how.noise:
-        told["sampling"]["seed"] = seed
-    return told
+def describe_sampling(sampling: Sampling, seed: int) -> dict[str, Any]:
+    """Return the attributes of a store of enhanced embeddings; a plain single step has the timestep only."""
+    attributes: dict[str, Any] = {"timestep": sampling.timestep}
+    if sampling != Sampling(sampling.timestep):
+        attributes["sampling"] = {name: value for name, value in asdict(sampling).items() if name != "timestep"}
+    if sampling.noise:
+        attributes["sampling"]["seed"] = seed
+    return attributes
 
 
 def read_sampling(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
-    """Return how a store's embeddings were enhanced, and the seed of it."""
+    """Return the sampling and the seed of a store's enhanced embeddings."""
     rest = dict(attributes.get("sampling", {}))
     seed = rest.pop("seed", 0)
     return Sampling(attributes["timestep"], **rest), seed
@@ -56,38 +52,38 @@ def read_sampling(attributes: Mapping[str, Any]) -> tuple[Sampling, int]:
 def enhance_vectors(
     model: SeedModel,
     vectors: NDArray[np.float32],
-    how: Sampling,
+    sampling: Sampling,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return vectors [N, D] enhanced wherever the model lives; those without a direction, zeros or NaN, stay so.
+    """Return enhanced vectors [N, D], computed on the model's device; zero and NaN vectors are returned unchanged.
 
-    Noise, where there is any, is drawn vector by vector on the CPU, so that it depends on the seed and on a vector's
-    place alone.
+    Noise is drawn vector by vector on the CPU, so that it depends only on the seed and the vector's index.
     """
-    device, done = model.mean.device, np.empty_like(vectors)
-    rng = np.random.default_rng(seed) if how.noise else None
-    share = float(model.strength) if how.strength is None else how.strength
-    noises = how.noise * (1 + how.steps if how.eta > 0 else 1)
-    size = BATCH if noises <= _NOISES else max(1, BATCH * _NOISES // noises)  # noise is the most of the memory
+    device, enhanced = model.mean.device, np.empty_like(vectors)
+    rng = np.random.default_rng(seed) if sampling.noise else None
+    strength = float(model.strength) if sampling.strength is None else sampling.strength
+    noises = sampling.noise * (1 + sampling.steps if sampling.eta > 0 else 1)
+    size = BATCH if noises <= _MAX_NOISES else max(1, BATCH * _MAX_NOISES // noises)  # noise takes most of the memory
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
         inputs = torch.from_numpy(vectors[part]).to(device)
         norms = torch.linalg.vector_norm(inputs, dim=1)
-        # As it is nearly always, and NaN is not: one look at the vectors will do then.
-        usual = bool(((norms >= ZERO) & (norms <= MAX_ABS)).all())
-        rows = None if usual else to_rows(vectors[part], model.dim, device)
+        # True for nearly every batch, and never with NaN: such a batch needs no other checks.
+        usable = bool(((norms >= MIN_NORM) & (norms <= MAX_ABS)).all())
+        rows = None if usable else to_rows(vectors[part], model.dim, device)
         inputs = rows.values if rows else inputs
         draws: Sequence[Sequence[Tensor]] = ()
         if rng:
-            drawn = rng.standard_normal((len(inputs), how.noise, noises // how.noise, model.dim), dtype=np.float32)
-            draws = [list(each) for each in torch.from_numpy(drawn).permute(1, 2, 0, 3).to(device)]
-        result = model(inputs, how, draws)
+            shape = (len(inputs), sampling.noise, noises // sampling.noise, model.dim)
+            noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+            draws = [list(each) for each in noise.permute(1, 2, 0, 3).to(device)]
+        result = model(inputs, sampling, draws)
         if rows:
             peak = float(result.abs().amax())
-            done[part] = restore_like(vectors[part], rows, result, peak, share < 1, unusable_mask(rows))
+            enhanced[part] = restore_like(vectors[part], rows, result, peak, strength < 1, unusable_mask(rows))
         else:
-            done[part] = result.cpu().numpy()
+            enhanced[part] = result.cpu().numpy()
         if progress:
-            progress(len(done[part]))
-    return done
+            progress(len(result))
+    return enhanced

@@ -1,4 +1,4 @@
-"""What is known of each vector that was enhanced: how far it was moved, and whether it is one that the model knows."""
+"""Diagnostics of each enhanced vector: how far it was moved, and whether it is unlike the training vectors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,91 +11,90 @@ from torch.nn.functional import normalize
 
 from pipeline.errors import VectorError
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import FALLBACK
+from pipeline.model.training_stats import DEFAULT_ATYPICALITY_LIMIT
 from pipeline.utils.arrays import InputRows
 
-ZERO = 1e-12
+MIN_NORM = 1e-12
 """L2 norm below which a vector has no direction."""
-NOT_FINITE, NOTHING, LENGTH, ATYPICAL = "not finite", "zero", "length", "atypical"
-"""Reasons to take a vector for one that the model does not know."""
+NOT_FINITE, ZERO, LENGTH, ATYPICAL = "not finite", "zero", "length", "atypical"
+"""Reasons for which a vector is out of distribution."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """Of vectors [..., D]; each array has their leading shape, and is a NumPy array whatever they are."""
+    """Diagnostics of vectors [..., D]. Each array is a NumPy array with their leading shape."""
 
     strength: float
-    """How far from raw (0) to enhanced (1) they were moved."""
+    """The interpolation weight, from raw (0) to enhanced (1)."""
     moved: NDArray[np.float32]
-    """Cosine distance from raw to enhanced, 0 to 2; 0 where a vector came back as it was."""
+    """Cosine distance from raw to enhanced, 0 to 2; 0 for vectors that were returned unchanged."""
     atypicality: NDArray[np.float32]
-    """Squared Mahalanobis distance of the direction from those of training, in medians of held-out vectors: 1 is usual.
-    Infinite where there is no direction."""
+    """Squared Mahalanobis distance of the direction from those of training, divided by its median over held-out
+    vectors: 1 is usual. Infinite without a direction."""
     confidence: NDArray[np.float32] | None
-    """Share of held-out training vectors, clean and noisy, that are as atypical or more: spread over 0 to 1 for speech
-    like that of training, near 0 for anything else; 0 without a direction. None if the model's file has none."""
+    """Fraction of held-out training vectors, clean and noisy, that are at least as atypical: uniform over 0 to 1 for
+    speech like that of training, near 0 for anything else; 0 without a direction. None if the model's file has none."""
     norm_ratio: NDArray[np.float64] | None
-    """L2 norm by the median of clean training vectors; infinite where not finite, or beyond float64. None if the
-    model's file has none."""
+    """L2 norm divided by the median norm of clean training vectors; infinite if not finite, or beyond float64. None if
+    the model's file has none."""
     reason: NDArray[np.str_]
-    """Why a vector is out of distribution, the first of "not finite", "zero", "length" and "atypical" that applies; ""
-    where it is not."""
+    """The first reason that applies, of "not finite", "zero", "length" and "atypical"; "" if in distribution."""
 
     @property
     def out_of_distribution(self) -> NDArray[np.bool_]:
-        """Which vectors are unlike those of training."""
+        """Mask of the vectors that are unlike those of training."""
         return np.asarray(self.reason != "")
 
 
 def unusable_mask(rows: InputRows) -> Tensor:
-    """Return which rows [B] are not finite, or have no direction; beside `rows.exact`."""
-    without: Tensor = rows.lengths < ZERO  # as zeros stand for what is not finite
-    return without.to(rows.exact.device)
+    """Return a mask [B] of rows that are not finite or have no direction, on the device of `rows.exact`."""
+    mask: Tensor = rows.value_norms < MIN_NORM  # rows that are not finite have values of zero
+    return mask.to(rows.exact.device)
 
 
-def info(model: SeedModel, rows: InputRows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
-    """Return what is known of rows, and of what became of them.
+def diagnose(model: SeedModel, rows: InputRows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
+    """Return the diagnostics of enhanced vectors.
 
     Args:
-        model: that made `result`.
-        rows: raw vectors.
-        result: enhanced ones [B, D], where the model lives.
-        strength: how far it went.
-        shape: of the arrays, B values.
+        model: the model that computed `result`.
+        rows: the raw vectors.
+        result: the enhanced vectors [B, D], on the model's device.
+        strength: the interpolation weight.
+        shape: the leading shape, of B elements.
     """
-    gone = unusable_mask(rows).cpu().numpy()
-    # 1 - cos of unit vectors, exact also where they are near.
+    unusable = unusable_mask(rows).cpu().numpy()
+    # 1 - cos of unit vectors, exact for close vectors as well.
     moved = (normalize(rows.values, dim=1) - normalize(result, dim=1)).square().sum(dim=1).cpu().numpy() / 2
     atypicality = model.atypicality(rows.values).cpu().numpy()
-    bounds, norms = model.training_stats, rows.norms
-    length = bounds.beyond(norms).numpy() if bounds else np.zeros(len(norms), bool)
-    far = atypicality > (bounds.atypicality if bounds else FALLBACK)
+    stats, norms = model.training_stats, rows.norms
+    scaled = stats.outside_fences(norms).numpy() if stats else np.zeros(len(norms), bool)
+    atypical = atypicality > (stats.atypicality if stats else DEFAULT_ATYPICALITY_LIMIT)
     finite = rows.finite.cpu().numpy()
-    reason = np.select([~finite, gone, length, far], [NOT_FINITE, NOTHING, LENGTH, ATYPICAL], "")
-    sure = bounds.confidence(atypicality) if bounds else None
-    ratio = np.where(finite, norms.numpy(), np.inf) / max(bounds.clean_norm.p50, ZERO) if bounds else None
+    reason = np.select([~finite, unusable, scaled, atypical], [NOT_FINITE, ZERO, LENGTH, ATYPICAL], "")
+    confidence = stats.confidence(atypicality) if stats else None
+    ratio = np.where(finite, norms.numpy(), np.inf) / max(stats.clean_norm.p50, MIN_NORM) if stats else None
     return Info(
         strength,
-        _shaped(np.where(gone, np.float32(0), moved), shape),
-        _shaped(np.where(gone, np.float32(np.inf), atypicality), shape),
-        None if sure is None else _shaped(np.where(gone, np.float32(0), sure), shape),
-        None if ratio is None else _shaped(ratio, shape),
-        _shaped(reason, shape),
+        _reshape(np.where(unusable, np.float32(0), moved), shape),
+        _reshape(np.where(unusable, np.float32(np.inf), atypicality), shape),
+        None if confidence is None else _reshape(np.where(unusable, np.float32(0), confidence), shape),
+        None if ratio is None else _reshape(ratio, shape),
+        _reshape(reason, shape),
     )
 
 
-def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _reshape(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(values).reshape(shape)
 
 
 def require_finite(rows: InputRows, shape: tuple[int, ...]) -> None:
-    """Raise VectorError, which names the first, if vectors of a leading shape are not finite."""
+    """Raise VectorError, naming the first, if any vectors of a leading shape are not finite."""
     if rows.plain or rows.finite.all():
         return
     bad = torch.nonzero(~rows.finite.cpu())[:, 0]
-    place = ", ".join(map(str, np.unravel_index(int(bad[0]), shape))) if shape else ""
-    first = f", first: row {place}" if place else ""
+    index = ", ".join(map(str, np.unravel_index(int(bad[0]), shape))) if shape else ""
+    first = f", first: row {index}" if index else ""
     raise VectorError(
-        f"{len(bad)} of {len(rows.finite)} vectors hold NaN or infinite values{first}. Leave them out, or get them back"
-        " raw with on_bad='raw'."
+        f"{len(bad)} of {len(rows.finite)} vectors hold NaN or infinite values{first}. Remove them, or pass"
+        " on_bad='raw' to get them back unchanged."
     )

@@ -1,4 +1,4 @@
-"""The enhancement of vectors in somebody else's program: arrays in, arrays out."""
+"""Enhance vectors in other programs: arrays in, arrays out."""
 
 import math
 import os
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.model.apply import BATCH
-from pipeline.model.single_vector import SingleVectorPath
-from pipeline.model.diagnostics import Info, info, require_finite, unusable_mask
+from pipeline.model.diagnostics import Info, diagnose, require_finite, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import strength_in_domain
 from pipeline.model.model_file import (
@@ -27,22 +26,24 @@ from pipeline.model.model_file import (
     load_model,
 )
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import doubt_of_length
+from pipeline.model.single_vector import SingleVectorPath
+from pipeline.model.training_stats import describe_norm_mismatch
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.arrays import Array, InputRows, restore_like, to_rows
 from pipeline.utils.device import choose_device
 from pipeline.utils.paths import Place, is_url, to_place
 
-_FETCHED = ("http", "https", "hf", "pypi")
+OnBad = Literal["raise", "raw"]
+_REMOTE_SCHEMES = ("http", "https", "hf", "pypi")
 _FINGERPRINT = ("family", "weights_sha256", "front_end")
 
 
 class Enhancer:
-    """A trained model that is applied to vectors.
+    """A trained model that enhances vectors.
 
-    Nothing of it changes once it is made: any number of threads may use one. The result for a vector depends on that
-    vector alone, and not on what else is in the batch, but for the rounding of matrix products (about 1e-6 of its
-    length), whose order of sums depends on the batch's size; the same call gives the same bits.
+    It is immutable, so any number of threads may share it. A vector's result does not depend on the rest of the batch,
+    except for the rounding of matrix products (about 1e-6 of its length), because the order of summation depends on the
+    batch size. The same call gives the same bits.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class Enhancer:
         name: str = "the model",
         sha256: str = "",
     ) -> None:
-        """Args: model: trained, put into evaluation mode; encoder: whose vectors it takes; name: for messages."""
+        """Args: model: trained, put into evaluation mode; encoder: facts about its encoder; name: for messages."""
         if not 0 <= timestep < len(model.abar):
-            raise ConfigError(f"timestep {timestep}: {name} has those from 0 to {len(model.abar) - 1}.")
+            raise ConfigError(f"timestep {timestep}: {name} has timesteps from 0 to {len(model.abar) - 1}.")
         self.model, self.encoder = model.eval().requires_grad_(False), dict(encoder or {})
         self.name, self.sha256 = name, sha256
         self._timestep, self._strength = timestep, round(float(model.strength), 6)
-        self._told = self.model.conditioning(timestep)
-        self._alone = SingleVectorPath(self.model, Sampling(timestep, strength=self._strength))
+        self._conditioning = self.model.compute_conditioning(timestep)
+        self._single_vector = SingleVectorPath(self.model, Sampling(timestep, strength=self._strength))
 
     @classmethod
     def load(
@@ -75,21 +76,20 @@ class Enhancer:
 
         Args:
             path_or_uri: a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> (needs the extra `hub`), or
-                another URL that stores may lie at (needs `remote`). What is fetched is kept in `$SEED_CACHE`, else
+                another URL scheme that stores support (needs `remote`). Downloads are cached in `$SEED_CACHE`, else
                 `~/.cache/speaker-seed`.
-            device: where to compute: auto, cpu, cuda, cuda:<index> or mps.
-            sha256: 64 hexadecimal digits that the file must have; without them a fetched file is taken as it comes,
-                with a warning.
-            encoder: a store, or the attributes of one, of the vectors to be enhanced, see `check`.
+            device: the device to compute on: auto, cpu, cuda, cuda:<index> or mps.
+            sha256: the expected SHA-256 (64 hexadecimal digits); without it a download is accepted with a warning.
+            encoder: a store of the vectors to enhance, or its attributes, see `check`.
 
         Raises:
-            WeightsError: there is no such file, or it is damaged, of another SHA-256, or no SEED model.
+            WeightsError: the file is missing, damaged, of another SHA-256, or no SEED model.
             VectorError: the encoder's vectors have another dimension.
-            ConfigError: the device is not there.
+            ConfigError: the device is not available.
             PlaceError: a remote place does not answer, or refuses.
         """
-        with torch.random.fork_rng(devices=[]):  # a network begins at random, and the caller's draws are the caller's
-            loaded = _read(path_or_uri, choose_device(str(device)), sha256)
+        with torch.random.fork_rng(devices=[]):  # initialising the network must not change the caller's random state
+            loaded = _load_model(path_or_uri, choose_device(str(device)), sha256)
         made = cls(loaded.model, loaded.encoder, timestep=loaded.timestep, name=str(path_or_uri), sha256=loaded.sha256)
         if encoder is not None:
             made.check(encoder)
@@ -97,51 +97,51 @@ class Enhancer:
 
     @property
     def dim(self) -> int:
-        """Length of a vector, D."""
+        """The dimension of vectors, D."""
         return self.model.dim
 
     @property
     def strength(self) -> float:
-        """How far from raw (0) to enhanced (1) vectors it goes: as training found it, or less, see `for_domain`."""
+        """The interpolation weight from raw (0) to enhanced (1): from training, or lower, see `for_domain`."""
         return self._strength
 
     def check(self, encoder: EmbeddingStore | Mapping[str, Any]) -> None:
-        """Warn if vectors are of another encoder than the model's, as far as both sides say.
+        """Warn if vectors are from another encoder than the model's, comparing the facts that both sides have.
 
         Args:
             encoder: a store of the vectors, or its attributes: `dim`, `family`, `weights_sha256`, `front_end`.
 
         Raises:
-            VectorError: they have another dimension.
+            VectorError: the vectors have another dimension.
         """
         theirs = encoder.attributes if isinstance(encoder, EmbeddingStore) else encoder
         if theirs.get("dim", self.dim) != self.dim:
-            raise VectorError(f"vectors have {theirs['dim']} numbers, but {self.name} takes {self.dim} of its encoder.")
+            raise VectorError(f"vectors have {theirs['dim']} numbers; {self.name} takes {self.dim}, from its encoder.")
         pairs = {key: (self.encoder[key], theirs[key]) for key in _FINGERPRINT if key in theirs and key in self.encoder}
-        sure = None not in pairs.get("weights_sha256", (None,))  # else nothing may be known of the front end
-        known = {key: pair for key, pair in pairs.items() if (sure if key == "front_end" else None not in pair)}
-        other = [f"{key} {there!r} instead of {ours!r}" for key, (ours, there) in known.items() if there != ours]
-        if other:
-            _warn(f"vectors of another encoder than {self.name} was trained on: {', '.join(other)}.")
-        for doubt in (describe_unknown_encoder, describe_denoiser_mismatch):
-            if isinstance(encoder, EmbeddingStore) and (said := doubt(self.encoder, theirs)):
-                _warn(f"{self.name}: {said}.")
+        hashed = None not in pairs.get("weights_sha256", (None,))  # otherwise the front end may be unknown
+        known = {key: pair for key, pair in pairs.items() if (hashed if key == "front_end" else None not in pair)}
+        different = [f"{key} {other!r} instead of {ours!r}" for key, (ours, other) in known.items() if other != ours]
+        if different:
+            _warn(f"vectors from another encoder than {self.name} was trained on: {', '.join(different)}.")
+        for describe in (describe_unknown_encoder, describe_denoiser_mismatch):
+            if isinstance(encoder, EmbeddingStore) and (warning := describe(self.encoder, theirs)):
+                _warn(f"{self.name}: {warning}.")
 
     def for_domain(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore") -> "Enhancer":
-        """Return one whose strength is lowered where speech is unlike training, to 0 at last, as `seed enhance` does.
+        """Return an enhancer with a lower strength, down to 0, if speech is out of domain, as `seed enhance` does.
 
-        A single vector does not tell of what kind speech is, so it is asked of a set, best of clean enrolments, and
-        answered once for all vectors that will be compared. See `pipeline.model.domain`.
+        A single vector does not show whether speech is out of domain. Pass a set, preferably of clean enrolments, once
+        for all vectors that will be compared. See `pipeline.model.domain`.
 
         Args:
-            vectors: raw ones [..., D], or a store of them.
+            vectors: raw vectors [..., D], or a store of them.
 
         Raises:
-            VectorError: they are of another type or dimension, or hold NaN.
+            VectorError: the vectors have another type or dimension, or hold NaN.
             StoreError: the store is damaged, or holds enhanced vectors.
 
         Warns:
-            SeedWarning: there are no vectors, or the store's are of another encoder.
+            SeedWarning: there are no vectors, or the store's are from another encoder.
         """
         if isinstance(vectors, EmbeddingStore):
             vectors.check_raw()
@@ -151,97 +151,84 @@ class Enhancer:
             rows = self._rows(vectors)
             require_finite(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
-        made = copy(self)
-        made._strength, atypicality = strength_in_domain(self.model, raw)
+        enhancer = copy(self)
+        enhancer._strength, atypicality = strength_in_domain(self.model, raw)
         if math.isinf(atypicality):
-            _warn(f"{self.name}: no vectors to say what kind of speech it is; at strength 0, all come back raw.")
-        made._alone = SingleVectorPath(self.model, Sampling(self._timestep, strength=made._strength))
-        return made
+            _warn(f"{self.name}: no vectors to assess the domain with; the strength is 0, so vectors are returned raw.")
+        enhancer._single_vector = SingleVectorPath(self.model, Sampling(self._timestep, strength=enhancer._strength))
+        return enhancer
 
     @overload
     def enhance(
-        self,
-        x: Array,
-        strength: float | None = None,
-        return_info: Literal[False] = False,
-        on_bad: Literal["raise", "raw"] = "raise",
+        self, x: Array, strength: float | None = None, return_info: Literal[False] = False, on_bad: OnBad = "raise"
     ) -> Array: ...
 
     @overload
     def enhance(
-        self,
-        x: Array,
-        strength: float | None = None,
-        *,
-        return_info: Literal[True],
-        on_bad: Literal["raise", "raw"] = "raise",
+        self, x: Array, strength: float | None = None, *, return_info: Literal[True], on_bad: OnBad = "raise"
     ) -> tuple[Array, Info]: ...
 
     def enhance(
-        self,
-        x: Array,
-        strength: float | None = None,
-        return_info: bool = False,
-        on_bad: Literal["raise", "raw"] = "raise",
+        self, x: Array, strength: float | None = None, return_info: bool = False, on_bad: OnBad = "raise"
     ) -> Array | tuple[Array, Info]:
         """Return enhanced vectors of raw ones [..., D], in the same shape and type, on the same device.
 
         They are computed in float32, in one noise-free step. Compare them with vectors enhanced at the same strength.
-        A vector of zeros (L2 norm below 1e-12) comes back as it is; one too long for its type is shortened.
+        A zero vector (L2 norm below 1e-12) is returned unchanged; one too long for its type is shortened.
 
         Args:
-            x: [D], [B, D], [N, crops, D] or any [..., D], also of no vectors: NumPy or torch; float16, bfloat16,
-                float32 or float64; as the encoder gave them, neither normalised nor scaled.
-            strength: 0 (raw) to 1 (all of the way), by default that of the enhancer.
-            return_info: whether to return what is known of each vector as well, see `Info`.
-            on_bad: what to do about vectors with NaN or infinite values: `raise`, or hand them back `raw`, flagged.
+            x: [D], [B, D], [N, crops, D] or any [..., D], possibly empty: NumPy or torch; float16, bfloat16, float32 or
+                float64; exactly as the encoder returns them, neither normalised nor scaled.
+            strength: the interpolation weight, 0 (raw) to 1 (enhanced); the enhancer's own if not given.
+            return_info: return diagnostics of each vector as well, see `Info`.
+            on_bad: treatment of vectors with NaN or infinite values: `raise`, or return them `raw` and flagged.
 
         Raises:
-            VectorError: x is of another type or dimension, or holds NaN or infinite values (with `on_bad="raise"`).
+            VectorError: x has another type or dimension, or holds NaN or infinite values (with `on_bad="raise"`).
             ConfigError: the strength is not from 0 to 1.
 
         Warns:
-            SeedWarning: the median length of the vectors is beyond those of training by far, see `Bounds.fences`.
+            SeedWarning: the median length of the vectors is far from that of training, see `TrainingStats.fences`.
         """
-        share = self.strength if strength is None else float(strength)
-        if not 0 <= share <= 1:
-            raise ConfigError(f"strength {strength} is not from 0 (raw) to 1 (all of the way).")
+        weight = self.strength if strength is None else float(strength)
+        if not 0 <= weight <= 1:
+            raise ConfigError(f"strength {strength} is not from 0 (raw) to 1 (enhanced).")
         if on_bad not in ("raise", "raw"):
             raise ConfigError(f"on_bad {on_bad!r} is neither 'raise' nor 'raw'.")
-        if share and share == self._strength and not return_info and (done := self._alone(x)) is not None:
-            return done
+        if weight and weight == self._strength and not return_info and (out := self._single_vector(x)) is not None:
+            return out
         rows, shape = self._rows(x), tuple(x.shape[:-1])
         if on_bad == "raise":
             require_finite(rows, shape)
-        kept = unusable_mask(rows)
-        if doubt := doubt_of_length(self.model.training_stats, rows.norms[~kept.cpu()]):
-            _warn(f"{self.name}: {doubt}")
-        how = Sampling(self._timestep, strength=share)
-        # Of a caller who is in the middle of a mixed-precision step, the arithmetic here is float32 all the same.
-        kind = self.model.mean.device.type
-        exact = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-        with torch.no_grad(), exact:
-            parts = [self.model(part, how, told=self._told) for part in torch.split(rows.values, BATCH)]
+        unusable = unusable_mask(rows)
+        if warning := describe_norm_mismatch(self.model.training_stats, rows.norms[~unusable.cpu()]):
+            _warn(f"{self.name}: {warning}")
+        sampling, device = Sampling(self._timestep, strength=weight), self.model.mean.device.type
+        # The arithmetic stays float32 if the caller uses mixed precision.
+        float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        with torch.no_grad(), float32:
+            batches = torch.split(rows.values, BATCH)
+            parts = [self.model(batch, sampling, conditioning=self._conditioning) for batch in batches]
             result = torch.cat(parts) if len(parts) > 1 else parts[0]
             peak = float(result.abs().amax()) if len(result) else 0.0
             if not math.isfinite(peak):
-                raise WeightsError(f"{self.name}: gives NaN or infinite vectors. Train the model again.")
-            out = restore_like(x, rows, result, peak, share < 1, kept if share else torch.ones_like(kept))
-            return (out, info(self.model, rows, result, share, shape)) if return_info else out
+                raise WeightsError(f"{self.name}: returns NaN or infinite vectors. Train the model again.")
+            out = restore_like(x, rows, result, peak, weight < 1, unusable if weight else torch.ones_like(unusable))
+            return (out, diagnose(self.model, rows, result, weight, shape)) if return_info else out
 
     def _rows(self, x: "NDArray[Any] | Tensor") -> InputRows:
         return to_rows(x, self.dim, self.model.mean.device)
 
 
-def _read(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, sha256: str | None) -> ModelFile:
+def _load_model(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, sha256: str | None) -> ModelFile:
     text = str(path_or_uri)
-    if is_url(text) and text.partition("://")[0].lower() in _FETCHED:
-        from pipeline.encoders.weights import find_weights  # and with it what talks to servers
+    if is_url(text) and text.partition("://")[0].lower() in _REMOTE_SCHEMES:
+        from pipeline.encoders.weights import find_weights  # imports the download code, which local files do not need
 
-        found = find_weights(text, sha256)
+        weights = find_weights(text, sha256)
         if sha256 is None:
-            _warn(f"{text}: taken as it came. To be sure that it stays the same, give sha256={found.sha256!r}.")
-        return load_model(found.path, device)
+            _warn(f"{text}: downloaded without a checksum. To pin the file, pass sha256={weights.sha256!r}.")
+        return load_model(weights.path, device)
     loaded = load_model(to_place(os.path.expanduser(text)), device)
     if sha256 is not None and loaded.sha256 != sha256.lower():
         raise WeightsError(f"{text}: has sha256 {loaded.sha256}, expected {sha256}. Get the right file.")
@@ -249,7 +236,7 @@ def _read(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, s
 
 
 def _warn(text: str) -> None:
-    """Warn of what somebody else's code gave, at its own line."""
+    """Warn at the line of the caller outside this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("pipeline."):
         level, frame = level + 1, frame.f_back

@@ -1,4 +1,4 @@
-"""Trained models as one file for programs without this library: raw embeddings in, enhanced ones out."""
+"""Export trained models as one file for programs without this library: raw embeddings in, enhanced embeddings out."""
 
 import io
 import json
@@ -10,50 +10,72 @@ from pathlib import Path, PurePath
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, ExportError, OutputError
 from pipeline.model.apply import AS_TRAINED, check_sampling
-from pipeline.model.compiled import TRACED, Way, traced
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.model_file import ModelFile, load_model
+from pipeline.model.seed_model import SeedModel
 from pipeline.utils.atomic import check_output, replacing
+from pipeline.utils.device import default_float32_cpu
 from pipeline.utils.onnx import OPSET, check_onnx, onnx_bytes, quiet, root_cause, run_onnx
 from pipeline.utils.paths import Place
 
 FORMATS = {".onnx": "onnx", ".pt": "torchscript"}
-"""By suffix."""
+"""Formats by suffix."""
 INPUT, OUTPUT = "embeddings", "enhanced"
 """Names of an ONNX file's input and output."""
 PROPERTIES = "seed.json"
-"""Name of what is said of a model in a TorchScript file."""
+"""Name of the model's description in a TorchScript file."""
 TOLERANCE = 1e-5
-"""By how much of the largest value an exported file may differ from torch."""
-_CHECKED = (1, 2, 257)
-"""Embeddings in a batch."""
+"""Largest difference between an exported file and torch, relative to the largest value."""
+_TRACED_BATCH = 3
+"""Number of embeddings in the batch that is traced; the file accepts any number."""
+_CHECKED_BATCHES = (1, 2, 257)
+"""Numbers of embeddings in the batches that are compared."""
 
-Vectors = NDArray[np.float32]
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""A function from raw to enhanced embeddings [B, D]."""
 
 
-def export_model(path: Place, out: Place, form: str | None = None, how: Sampling = AS_TRAINED) -> dict[str, str]:
+class ExportModule(nn.Module):
+    """A model with fixed sampling, as a module of one input and one output."""
+
+    def __init__(self, model: SeedModel, sampling: Sampling) -> None:
+        super().__init__()
+        self.model, self.sampling = model, sampling
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return enhanced embeddings [B, D] of raw ones."""
+        enhanced: Tensor = self.model(embeddings, self.sampling)
+        return enhanced
+
+    def example(self, count: int) -> Tensor:
+        """Return random embeddings [count, D]."""
+        return torch.randn(count, self.model.dim, generator=torch.Generator().manual_seed(count))
+
+
+def export_model(path: Place, out: Place, form: str | None = None, sampling: Sampling = AS_TRAINED) -> dict[str, str]:
     """Write a model to an ONNX or TorchScript file that maps raw embeddings [B, D] to enhanced ones [B, D], float32.
 
-    Everything between is in the file: preconditioner, scale, the noise-free way back with its timesteps fixed, and the
-    way between raw and enhanced embeddings. What is not is whether the model may be trusted with some kind of speech
-    (`pipeline.model.domain`): the strength is the model's own, or that of `how`. The file is checked against torch, and
-    appears only if it agrees.
+    The file holds the whole computation: preconditioning, scaling, the noise-free reverse process at fixed timesteps,
+    and the interpolation between raw and enhanced embeddings. It does not check whether speech is in domain
+    (`pipeline.model.domain`): the strength is the model's own, or that of `sampling`. The file is compared with torch
+    and appears only if the two agree.
 
     Args:
-        path: of the model.
+        path: the model file.
         out: the file to write.
-        form: onnx or torchscript; by the suffix of `out` if not given.
-        how: timestep, steps and strength.
+        form: onnx or torchscript; inferred from the suffix of `out` if not given.
+        sampling: timestep, steps and strength.
 
     Returns:
-        What the file says of itself.
+        The description that is stored in the file.
 
     Raises:
-        ConfigError: the form is unknown, the extra `onnx` is missing, or the model cannot enhance in this way.
-        ExportError: there is noise in the way, or the file gives something else than the model.
+        ConfigError: the form is unknown, the extra `onnx` is missing, or the model does not support the sampling.
+        ExportError: the sampling draws noise, or the file gives other values than the model.
         OutputError: `out` is the model, or no regular file.
         WeightsError: the model cannot be read.
     """
@@ -62,84 +84,89 @@ def export_model(path: Place, out: Place, form: str | None = None, how: Sampling
     if form == "onnx":
         check_onnx()
     if out.resolve() == path.resolve():
-        raise OutputError(f"{out}: is the model to export; give another place for the file.")
+        raise OutputError(f"{out}: is the model to export; give another path for the file.")
     loaded = load_model(path)
-    check_sampling(loaded.model, how, path)
-    if how.noise:
+    check_sampling(loaded.model, sampling, path)
+    if sampling.noise:
         raise ExportError(
-            f"{path}: cannot be exported with draws of noise (enhance.noise {how.noise}), as a file gives the same for"
-            " the same input. Set enhance.noise to 0, and enhance.eta as well."
+            f"{path}: cannot be exported with draws of noise (enhance.noise {sampling.noise}), because a file gives the"
+            " same output for the same input. Set enhance.noise and enhance.eta to 0."
         )
-    if how.strength is None:
-        how = replace(how, strength=round(float(loaded.model.strength), 6))
-    way, properties = Way(loaded.model, how).eval(), _properties(loaded, how)
+    if sampling.strength is None:
+        sampling = replace(sampling, strength=round(float(loaded.model.strength), 6))
+    module, properties = ExportModule(loaded.model, sampling).eval(), _properties(loaded, sampling)
     with replacing(out) as temporary:
         try:
-            temporary.write_bytes(_WRITERS[form](way, properties))
-            fault = _difference(way, _READERS[form](temporary))
+            temporary.write_bytes(_WRITERS[form](module, properties))
+            difference = _find_difference(module, _READERS[form](temporary))
         except Exception as error:  # exporters and runtimes raise anything
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ExportError(f"{path}: cannot be exported to {out}: {root_cause(error)}") from error
-        if fault:
-            raise ExportError(f"{path}: was not exported to {out}, as the file gave {fault}.")
+        if difference:
+            raise ExportError(f"{path}: was not exported to {out}, because the file gave {difference}.")
     return properties
 
 
 def export_format(out: PurePath | Place) -> str:
-    """Return the form of a file by its suffix; ConfigError if it says none."""
+    """Return the format of a file by its suffix; raise ConfigError if the suffix is unknown."""
     try:
         return FORMATS[out.suffix.lower()]
     except KeyError:
-        raise ConfigError(f"{out}: no form has this suffix. Name it ….onnx or ….pt, or give --format.") from None
+        raise ConfigError(
+            f"{out}: no export format has this suffix. Name it ….onnx or ….pt, or give --format."
+        ) from None
 
 
-def _properties(loaded: ModelFile, how: Sampling) -> dict[str, str]:
-    """Return what a file says of its model; what is not known of the encoder is left out."""
+def _properties(loaded: ModelFile, sampling: Sampling) -> dict[str, str]:
+    """Return the description of a model; unknown facts about the encoder are left out."""
     encoder = {key: value for key, value in loaded.encoder.items() if value is not None}
     facts = {
         **encoder,
         "objective": loaded.model.settings.objective,
-        "strength": how.strength,
-        "timestep": how.timestep,
-        "steps": how.steps,
-        "spacing": how.spacing,
+        "strength": sampling.strength,
+        "timestep": sampling.timestep,
+        "steps": sampling.steps,
+        "spacing": sampling.spacing,
         "model_sha256": loaded.sha256,
     }
     return {key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in facts.items()}
 
 
-def _onnx(way: Way, properties: Mapping[str, str]) -> bytes:
-    said = {**properties, "opset": str(OPSET)}
-    return onnx_bytes(way, way.example(TRACED), (INPUT, OUTPUT), {0: "batch"}, said)
+def _onnx(module: ExportModule, properties: Mapping[str, str]) -> bytes:
+    metadata = {**properties, "opset": str(OPSET)}
+    return onnx_bytes(module, module.example(_TRACED_BATCH), (INPUT, OUTPUT), {0: "batch"}, metadata)
 
 
-def _torchscript(way: Way, properties: Mapping[str, str]) -> bytes:
+def _torchscript(module: ExportModule, properties: Mapping[str, str]) -> bytes:
+    """Return a TorchScript file; whatever depends on timesteps alone is computed here and stored as a constant."""
     file = io.BytesIO()
-    with quiet():
-        torch.jit.save(traced(way), file, _extra_files={PROPERTIES: json.dumps(properties, sort_keys=True)})
-    return _without_origin(file)
+    with quiet(), default_float32_cpu(), torch.no_grad():
+        traced = torch.jit.trace(module, module.example(_TRACED_BATCH), check_trace=False)  # type: ignore[no-untyped-call]
+        frozen = torch.jit.freeze(traced)
+        torch.jit.save(frozen, file, _extra_files={PROPERTIES: json.dumps(properties, sort_keys=True)})
+    return _strip_origin(file)
 
 
-def _without_origin(file: io.BytesIO) -> bytes:
-    """Return an archive without what it notes of the code it came from: paths and lines of this machine."""
-    cleaned = io.BytesIO()
-    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(cleaned, "w") as kept:
+def _strip_origin(file: io.BytesIO) -> bytes:
+    """Return an archive without its debug records: paths and line numbers on this machine."""
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(stripped, "w") as kept:
         for entry in archive.infolist():
             if not entry.filename.endswith(".debug_pkl"):
                 kept.writestr(entry, archive.read(entry))
-    return cleaned.getvalue()
+    return stripped.getvalue()
 
 
-def _read_onnx(path: Path) -> Callable[[Vectors], Vectors]:
+def _read_onnx(path: Path) -> Run:
     return lambda vectors: run_onnx(path, vectors)
 
 
-def _read_torchscript(path: Path) -> Callable[[Vectors], Vectors]:
+def _read_torchscript(path: Path) -> Run:
     with quiet():
         module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
-    def run(vectors: Vectors) -> Vectors:
+    def run(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():
             return np.asarray(module(torch.from_numpy(vectors)).numpy())
 
@@ -151,14 +178,14 @@ _READERS = {"onnx": _read_onnx, "torchscript": _read_torchscript}
 
 
 @torch.no_grad()
-def _difference(way: Way, run: Callable[[Vectors], Vectors]) -> str | None:
-    """Return what is wrong with a file's embeddings, if anything is."""
-    for count in _CHECKED:
-        raw = way.example(count)
-        expected, found = way(raw).numpy(), run(raw.numpy())
-        if found.shape != expected.shape or found.dtype != np.float32:
-            return f"{list(found.shape)} {found.dtype} instead of {list(expected.shape)} float32"
-        error = float(np.abs(found - expected).max() / np.abs(expected).max())
+def _find_difference(module: ExportModule, run: Run) -> str | None:
+    """Describe how a file's output differs from the module's; None if the two agree."""
+    for count in _CHECKED_BATCHES:
+        raw = module.example(count)
+        expected, actual = module(raw).numpy(), run(raw.numpy())
+        if actual.shape != expected.shape or actual.dtype != np.float32:
+            return f"{list(actual.shape)} {actual.dtype} instead of {list(expected.shape)} float32"
+        error = float(np.abs(actual - expected).max() / np.abs(expected).max())
         if not error <= TOLERANCE:
             return f"values {error:.1e} off for {count} embeddings"
     return None

@@ -1,4 +1,4 @@
-"""A trained SEED: preconditioner, network and schedule, in one safetensors file with its configuration."""
+"""The SEED model: preconditioner, network and schedule."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,21 +17,21 @@ from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_b
 from pipeline.model.training_stats import TrainingStats
 
 Pairs = NDArray[np.float32]
-"""Embeddings [P, views, D], what all views of a row should become first."""
+"""Embeddings [P, views, D]; the first view of a row is the target of all its views."""
 
 
 class SeedModel(nn.Module):
-    """Everything between an encoder's embedding and its enhanced one."""
+    """The whole map from raw to enhanced embeddings."""
 
     abar: Tensor
     mean: Tensor
     matrix: Tensor
     strength: Tensor
-    """How far from raw to enhanced embeddings it goes unless it is told, a scalar."""
+    """The default interpolation weight from raw (0) to enhanced (1) embeddings, a scalar."""
     domain_mean: Tensor
     domain_matrix: Tensor
     training_stats: TrainingStats | None = None
-    """What its training vectors looked like, where that is known; kept in the metadata of its file."""
+    """Statistics of the training vectors, if known; stored in the metadata of the model file."""
 
     def __init__(self, dim: int, settings: Train) -> None:
         super().__init__()
@@ -44,51 +44,50 @@ class SeedModel(nn.Module):
         self.register_buffer("abar", abar, persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
-        # Found once the network is trained, see `pipeline.training.strength`.
+        # Set after training, see `pipeline.training.strength`.
         self.register_buffer("strength", torch.ones(()))
         self.register_buffer("domain_mean", torch.zeros(dim))
         self.register_buffer("domain_matrix", torch.zeros(dim, dim))
 
     def prepare(self, embeddings: Tensor, scale: bool = True) -> Tensor:
-        """Return [B, D] as the network sees them: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
-        moved = (embeddings - self.mean) @ self.matrix.T
+        """Return the network's inputs [B, D]: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
+        conditioned = (embeddings - self.mean) @ self.matrix.T
         if not scale:
-            return moved
-        scaled: Tensor = nn.functional.normalize(moved, dim=1) * self.dim**0.5
+            return conditioned
+        scaled: Tensor = nn.functional.normalize(conditioned, dim=1) * self.dim**0.5
         return scaled
 
-    def conditioning(self, timestep: int) -> Conditioning:
-        """Return what the network is told in a single step, see `DiffusionNetwork.compute_conditioning`."""
+    def compute_conditioning(self, timestep: int) -> Conditioning:
+        """Return the network's conditioning for a single step, see `DiffusionNetwork.compute_conditioning`."""
         with torch.no_grad():
             return self.network.compute_conditioning([timestep if self.settings.traits.gaussian_noise else 0])
 
     def forward(
         self,
         embeddings: Tensor,
-        how: Sampling,
+        sampling: Sampling,
         draws: Sequence[Sequence[Tensor]] = (),
-        told: Conditioning | None = None,
+        conditioning: Conditioning | None = None,
     ) -> Tensor:
         """Return enhanced embeddings [B, D] of raw ones; by default in one noise-free reverse step.
 
-        They are to be compared with each other, not with raw ones. All of the way (`how.strength` 1) they live in the
-        preconditioner's space.
+        Compare them with each other, not with raw ones. At `sampling.strength` 1 they are in the preconditioned space.
 
         Args:
-            embeddings: as the encoder gave them.
-            how: timestep and steps.
-            draws: of noise, see `NoiseDraws`.
-            told: what the network would be told anyway, computed before.
+            embeddings: raw embeddings, exactly as the encoder returns them.
+            sampling: timestep, steps and strength.
+            draws: draws of noise, see `NoiseDraws`.
+            conditioning: the result of `compute_conditioning`, to avoid computing it again.
         """
-        strength = float(self.strength) if how.strength is None else how.strength
-        network = partial(self.network, conditioning=told) if told else self.network
-        enhanced = self.objective.infer(network, self.prepare(embeddings), how, self.abar, draws)
+        strength = float(self.strength) if sampling.strength is None else sampling.strength
+        network = partial(self.network, conditioning=conditioning) if conditioning else self.network
+        enhanced = self.objective.infer(network, self.prepare(embeddings), sampling, self.abar, draws)
         return interpolate(embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:
-        """Return how far raw embeddings [B, D] are from those of training [B]; 1 is usual for speakers like those.
+        """Return the atypicality [B] of raw embeddings [B, D]: about 1 in domain, larger out of domain.
 
-        The squared Mahalanobis distance of directions, in medians of the held-out speakers.
+        It is the squared Mahalanobis distance of the direction, divided by its median over held-out speakers.
         """
         directions = nn.functional.normalize(embeddings, dim=1)
         return ((directions - self.domain_mean) @ self.domain_matrix.T).square().sum(dim=1)
@@ -96,6 +95,6 @@ class SeedModel(nn.Module):
 
 @torch.no_grad()
 def prepare_pairs(model: SeedModel, pairs: Pairs, to_train: bool = False) -> Tensor:
-    """Return pairs [P, V, D] as the network sees them, or is trained on them, where the model lives."""
+    """Return pairs [P, V, D] prepared for the network, or for its training if `to_train`, on the model's device."""
     flat = torch.from_numpy(pairs.reshape(-1, pairs.shape[-1])).to(model.mean.device)
     return model.prepare(flat, not to_train or model.settings.scale == "both").reshape(pairs.shape)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from pipeline.config.train import DIFFUSED
-from pipeline.model.diagnostics import ZERO
-from pipeline.model.diffusion.inference import infer
-from pipeline.model.diffusion.network import BridgeNetwork, DiffusionNetwork
+from pipeline.model.diagnostics import MIN_NORM
+from pipeline.model.diffusion.network import DiffusionNetwork
+from pipeline.model.diffusion.objectives.seed import infer_by_ddim
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
 from pipeline.utils.arrays import MAX_ABS, Array
@@ -24,12 +23,15 @@ Layers = tuple[list[int], Tensor, Tensor, float, Tensor, Tensor]
 
 
 class SingleVectorPath:
-    """Enhance single float32 vectors on the CPU in one noise-free step; results have the bits of the forward pass."""
+    """Enhance single float32 vectors on the CPU in one noise-free step; results have the bits of the forward pass.
+
+    Networks with a forward pass of their own, such as that of the objective gap, are not covered.
+    """
 
     def __init__(self, model: SeedModel, sampling: Sampling) -> None:
         network, self._model, self._sampling = model.network, model, sampling
         self._supported = (
-            type(network) in (DiffusionNetwork, BridgeNetwork)
+            all(getattr(type(network), name) is getattr(DiffusionNetwork, name) for name in ("forward", "_predict"))
             and (sampling.steps, sampling.noise) == (1, 0)
             and sampling.strength is not None
             and model.mean.device.type == "cpu"
@@ -38,15 +40,15 @@ class SingleVectorPath:
             return
         self._strength, self._mean, self._matrix = float(sampling.strength or 0), model.mean, model.matrix
         low, high = model.training_stats.fences if model.training_stats else (0.0, MAX_ABS)
-        self._low, self._high = max(low, ZERO), min(high, MAX_ABS)
-        diffused = model.settings.objective in DIFFUSED
-        self._signal = float(model.abar[sampling.timestep].sqrt()) if diffused else None
-        self._time = torch.tensor([sampling.timestep if diffused else 0], device="cpu")
-        (times,) = model.conditioning(sampling.timestep).values()
+        self._low, self._high = max(low, MIN_NORM), min(high, MAX_ABS)
+        ((self._timestep, conditioning),) = model.compute_conditioning(sampling.timestep).items()
+        self._time = torch.tensor([self._timestep], device="cpu")
+        ddim = model.objective.infer is infer_by_ddim
+        self._signal = float(model.abar[self._timestep].sqrt()) if ddim else None
         self._input = network.input_proj.weight, network.input_proj.bias
         self._blocks = [
             (_layers(block.in_layers), time, _layers(block.out_layers))
-            for block, time in zip(network.res_blocks, times, strict=True)
+            for block, time in zip(network.res_blocks, conditioning, strict=True)
         ]
         self._output = _layers(network.out)
 
@@ -63,9 +65,9 @@ class SingleVectorPath:
         prepared /= _norm(prepared).clamp_(min=1e-12)
         prepared *= self._model.dim**0.5
         if self._signal is None:
-            result = infer(self._model.settings.objective, self._predict, prepared, self._sampling, self._model.abar)
+            result = self._model.objective.infer(self._predict_at, prepared, self._sampling, self._model.abar, ())
         else:
-            result = self._predict(prepared.mul_(self._signal), self._time)
+            result = self._predict(prepared.mul_(self._signal))
         result = self._interpolate(raw, norm, result)
         if not _norm(result).item() <= MAX_ABS:
             return None
@@ -85,15 +87,20 @@ class SingleVectorPath:
             return None
         return (torch.from_numpy(x) if isinstance(x, np.ndarray) else x.detach()).reshape(1, -1)
 
-    def _predict(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the predicted clean embedding [1, D], as `DiffusionNetwork.forward` does."""
+    def _predict_at(self, x: Tensor, t: Tensor) -> Tensor:
+        known = len(t) == 1 and int(t) == self._timestep
+        return self._predict(x) if known else self._model.network(x, t)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """Return the predicted clean embedding [1, D], as `DiffusionNetwork` does at the timestep."""
         hidden = linear(x, *self._input)
         for inner, time, outer in self._blocks:
             hidden = hidden + _apply(outer, _apply(inner, hidden).add_(time))
         out = _apply(self._output, hidden)
-        if self._model.network.predict == "correction":
+        network = self._model.network
+        if network.predict == "correction":
             return out.add_(x)
-        return out if self._model.network.predict == "sample" else self._model.network._clean(x, t, out)
+        return out if network.predict == "sample" else network._convert_to_clean(x, self._time, out)
 
     def _interpolate(self, raw: Tensor, norm: Tensor, enhanced: Tensor) -> Tensor:
         """Return what `interpolate` does; `norm` [1, 1] is that of the raw vector."""

@@ -18,12 +18,12 @@ from pipeline.training.loop import Trained
 from pipeline.training.progress import Epoch
 from pipeline.training.train import train as train_on_store
 from pipeline.utils.atomic import check_output
-from pipeline.utils.device import choose_device, usual_defaults
+from pipeline.utils.device import choose_device, default_float32_cpu
 from pipeline.utils.paths import Place, to_place
 from pipeline.utils.validation import validated
 
 
-@usual_defaults()
+@default_float32_cpu()
 def train(
     clean: EmbeddingStore | NDArray[np.floating[Any]],
     noisy: NDArray[np.floating[Any]] | None = None,

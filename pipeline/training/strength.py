@@ -17,7 +17,13 @@ from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.interpolation import interpolate
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import LEVELS, UNUSUAL, TrainingStats, lengths, percentiles
+from pipeline.model.training_stats import (
+    LEVELS,
+    OUTLIER_PERCENTILE,
+    TrainingStats,
+    atypicality_percentiles,
+    norm_percentiles,
+)
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.pairs import select_views
@@ -101,11 +107,11 @@ def calibrate_strength(
     model.domain_matrix.copy_(torch.from_numpy(matrix))
     held_vectors = torch.from_numpy(unseen.reshape(-1, store.dim)).to(model.mean.device)
     with torch.no_grad():
-        known = percentiles(model.atypicality(held_vectors))
+        known = atypicality_percentiles(model.atypicality(held_vectors))
         model.training_stats = TrainingStats(
-            clean_norm=lengths(seen[:, :, 0]),
-            noisy_norm=lengths(seen[:, :, 1:]),
-            atypicality=known[LEVELS.index(UNUSUAL)],
+            clean_norm=norm_percentiles(seen[:, :, 0]),
+            noisy_norm=norm_percentiles(seen[:, :, 1:]),
+            atypicality=known[LEVELS.index(OUTLIER_PERCENTILE)],
             percentiles=known,
         )
     parts = []

@@ -1,4 +1,4 @@
-"""Torch modules as ONNX files: of any batch, the same bytes every time, silent about where they were made."""
+"""Convert torch modules to ONNX files with a dynamic batch, the same bytes every time, and no trace of this machine."""
 
 import logging
 import warnings
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 
 OPSET = 18
-"""Of the files: ONNX Runtime 1.18 and newer read them."""
+"""The opset of the files; ONNX Runtime 1.18 and newer read it."""
 
 
 def check_onnx() -> None:
-    """Raise ConfigError unless the packages that write and run ONNX files are there, those of the extra `onnx`."""
+    """Raise ConfigError unless the packages of the extra `onnx`, which write and run ONNX files, are installed."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -34,13 +34,13 @@ def onnx_bytes(
     dynamic: Mapping[int, str],
     properties: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return a module of one tensor in and one out as an ONNX file of opset `OPSET`.
+    """Return a module with one input and one output as an ONNX file of opset `OPSET`.
 
     Args:
-        module: in evaluation mode; the exporter raises whatever its code raises.
-        example: what it is traced on.
-        names: of its input and its output.
-        dynamic: names of the input's axes that may have any length.
+        module: a module in evaluation mode; the exporter raises whatever its code raises.
+        example: the input that the module is traced on.
+        names: names of the input and the output.
+        dynamic: names of the input's axes of variable length.
         properties: metadata of the file.
     """
     with quiet():
@@ -57,7 +57,7 @@ def onnx_bytes(
         )
     assert program is not None
     model = program.model_proto
-    _forget_origin(model.graph)
+    _strip_origin(model.graph)
     for key, value in (properties or {}).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString(deterministic=True)
@@ -65,19 +65,19 @@ def onnx_bytes(
 
 
 def run_onnx(file: bytes | Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what an ONNX file of one input and one output gives on the CPU."""
+    """Run an ONNX file with one input and one output on the CPU, and return the output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     content = file if isinstance(file, bytes) else file.read_bytes()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: inputs})
-    return np.asarray(found)
+    (output,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    return np.asarray(output)
 
 
 def root_cause(error: BaseException) -> str:
-    """Return on one line what an exporter's error began with."""
+    """Return the root cause of an exporter's error on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -85,7 +85,7 @@ def root_cause(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch's exporters say of packages that are not there and of their own future."""
+    """Silence the warnings of torch's exporters about missing packages and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -97,8 +97,8 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _forget_origin(graph: Any) -> None:
-    """Take out of a graph what the exporter notes of the code it came from: paths and lines of this machine."""
+def _strip_origin(graph: Any) -> None:
+    """Remove the exporter's notes on the source code from a graph: paths and line numbers on this machine."""
     graph.ClearField("metadata_props")
     for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
         part.ClearField("metadata_props")
@@ -106,4 +106,4 @@ def _forget_origin(graph: Any) -> None:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _forget_origin(inner)
+                _strip_origin(inner)

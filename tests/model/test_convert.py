@@ -17,7 +17,7 @@ from pipeline.config.params import Params, read_params
 from pipeline.encoders.families import FAMILIES
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.model.apply import enhance_vectors
-from pipeline.model.convert import PAPER, convert, encoder_of
+from pipeline.model.convert import PAPER, convert, describe_encoder
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import domain_confidence
 from pipeline.model.enhancer import Enhancer
@@ -252,24 +252,24 @@ def spoilt(path: Path, what: str) -> None:
     ("what", "says"),
     [
         ("missing", r"do not fit DiffusionNetwork: 2 missing \(res_blocks.1.in_layers.2.bias, out.2.weight\)"),
-        ("no input", "input_proj.weight is no matrix"),
+        ("no input", "input_proj.weight is not a matrix"),
         ("a gap of blocks", r"10 missing \(res_blocks.1.in_layers.0.weight, .*10 unexpected \(res_blocks.7"),
         ("extra", r"3 unexpected \(res_blocks.0.context_layers.1.weight, "),
         ("shape", r"of another shape \(res_blocks.2.emb_layers.1.weight \[32, 17\] instead of \[32, 16\]\)"),
-        ("width", "hidden layers are 40 wide for embeddings of 16 numbers; 1 to 64 times"),
+        ("width", "hidden layers are 40 wide for 16-d embeddings; the width must be 1 to 64"),
         ("NaN", "out.2.weight holds NaN, infinite or no weights"),
         ("too large", "out.2.bias holds NaN"),
         ("integers", "out.2.bias holds NaN"),
         ("one for many", r"of another shape \(time_embed.0.weight"),
         ("not stored", "out.2.bias holds NaN, infinite or no weights"),
-        ("another network", "holds no SEED network, but conv.weight, fc.weight; "),
-        ("nothing", "holds no SEED network, but no tensors; "),
+        ("another network", "holds conv.weight, fc.weight, no SEED network; "),
+        ("nothing", "holds no tensors, no SEED network; "),
         ("a list", "hold a list; give a file with a dictionary of tensors"),
         ("two", r"holds several networks, a.\* and b.\*"),
         ("hostile", "wants to run .*, which is refused"),
         ("whole module", "wants to run .*, which is refused"),
         ("text", "is truncated, damaged or of another format"),
-        ("one of ours", "is a model that `seed enhance` takes as it is"),
+        ("one of ours", "is a model that `seed enhance` accepts as it is"),
     ],
 )
 def test_what_is_no_checkpoint_is_one_line(
@@ -300,21 +300,21 @@ def test_an_encoder_is_known_as_far_as_its_definition_goes(tmp_path: Path) -> No
         }
     )
     ours = {"family": "resnetse34v2", "front_end": None, "weights_sha256": sha256_of(tmp_path / "w.pt"), "dim": 512}
-    assert encoder_of("own", params, 512) == {"encoder": "own", **ours}
-    assert encoder_of("pinned", params, 256)["weights_sha256"] == "ab" * 32
-    assert encoder_of("bare", params, 256) == {
+    assert describe_encoder("own", params, 512) == {"encoder": "own", **ours}
+    assert describe_encoder("pinned", params, 256)["weights_sha256"] == "ab" * 32
+    assert describe_encoder("bare", params, 256) == {
         "encoder": "bare",
         "family": "wavlm_ecapa",
         "front_end": None,
         "dim": 256,
     }
-    assert encoder_of("ge2e", Params(), 256)["weights_sha256"] == FAMILIES["ge2e"].sha256
-    assert encoder_of("nobody", params, 7) == {"encoder": "nobody", "dim": 7}
+    assert describe_encoder("ge2e", Params(), 256)["weights_sha256"] == FAMILIES["ge2e"].sha256
+    assert describe_encoder("nobody", params, 7) == {"encoder": "nobody", "dim": 7}
     for name, length in (("ge2e", 256), ("campplus", 192), ("ecapa_speechbrain", 192)):
         with pytest.raises(ConfigError, match=f"{name}: gives {length}-d embeddings, but the network takes 32 numbers"):
-            encoder_of(name, Params(), 32)
+            describe_encoder(name, Params(), 32)
     with pytest.raises(ConfigError, match="its dim is set to 300, but the network takes 256 numbers"):
-        encoder_of("long", params, 256)
+        describe_encoder("long", params, 256)
 
 
 def test_an_encoder_that_is_loaded_is_described_as_its_stores_are(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_an_encoder_that_is_loaded_is_described_as_its_stores_are(tmp_path: Path
         "min_samples": 400,
     }
     params = Params.model_validate({"encoder": {"file": entry}})
-    found = encoder_of("file", params, 8)
+    found = describe_encoder("file", params, 8)
     assert found == {
         "encoder": "file",
         "family": "torchscript",
@@ -339,7 +339,7 @@ def test_an_encoder_that_is_loaded_is_described_as_its_stores_are(tmp_path: Path
         "dim": 8,
     }
     with pytest.raises(ConfigError, match="gives 8-d embeddings, but the network takes 9 numbers"):
-        encoder_of("file", params, 9)
+        describe_encoder("file", params, 9)
 
 
 @pytest.fixture
@@ -364,8 +364,8 @@ def test_from_a_checkpoint_to_enhanced_vectors(capsys: pytest.CaptureFixture[str
     assert content["encoder"]["weights_sha256"] == "11"
     told = (place / "m/seed.md").read_text()
     assert sha256_of(place / "m/seed.safetensors") in told
-    assert "only those of zeros or not finite are flagged" in told
-    assert "figures above" not in told
+    assert "only vectors that are zero or not finite are flagged" in told
+    assert "error rates above" not in told
     (place / "p.yaml").write_text("enhance: {noise: 1}\nseed: 5\n")
     enhance = ["enhance", "--model", "m/seed.safetensors", "--params", "p.yaml", "--out", "e.zarr"]
     code, out, err = run(capsys, *enhance, "--store", "s.zarr")
@@ -399,7 +399,7 @@ def test_a_model_that_knows_no_weights_says_so_and_still_enhances(
         capsys, "enhance", "--model", "m.safetensors", "--store", "s.zarr", "--out", "e.zarr", "--strength", "1"
     )
     assert code == 0
-    assert "knows its encoder by the name 'mine' only, so that nobody checked whether vectors of 'toy' are of" in err
+    assert "knows only the name of its encoder, 'mine', so vectors of 'toy' may come from other weights" in err
     assert err.count("\n") == 1
 
 

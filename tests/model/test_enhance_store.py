@@ -99,7 +99,7 @@ def test_the_timestep_is_asked_of_the_model_and_not_of_the_parameters(
     assert stored_as["timestep"] == 500
     capsys.readouterr()
     assert code("--model", trained, "--timestep", "500", "--params", "any.yaml") == 1
-    assert "timestep 500: of" in (err := capsys.readouterr().err)
+    assert "timestep 500: cannot be used with" in (err := capsys.readouterr().err)
     assert "nothing is learnt above max_timestep, which is 100" in err
     assert code("--model", "all.safetensors", "--timestep", "1000") == 1
     with pytest.raises(ConfigError, match="timestep 101: nothing is learnt above max_timestep, which is 100"):

@@ -75,8 +75,9 @@ def old_file(model: Path, path: Path) -> Path:
     with safe_open(model, framework="pt") as file:
         content = json.loads(file.metadata()["seed"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for key in ("scale", "vectors", "strength"):
+    for key in ("vectors", "strength"):
         del content[key]
+    content["scale"] = {"input": "", "network": "", "output": ""}
     content["training"] = {"best_epoch": 1, "validation_loss": 0.5, "held_out": "6 of 24 speakers"}
     save_file(state, path, {"seed": json.dumps(content)})
     return path
@@ -194,7 +195,7 @@ def test_a_callers_default_device_changes_nothing(model: Path, enhancer: Enhance
 
 
 def test_a_domain_without_vectors_is_warned_of(enhancer: Enhancer) -> None:
-    with pytest.warns(SeedWarning, match="no vectors to say what kind of speech it is"):
+    with pytest.warns(SeedWarning, match="no vectors to assess the domain with"):
         assert enhancer.for_domain(RAW[:0, 0, 0]).strength == 0
 
 
@@ -210,7 +211,7 @@ def test_threads_share_one(enhancer: Enhancer) -> None:
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        (np.ones((2, DIM), int), r"vectors are int64; give float16"),
+        (np.ones((2, DIM), int), r"vectors are int64; pass float16"),
         (torch.ones(2, DIM, dtype=torch.int8), r"vectors are torch.int8"),
         (np.ones((2, DIM), complex), "vectors are complex128"),
         (np.array(["a"] * DIM), "vectors are <U1"),
@@ -218,7 +219,7 @@ def test_threads_share_one(enhancer: Enhancer) -> None:
         (np.ones((DIM, 0), np.float32), r"shape \(32, 0\)"),
         (np.array(1.0), r"shape \(\)"),
         (torch.tensor(1.0), r"shape \(\)"),
-        ([[1.0] * DIM], "vectors are a list; give a NumPy array or a torch tensor"),
+        ([[1.0] * DIM], "vectors are a list; pass a NumPy array or a torch tensor"),
     ],
 )
 def test_what_is_no_vector_of_the_encoder_is_refused(enhancer: Enhancer, x: Any, says: str) -> None:
@@ -344,7 +345,7 @@ def test_info_against_plain_formulas(enhancer: Enhancer) -> None:
 
 def test_tensors_without_values_of_their_own_are_refused(enhancer: Enhancer) -> None:
     for x in (torch.zeros(3, DIM).to_sparse(), torch.zeros(3, DIM, device="meta")):
-        with pytest.raises(VectorError, match=r"give a dense one"):
+        with pytest.raises(VectorError, match=r"pass a dense tensor"):
             enhancer.enhance(x)
 
 
@@ -403,7 +404,7 @@ def test_vectors_of_another_encoder_are_refused_or_warned_of(enhancer: Enhancer,
         enhancer.for_domain(other)
     longer = store_at(tmp_path / "longer.zarr", np.concatenate([values, values], axis=3), dim=2 * DIM)
     for too_long in (longer, {"dim": 2 * DIM}):
-        with pytest.raises(VectorError, match=rf"vectors have {2 * DIM} numbers, but .* takes {DIM}"):
+        with pytest.raises(VectorError, match=rf"vectors have {2 * DIM} numbers; .* takes {DIM}"):
             Enhancer.load(model, encoder=too_long)
     enhanced = store_at(tmp_path / "enhanced.zarr", values, enhanced_by_sha256="ef")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
@@ -456,7 +457,7 @@ def test_a_model_from_the_web_is_kept_and_warned_of_where_it_is_not_pinned(
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         uri = f"http://127.0.0.1:{server.server_port}/seed.safetensors"
-        with pytest.warns(SeedWarning, match=f"taken as it came.*sha256='{digest}'") as caught:
+        with pytest.warns(SeedWarning, match=f"downloaded without a checksum.*sha256='{digest}'") as caught:
             Enhancer.load(uri)
         assert caught[0].filename == __file__
         pinned = Enhancer.load(uri, sha256=digest)
