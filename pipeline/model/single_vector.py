@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from pipeline.model.diagnostics import MIN_NORM
@@ -29,7 +29,8 @@ class SingleVectorPath:
     """
 
     def __init__(self, model: SeedModel, sampling: Sampling) -> None:
-        network, self._model, self._sampling = model.network, model, sampling
+        network: Any = model.network
+        self._model, self._sampling = model, sampling
         self._supported = (
             all(getattr(type(network), name) is getattr(DiffusionNetwork, name) for name in ("forward", "_predict"))
             and (sampling.steps, sampling.noise) == (1, 0)
@@ -71,7 +72,8 @@ class SingleVectorPath:
         result = self._interpolate(raw, norm, result)
         if not _norm(result).item() <= MAX_ABS:
             return None
-        return result.numpy().reshape(x.shape) if isinstance(x, np.ndarray) else result.reshape(x.shape)
+        out: Any = result.numpy() if isinstance(x, np.ndarray) else result
+        return out.reshape(x.shape)  # type: ignore[no-any-return]
 
     def _row(self, x: Any) -> Tensor | None:
         """Return a vector as [1, D] if its type and layout are the usual ones."""
@@ -112,7 +114,7 @@ class SingleVectorPath:
         return mixed.mul_(norm.div_(_norm(mixed).clamp_(min=1e-12)))
 
 
-def _layers(layers: nn.Sequential) -> Layers:
+def _layers(layers: Any) -> Layers:
     norm, linear = layers[0], layers[-1]
     return list(norm.normalized_shape), norm.weight, norm.bias, norm.eps, linear.weight, linear.bias
 
