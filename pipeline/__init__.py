@@ -1,6 +1,6 @@
 """Speaker Embedding Enhancement Diffusion: the library behind the `seed` commands (docs/api.md).
 
-The names below are imported when they are first asked for, so that `import pipeline` costs next to nothing.
+The public names are imported on first use, so `import pipeline` is fast.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingStore", "Enhancer", "metrics", "scoring", "train"]
 
-_HOMES = {
+_MODULES = {
     "EmbeddingStore": "pipeline.store.embedding_store",
     "Enhancer": "pipeline.model.enhancer",
     "train": "pipeline.training.api",
@@ -24,9 +24,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOMES[name]), name) if name in _HOMES else import_module(f"pipeline.{name}")
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_MODULES[name]), name) if name in _MODULES else import_module(f"pipeline.{name}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Training and enhancement as an estimator of scikit-learn (extra `sklearn`), for its pipelines and tools."""
+"""Provide training and enhancement as a scikit-learn estimator (extra `sklearn`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A transformer of speaker embeddings, trained on clean ones (X) and the same crops as corrupted (y).
+    """A transformer of speaker embeddings, trained on clean embeddings (X) and corrupted ones of the same crops (y).
 
-    Once it is fitted, `n_features_in_` is D; `model_`, the model (`save` writes it); `summary_`, what is to be said of
-    its training; `enhancer_`, the `Enhancer` that `transform` applies.
+    After `fit`, `n_features_in_` is D, `model_` the model (`save` writes it), `summary_` the summary of its training,
+    and `enhancer_` the `Enhancer` that `transform` applies.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         strength: float | None = None,
         device: str = "cpu",
     ) -> None:
-        """Keep the parameters; they are looked at when it is fitted.
+        """Store the parameters; `fit` validates them.
 
         Args:
-            settings: what `train` of the parameter file may hold (docs/training.md); the defaults if not given.
-            seed: of all that is random.
-            timestep: the step at which the model enhances.
-            strength: 0 (raw) to 1 (all of the way); as training finds it if not given.
-            device: where to compute, whatever the settings say: auto, cpu, cuda, cuda:<index> or mps.
+            settings: settings of `train` in the parameter file (docs/training.md); the defaults if not given.
+            seed: seed of everything random.
+            timestep: the timestep of enhancement.
+            strength: the interpolation weight, 0 (raw) to 1 (enhanced); determined in training if not given.
+            device: the device to compute on, overriding the settings: auto, cpu, cuda, cuda:<index> or mps.
         """
         self.settings = settings
         self.seed = seed
@@ -63,12 +63,12 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Args:
             X: clean vectors [N, D].
-            y: the same crops as corrupted in V ways: [N, V, D], or flat [N, V * D]; [N, D] of one.
-            speakers: of each row, see `pipeline.training.api.train`; in a pipeline it is `seedenhancer__speakers`.
+            y: V corrupted versions of the same crops: [N, V, D], or flat [N, V * D]; [N, D] for a single version.
+            speakers: the speaker of each row, see `pipeline.training.api.train`; `seedenhancer__speakers` in a pipeline.
 
         Raises:
-            VectorError: (a ValueError, as all that is raised here) the vectors do not fit each other.
-            ConfigError: a setting is wrong.
+            VectorError: (a ValueError, like every error here) X and y do not match.
+            ConfigError: a setting is invalid.
         """
         clean, noisy = validate_data(
             self,
@@ -81,12 +81,12 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         check_consistent_length(clean, noisy, speakers)
         settings = self.settings if self.settings is not None else {}
-        told = settings.model_dump() if isinstance(settings, Train) else dict(settings)
+        values = settings.model_dump() if isinstance(settings, Train) else dict(settings)
         trained = train(
             clean,
-            _views(noisy, clean.shape[1]),
+            _split_views(noisy, clean.shape[1]),
             speakers=speakers,
-            settings=told | {"device": self.device},
+            settings=values | {"device": self.device},
             seed=self.seed,
             timestep=self.timestep,
         )
@@ -98,7 +98,7 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Return enhanced vectors [N, D] of raw ones.
 
         Raises:
-            ValueError: they are of another dimension, or hold NaN or infinite values.
+            ValueError: the vectors have another dimension, or hold NaN or infinite values.
             ConfigError: the strength is not from 0 to 1.
         """
         check_is_fitted(self)
@@ -108,14 +108,14 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def save(self, path: "str | os.PathLike[str]", encoder: Mapping[str, Any] | None = None) -> None:
         """Write the model to a safetensors file, which runs no code, for `Enhancer.load` and `seed enhance`.
 
-        The file has the timestep and the strength that training found, and not `strength` of this estimator.
+        The file has the timestep and the strength from training, not the `strength` of this estimator.
 
         Args:
-            path: named ….safetensors.
-            encoder: of the vectors, see `EmbeddingStore.encoder`; where not given, nobody can check theirs.
+            path: the file, named ….safetensors.
+            encoder: the encoder of the vectors, see `EmbeddingStore.encoder`; without it, stores cannot be checked.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         check_is_fitted(self)
         save_model(Path(path), self.model_, {"dim": self.enhancer_.dim} | dict(encoder or {}), self.summary_)
@@ -133,13 +133,13 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
 
-def _views(noisy: NDArray[np.floating[Any]], dim: int) -> NDArray[np.floating[Any]]:
+def _split_views(noisy: NDArray[np.floating[Any]], dim: int) -> NDArray[np.floating[Any]]:
     """Return noisy vectors as [N, V, D]."""
     if noisy.ndim == 2 and noisy.shape[1] % dim == 0:
         return noisy.reshape(len(noisy), -1, dim)
     if noisy.ndim == 3 and noisy.shape[2] == dim:
         return noisy
     raise VectorError(
-        f"y of shape {noisy.shape} are no noisy vectors of {dim} numbers; give [N, V, {dim}], flat [N, V * {dim}], or"
+        f"y has shape {noisy.shape}, which does not match {dim}-d vectors; pass [N, V, {dim}], flat [N, V * {dim}], or"
         f" [N, {dim}]."
     )

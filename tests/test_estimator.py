@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused(fitted: SeedEnhancer) -> None:
     bad[3, 1, 2] = np.nan
     model = clone(fitted)
     for wrong in (NOISY[:, 0, 0], NOISY[:, 0, :1], NOISY[..., :-1], NOISY[:, None]):
-        with pytest.raises(VectorError, match="are no noisy vectors of 32 numbers"):
+        with pytest.raises(VectorError, match="which does not match 32-d vectors"):
             model.fit(CLEAN, wrong)
     for y, says in ((None, "requires y to be passed"), (bad, "Input y contains NaN"), (NOISY[:-1], "inconsistent")):
         with pytest.raises(ValueError, match=says):
