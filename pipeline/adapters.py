@@ -141,6 +141,6 @@ class PyannoteEnhanced:
 def _check_dim(dim: int, enhancer: Enhancer) -> None:
     if dim != enhancer.dim:
         raise VectorError(
-            f"the encoder gives vectors of {dim} numbers, but {enhancer.name} takes {enhancer.dim}. Use a model that was"
+            f"the encoder gives vectors of {dim} numbers, but {enhancer.name} takes {enhancer.dim}. Use a model"
             " trained on this encoder."
         )

@@ -64,7 +64,7 @@ class SeedEnhancer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Args:
             X: clean vectors [N, D].
             y: V corrupted versions of the same crops: [N, V, D], or flat [N, V * D]; [N, D] for a single version.
-            speakers: the speaker of each row, see `pipeline.training.api.train`; `seedenhancer__speakers` in a pipeline.
+            speakers: speaker of each row, see `pipeline.training.api.train` (`seedenhancer__speakers` in pipelines).
 
         Raises:
             VectorError: (a ValueError, like every error here) X and y do not match.
