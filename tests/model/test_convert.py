@@ -418,7 +418,7 @@ def test_a_converted_model_can_be_trained_further(tmp_path: Path) -> None:
     ("arguments", "code", "says"),
     [
         (["--out", "m.safetensors"], 2, "give --encoder"),
-        (["--encoder", "x", "--out", "m.pt"], 2, "named ….safetensors"),
+        (["--encoder", "x", "--out", "m.pt"], 2, "must be a ….safetensors file"),
         (
             ["--encoder", "x", "--out", "m.safetensors", "--timestep", "100", "--timesteps", "100"],
             2,

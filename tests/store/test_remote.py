@@ -386,7 +386,7 @@ def wrong(server: S3Server, bucket: str) -> dict[str, tuple[dict[str, str | None
             ["enhance", "--store", f"{bucket}/s.zarr", "--model", f"{bucket}/m.safetensors", "--out", "e.zarr"],
             "m.safetensors: no such model",
         ),
-        "elsewhere": ({}, ["report", "--out", f"{bucket}/r.md"], "only local paths will do here"),
+        "elsewhere": ({}, ["report", "--out", f"{bucket}/r.md"], "is a URL. Give a local path."),
     }
 
 
