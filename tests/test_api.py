@@ -123,7 +123,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(VectorError, match=says):
             train(*arrays, settings=QUICK)  # type: ignore[arg-type]
-    with pytest.raises(VectorError, match="3 speakers of 48 rows"):
+    with pytest.raises(VectorError, match="3 speakers for 48 rows"):
         train(clean, noisy, speakers=["a", "b", "c"], settings=QUICK)
     with pytest.raises(VectorError, match="vectors have 32 numbers, but the given encoder has 31"):
         train(clean, noisy, encoder={"dim": 31}, settings=QUICK)

@@ -140,7 +140,7 @@ def test_a_validation_loss_that_explodes_ends_training() -> None:
 
 def test_weights_learnt_before_a_failure_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, 0.9, 0.8, 10.5])
-    monkeypatch.setattr("pipeline.training.loop.validation_loss", lambda *_: next(losses))
+    monkeypatch.setattr("pipeline.training.loop.compute_validation_loss", lambda *_: next(losses))
     ours = trained_by_us(
         Train.model_validate(PLAIN | {"max_epochs": 40, "network": NetworkSettings(dropout=0.0).model_dump()})
     )

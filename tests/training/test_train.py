@@ -185,7 +185,7 @@ def test_seed_train_says_that_it_was_stopped_and_writes_the_model(
     main(told)
     said = capsys.readouterr().err
     assert "stopped: in epoch 9 the loss is nan" in said
-    assert "are kept. Lower train.learning_rate, or set train.clip." in said
+    assert "are kept. Lower train.learning_rate or set train.clip." in said
     assert load_model(out).model.settings.objective == "seed"
     rows = list(csv.DictReader((tmp_path / "m.curve.csv").open()))
     assert rows[0]["gradient_norm"] == rows[0]["train_loss"] == ""
@@ -212,7 +212,7 @@ def test_without_averaging_the_weights_are_the_last_ones(tmp_path: Path, monkeyp
         gaps.append(max(float((ours - last).detach().abs().max()) for ours, last in pairs))
         return 1.0
 
-    monkeypatch.setattr("pipeline.training.loop.validation_loss", spy)
+    monkeypatch.setattr("pipeline.training.loop.compute_validation_loss", spy)
     for ema in (0.0, 0.9):
         train(store, QUICK.model_copy(update={"max_epochs": 2, "ema": ema}), 0, 50, speakers)
     assert gaps[:4] == [0, 0, 0, 0]  # the third is of the next run's start

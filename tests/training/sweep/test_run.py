@@ -123,7 +123,7 @@ def data_of_sweep() -> SweepData:
 
 
 def test_rows_of_other_data_are_not_reused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "run", lambda *arguments: {})
+    monkeypatch.setattr(sweep, "run_one", lambda *arguments: {})
     changes = {
         "as it was": lambda: None,
         "training vectors": lambda: other_vectors(Path("train.zarr"), 0.5),
@@ -176,12 +176,12 @@ def test_a_failed_run_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatc
         tried.append(arguments)
         raise TrainingError("no number")
 
-    monkeypatch.setattr(sweep, "run", fails)
+    monkeypatch.setattr(sweep, "run_one", fails)
     for times in (1, 2):
         rows = sweep.run_sweep([{}], [0], Params(), data, place / "runs")
         assert rows == [{"parameters": {}, "seed": 0, "failed": "no number"}]
         assert len(tried) == times
-    monkeypatch.setattr(sweep, "run", lambda *arguments: {"epoch": 1})
+    monkeypatch.setattr(sweep, "run_one", lambda *arguments: {"epoch": 1})
     assert sweep.run_sweep([{}], [0], Params(), data, place / "runs") == [{"parameters": {}, "seed": 0, "epoch": 1}]
 
 
