@@ -41,10 +41,7 @@ def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, An
         texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
         traces = [[json.loads(str(text)) for text in draw] for draw in texts] if texts.all() else None
     if traces is None:
-        raise StoreError(
-            f"{store}: holds no trace of {utterance}, which failed or has enhanced vectors. Name another utterance, or"
-            " the store that they were made from."
-        )
+        raise StoreError(f"{store}: holds no trace of {utterance}: it failed, or the store's vectors are enhanced.")
     return traces
 
 

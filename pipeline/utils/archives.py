@@ -119,11 +119,7 @@ def _check_name(archive: Path, name: str) -> None:
 
 
 def _make_links(archive: Path, root: Path, links: list[tuple[str, str]]) -> None:
-    """Make symbolic links (path, target) below `root`.
-
-    Raises:
-        FetchError: a link does not end at something inside.
-    """
+    """Make symbolic links (path, target) below `root`; raise FetchError if one does not end at something inside."""
     for name, target in links:
         path = root / name
         lexical = os.path.normpath(PurePosixPath(name).parent / target)

@@ -153,10 +153,7 @@ def _request(url: str, have: int, validator: str | None) -> requests.Response:
 
 
 def _continues(response: requests.Response, have: int, validator: str | None) -> bool:
-    """Return True if a 206 response starts at byte `have` of the file that `validator` names.
-
-    Some servers ignore If-Range.
-    """
+    """Return True if a 206 response continues the file of `validator` at byte `have`; some servers ignore If-Range."""
     same = validator is None or _strong_validator(response) in (None, validator)
     return same and response.headers.get("Content-Range", "").strip().startswith(f"bytes {have}-")
 

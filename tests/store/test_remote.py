@@ -172,7 +172,7 @@ def test_files_appear_when_they_are_whole(root: str) -> None:
     ("url", "says"),
     [
         ("s3://bucket/*.zarr", "must be without"),
-        ("nonsense://bucket/s.zarr", "no URL that can be read or written"),
+        ("nonsense://bucket/s.zarr", "not a URL that can be read or written"),
         ("gs://bucket/s.zarr", r"speaker-seed\[remote\]"),
     ],
 )
@@ -300,7 +300,7 @@ def test_an_outage_is_not_taken_for_damage(server: S3Server, bucket: str) -> Non
 def test_training_streams_from_a_remote_store(bucket: str, tmp_path: Path) -> None:
     ids = [f"s{n // 4}/{n}" for n in range(6000)]
     values = np.random.default_rng(0).standard_normal((6000, 1, 2, 8)).astype(np.float32)
-    settings = Train(max_epochs=1, batch_size=256, threaded_runner=1)
+    settings = Train(max_epochs=1, batch_size=256, threads=1)
     models = {}
     for name, place in (("local", tmp_path / "s.zarr"), ("s3", to_place(f"{bucket}/s.zarr"))):
         write_store(place, ids, values, np.full(6000, OK, dtype=np.uint8), {"dim": 8, "encoder": "toy"})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.columns import choose_name, find_ids, find_sidecar, read_ids, redundant_ids_error
+from pipeline.store.formats import columns
 from pipeline.store.formats.reader import (
     VectorBlock,
     VectorReader,
@@ -46,15 +46,16 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
             items = {name: _item(path, file, name) for name in some}
             datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
             tables = [name for name, item in datasets.items() if item.ndim == 2 and item.dtype.kind == "f"]
-            texts = [name for name, item in datasets.items() if item.ndim == 1 and _is_text(item)]
+            texts = [name for name, item in datasets.items() if item.ndim == 1 and h5py.check_string_dtype(item.dtype)]
             if not texts and IDS in datasets and datasets[IDS].ndim == 1 and datasets[IDS].dtype.kind in "iu":
                 texts = [IDS]
-            if form == "hyperion" or (not texts and ids is None and not _has_ids(path, tables)):
+            separate_ids = ids or (len(tables) == 1 and columns.find_sidecar(path))
+            if form == "hyperion" or not (texts or separate_ids):
                 return open_keyed(path, lambda: _read_names(path), lambda: _read_vectors(path), _EXPECTED)
-            table = choose_name(path, "datasets of vectors", tables, TABLE)
+            table = columns.choose_name(path, "datasets of vectors", tables, TABLE)
             if texts and ids:
-                raise redundant_ids_error(path, f"in {', '.join(texts[:3])}")
-            text = None if not texts else choose_name(path, "datasets of ids", texts, IDS)
+                raise columns.redundant_ids_error(path, f"in {', '.join(texts[:3])}")
+            text = None if not texts else columns.choose_name(path, "datasets of ids", texts, IDS)
             count, dim = datasets[table].shape
             dtype = datasets[table].dtype
             if text and len(datasets[text]) != count:
@@ -65,7 +66,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
 
     def names() -> Iterator[list[str]]:
         if text is None:
-            yield from read_ids(path, find_ids(path, ids), count)
+            yield from columns.read_ids(path, columns.find_ids(path, ids), count)
             return
         with h5py.File(path) as file:
             for start in range(0, count, 65536):
@@ -115,10 +116,6 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
             values[start : start + len(block)] = block
             texts[start : start + len(block)] = np.array(names, dtype=object)
             start += len(block)
-
-
-def _has_ids(path: Path, tables: list[str]) -> bool:
-    return len(tables) == 1 and find_sidecar(path) is not None
 
 
 def _datasets(
@@ -171,10 +168,6 @@ def _read_vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
                 yield name, dataset[()]
             except OSError as error:
                 raise _damage_error(path, error) from error
-
-
-def _is_text(dataset: h5py.Dataset) -> bool:
-    return h5py.check_string_dtype(dataset.dtype) is not None
 
 
 def _text(name: bytes | str | np.integer[Any]) -> str:

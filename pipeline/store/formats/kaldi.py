@@ -48,9 +48,7 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
             for names, block in vectors.blocks():
                 for name, vector in zip(names, block.astype("<f4", copy=False), strict=True):
                     if name.split() != [name]:
-                        raise ExchangeError(
-                            f"{path}: id {name!r} has white space, which ends an id in Kaldi files. Use another format."
-                        )
+                        raise ExchangeError(f"{path}: id {name!r} has white space, which ends an id in Kaldi's files.")
                     file.write(name.encode() + b" ")
                     lines.write(f"{name} {ark}:{file.tell()}\n")
                     file.write(head + vector.tobytes())
@@ -107,8 +105,7 @@ def _read_list(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         for name, archive, offset in _lines(path):
             if archive != current or file is None:
                 stack.close()
-                # Kaldi's paths are relative to the working folder; often the files have moved.
-                moved = path.parent / archive
+                moved = path.parent / archive  # Kaldi's paths are relative to the working folder
                 found = archive if archive.is_file() else moved if moved.is_file() else path.parent / archive.name
                 if not found.is_file():
                     raise ExchangeError(f"{path}: {name} is in {archive}, which is not there. Correct the list.")
@@ -130,9 +127,7 @@ def _peek_header(file: IO[bytes], path: Path, name: str) -> bytes:
     head = file.read(5)
     file.seek(-len(head), 1)
     if head not in _READABLE and not head.lstrip().startswith(b"["):
-        raise ExchangeError(
-            f"{path}: {name[:40]!r} is not a vector of floating point numbers (it begins with {head!r})."
-        )
+        raise ExchangeError(f"{path}: {name[:40]!r} is not a vector of floats (it begins with {head!r}).")
     return head
 
 

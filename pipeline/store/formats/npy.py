@@ -14,15 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.columns import (
-    check_first_id,
-    choose_name,
-    find_ids,
-    read_ids,
-    redundant_ids_error,
-    sidecar_path,
-    write_ids,
-)
+from pipeline.store.formats import columns
 from pipeline.store.formats.reader import (
     RowFile,
     VectorBlock,
@@ -57,17 +49,19 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
         return
     with ExitStack() as stack:
         values = stack.enter_context(replacing(path))
-        names = stack.enter_context(replacing(sidecar_path(path, ".ids", (".npy",))))  # appears before the values
+        names = stack.enter_context(
+            replacing(columns.sidecar_path(path, ".ids", (".npy",)))
+        )  # appears before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
-            check_first_id(path, vectors.ids)
+            columns.check_first_id(path, vectors.ids)
             for some, block in vectors.blocks():
-                write_ids(path, some, text)
+                columns.write_ids(path, some, text)
                 block.astype("<f4", copy=False).tofile(file)
 
 
 def _open_npy(path: Path, ids: Path | None) -> VectorReader:
-    beside = find_ids(path, ids)
+    beside = columns.find_ids(path, ids)
     with path.open("rb") as file:
         (shape, by_columns, dtype), offset = _header(file, path), file.tell()
     if len(shape) != 2:
@@ -79,12 +73,12 @@ def _open_npy(path: Path, ids: Path | None) -> VectorReader:
         raise ExchangeError(f"{path}: truncated, its header says {count:,} vectors. Copy or make it again.")
 
     def blocks() -> Iterator[VectorBlock]:
-        columns = np.load(path, mmap_mode="r") if by_columns else None
+        table = np.load(path, mmap_mode="r") if by_columns else None
         for start in range(0, count, step):
-            yield VectorBlock(flat.read(start, start + step) if columns is None else columns[start : start + step])
+            yield VectorBlock(flat.read(start, start + step) if table is None else table[start : start + step])
 
     return VectorReader(
-        str(path), dim, dtype, lambda: read_ids(path, beside, count), blocks, None if by_columns else flat
+        str(path), dim, dtype, lambda: columns.read_ids(path, beside, count), blocks, None if by_columns else flat
     )
 
 
@@ -101,16 +95,16 @@ def _open_npz(path: Path, ids: Path | None) -> VectorReader:
         texts = ["ids"]
     if headers and (len(headers) > 1 or not tables) and not texts and ids is None:
         return open_keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
-    table = choose_name(path, "arrays of vectors", tables, "embeddings")
+    table = columns.choose_name(path, "arrays of vectors", tables, "embeddings")
     if texts and ids:
-        raise redundant_ids_error(path, f"in {', '.join(texts[:3])}")
-    text = None if ids else choose_name(path, "arrays of ids", texts, "ids")
+        raise columns.redundant_ids_error(path, f"in {', '.join(texts[:3])}")
+    text = None if ids else columns.choose_name(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
     check_floating(path, dtype, dim)
 
     def names() -> Iterator[list[str]]:
         if text is None:
-            yield from read_ids(path, ids, count)
+            yield from columns.read_ids(path, ids, count)
             return
         with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{text}.npy") as file:
             (length, *_), _, kind = _header(file, path)

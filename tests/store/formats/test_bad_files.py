@@ -296,7 +296,7 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (objects, "Python objects"),
         (trap_npy, "Python objects"),
         (trap_pt, "is not loaded because it could be code"),
-        (trap_ark, "not a vector of floating point"),
+        (trap_ark, "not a vector of floats"),
         (trap_scp, "x.scp:1: is a command, which is not run"),
         (cut_ark, "truncated in d"),
         (cut_listed, "truncated in d"),
