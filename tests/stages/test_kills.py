@@ -47,8 +47,8 @@ def write_voices(folder: Path, count: int, seconds: float) -> None:
         soundfile.write(folder / f"{n:03}.wav", voice(90 + 2 * n, seconds, n), 16_000)
 
 
-def extraction(place: Path, out: Path, scheduler: str, *more: str) -> list[str]:
-    cold = ENDURANCE or scheduler == "processes"
+def extraction(place: Path, out: Path, scheduler: str, *more: str, cold: bool = ENDURANCE) -> list[str]:
+    cold = cold or scheduler == "processes"  # whose children are looked at
     command = [sys.executable, "-m", "stages.cli"] if cold else [str(warm_seed() / "seed")]
     command += ["extract", "--root", str(place), "--out", str(out)]
     command += ["--manifest", str(place / "m.csv"), "--params", str(place / "p.yaml"), "--scheduler", scheduler]
@@ -427,7 +427,7 @@ def test_ctrl_c_stops_an_extraction_amid_long_shards(slow: Path, tmp_path: Path,
         journal = glob(f"{tmp_path}/.s.zarr.journal/*/store.zarr/zarr.json")
         return bool(journal) and len(psutil.Process(process.pid).children(recursive=True)) + 1 >= count
 
-    interrupted(extraction(slow, tmp_path / "s.zarr", scheduler, "--encoder", "campplus"), ready)
+    interrupted(extraction(slow, tmp_path / "s.zarr", scheduler, "--encoder", "campplus", cold=True), ready)
     assert [path.name for path in tmp_path.iterdir()] == [".s.zarr.journal"]
 
 
@@ -461,7 +461,7 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_after(whole: Whole, disk: 
     out, err = process.communicate()
     assert (process.returncode, out, err.count("\n")) == (1, "", 1), err
     assert err.startswith(f"seed: error: No space left on device: {disk}")
-    assert err.endswith("Free some space and run the command again; finished work is kept.\n")
+    assert err.endswith("Free some space and run the command again: finished work is kept.\n")
     assert sorted(path.name for path in disk.iterdir()) == [".s.zarr.journal", "filler"]
     known = finished(disk)
     assert known
