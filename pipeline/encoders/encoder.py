@@ -84,16 +84,10 @@ class Encoder:
         device: torch.device | None = None,
         precision: Precision = "float32",
     ) -> None:
-        """Freeze `network` and move it to `device` (the CPU if not given).
+        """Freeze a network whose weights are loaded, and move it to `device` (the CPU if not given).
 
-        Args:
-            network: the architecture with its weights loaded.
-            name: name of the encoder in stores and tables.
-            family: name of its family.
-            weights_sha256: checksum of its weight file, if there is one.
-            front_end: options of a declared front-end.
-            device: device to run on.
-            precision: precision of autocast; float32 disables it.
+        `name` is the encoder's name in stores and tables, and `front_end` are the options of a declared front-end.
+        `precision` is that of autocast; float32 disables it.
         """
         self.device = device or torch.device("cpu")
         self.network = network.eval().requires_grad_(False).to(self.device)

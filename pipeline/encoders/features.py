@@ -61,7 +61,7 @@ class MelSpectrogram(nn.Module):
             high: upper edge of the last bin, Hz.
             window: kind of the periodic window.
             scale: `htk` with filters of unit height, or `slaney` with filters of unit area.
-            pad_mode: padding before the first and after the last sample.
+            pad_mode: padding at both ends.
             persistent: true if window and filters are part of the state dict.
         """
         super().__init__()
@@ -73,15 +73,9 @@ class MelSpectrogram(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         """Return [B, mels, frames]; with reflection, waves must be longer than half of `fft`."""
+        window, pad_mode = self.spectrogram.value, self.pad_mode  # frames are centred by default
         spectrum = torch.stft(
-            waves,
-            self.fft,
-            self.hop,
-            self.window_length,
-            window=self.spectrogram.value,
-            center=True,
-            pad_mode=self.pad_mode,
-            return_complex=True,
+            waves, self.fft, self.hop, self.window_length, window, pad_mode=pad_mode, return_complex=True
         )
         return self.mel_scale.value.T @ _power(spectrum)
 
@@ -139,7 +133,8 @@ class KaldiFbank(nn.Module):
 
 def htk_filterbank(fft: int, mels: int, low: float, high: float) -> NDArray[np.float64]:
     """Return triangular filters of unit height [mels, fft // 2 + 1], edges evenly spaced on HTK's mel scale."""
-    edges = 700 * (10 ** (np.linspace(_htk(low), _htk(high), mels + 2) / 2595) - 1)
+    first, last = (2595 * math.log10(1 + edge / 700) for edge in (low, high))
+    edges = 700 * (10 ** (np.linspace(first, last, mels + 2) / 2595) - 1)
     return _triangles(edges, _frequencies(fft))
 
 
@@ -175,10 +170,6 @@ def _triangles(edges: NDArray[np.float64], points: NDArray[np.float64]) -> NDArr
 
 def _frequencies(fft: int) -> NDArray[np.float64]:
     return np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)
-
-
-def _htk(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
 
 
 def _kaldi(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:

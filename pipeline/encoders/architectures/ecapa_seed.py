@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.pooling import VARIANCE_FLOOR, attention, weighted_statistics
+from pipeline.encoders.architectures.blocks import VARIANCE_FLOOR, attention, weighted_statistics
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import MelSpectrogram, PreEmphasis
@@ -95,9 +95,8 @@ class _Block(nn.Module):
         width = channels // SCALE
         self.conv1 = nn.Conv1d(channels, channels, 1)
         self.bn1 = nn.BatchNorm1d(channels)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(SCALE - 1)
-        )
+        convs = (nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(SCALE - 1))
+        self.convs = nn.ModuleList(convs)
         self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(SCALE - 1))
         self.conv3 = nn.Conv1d(channels, channels, 1)
         self.bn3 = nn.BatchNorm1d(channels)
@@ -118,14 +117,9 @@ class _Gate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.se = nn.Sequential(
-            nn.AdaptiveAvgPool1d(1),
-            nn.Conv1d(channels, BOTTLENECK, 1),
-            nn.ReLU(inplace=True),
-            nn.BatchNorm1d(BOTTLENECK),
-            nn.Conv1d(BOTTLENECK, channels, 1),
-            nn.Sigmoid(),
-        )
+        squeeze, excite = nn.Conv1d(channels, BOTTLENECK, 1), nn.Conv1d(BOTTLENECK, channels, 1)
+        norm = nn.BatchNorm1d(BOTTLENECK)
+        self.se = nn.Sequential(nn.AdaptiveAvgPool1d(1), squeeze, nn.ReLU(inplace=True), norm, excite, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.se(x)

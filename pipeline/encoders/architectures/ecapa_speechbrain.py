@@ -64,13 +64,7 @@ class SpeechBrainEcapa(Network):
     def __init__(
         self, dim: int = 192, channels: int = 1024, front_end: SpeechBrainFbank | KaldiFbank | None = None
     ) -> None:
-        """Build the network.
-
-        Args:
-            dim: length of an embedding.
-            channels: number of channels of the blocks, a multiple of eight.
-            front_end: by default SpeechBrain's; `KaldiFbank()` for weights of 3D-Speaker.
-        """
+        """Build the network; `channels` is a multiple of eight, and weights of 3D-Speaker need `KaldiFbank()`."""
         super().__init__()
         self.dim = dim
         self.front_end = front_end or SpeechBrainFbank()
@@ -78,7 +72,7 @@ class SpeechBrainEcapa(Network):
         # frame is centred on the first sample, while Kaldi's needs a whole window.
         start = self.front_end.LENGTH if isinstance(self.front_end, KaldiFbank) else 0
         self.min_samples = start + DILATIONS[-1] * self.front_end.HOP
-        blocks = [_SeRes2Block(channels, dilation) for dilation in DILATIONS]
+        blocks = (_SeRes2Block(channels, dilation) for dilation in DILATIONS)
         self.blocks = nn.ModuleList([_Tdnn(MELS, channels, kernel=5), *blocks])
         self.mfa = _Tdnn(3 * channels, 3 * channels)
         self.asp = _AttentiveStatistics(3 * channels)
@@ -91,13 +85,10 @@ class SpeechBrainEcapa(Network):
 
     def embed(self, features: Tensor) -> Tensor:
         """Return [B, dim] for features [B, frames, 80] of at least five frames."""
-        first, *blocks = self.blocks
-        x = first(features.transpose(1, 2))
-        outputs = []
-        for block in blocks:
-            x = block(x)
-            outputs.append(x)
-        x = self.asp(self.mfa(torch.cat(outputs, dim=1)))
+        outputs = [features.transpose(1, 2)]
+        for block in self.blocks:
+            outputs.append(block(outputs[-1]))
+        x = self.asp(self.mfa(torch.cat(outputs[2:], dim=1)))
         return self.fc(self.asp_bn(x)).squeeze(2)
 
 
@@ -113,25 +104,19 @@ class _Conv(nn.Module):
         return self.conv(F.pad(x, (self.padding, self.padding), mode="reflect") if self.padding else x)
 
 
-class _Norm(nn.Module):
+class _Norm(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
 
-
-class _Tdnn(nn.Module):
+class _Tdnn(nn.Sequential):
     """[B, in, T] to [B, out, T]: convolution, ReLU, BatchNorm."""
 
     def __init__(self, channels: int, out: int, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv = _Conv(channels, out, kernel, dilation)
+        self.conv, self.relu = _Conv(channels, out, kernel, dilation), nn.ReLU(inplace=True)
         self.norm = _Norm(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(F.relu(self.conv(x), inplace=True))
 
 
 class _SeRes2Block(nn.Module):
@@ -173,8 +158,7 @@ class _SqueezeExcitation(nn.Module):
         self.conv2 = _Conv(BOTTLENECK, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=2, keepdim=True)
-        return x * torch.sigmoid(self.conv2(F.relu(self.conv1(mean))))
+        return x * torch.sigmoid(self.conv2(F.relu(self.conv1(x.mean(dim=2, keepdim=True)))))
 
 
 class _AttentiveStatistics(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.pooling import attention, weighted_statistics
+from pipeline.encoders.architectures.blocks import attention, weighted_statistics
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import MelSpectrogram, PreEmphasis

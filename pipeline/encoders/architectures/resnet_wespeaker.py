@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.encoders.architectures.blocks import Residual
 from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Family, first_size
 from pipeline.encoders.features import KaldiFbank
@@ -49,27 +50,8 @@ class WeSpeakerResNet34(Network):
 
 
 def _stage(channels: int, out: int, blocks: int, stride: int) -> nn.Sequential:
-    rest = [_Residual(out, out, stride=1) for _ in range(blocks - 1)]
-    return nn.Sequential(_Residual(channels, out, stride), *rest)
-
-
-class _Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut, which is a convolution where the shape changes."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
-        y += self.shortcut(x)
-        return F.relu(y, inplace=True)
+    rest = [Residual(out, out) for _ in range(blocks - 1)]
+    return nn.Sequential(Residual(channels, out, stride), *rest)
 
 
 FAMILIES = (

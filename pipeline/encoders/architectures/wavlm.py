@@ -76,16 +76,9 @@ class WavLMNetwork(Network):
     """
 
     def __init__(self, config: Any, dim: int, frames: int, normalise: bool) -> None:
-        """Build the backbone.
+        """Build the backbone from a `transformers.WavLMConfig`, or raise ConfigError if transformers is missing.
 
-        Args:
-            config: a `transformers.WavLMConfig`.
-            dim: length of an embedding.
-            frames: minimum number of frames of 20 ms for a finite embedding.
-            normalise: true to normalise waves to mean 0 and deviation 1.
-
-        Raises:
-            ConfigError: transformers is missing.
+        A finite embedding takes at least `frames` of 20 ms. If `normalise`, waves get mean 0 and deviation 1.
         """
         super().__init__()
         self.dim, self.normalise = dim, normalise
@@ -163,7 +156,6 @@ def adapt_unispeech(state: State) -> dict[str, Tensor]:
 
 
 def _from_transformers(name: str) -> Any:
-    """Import a class of transformers on demand, because the package is optional and slow to import."""
     try:
         return getattr(importlib.import_module("transformers"), name)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: from compiled packages such as torchaudio

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import (
-    EXTRA,
-    WavLMNetwork,
-    adapt_unispeech,
-    make_published_config,
-    weighted_mean,
-)
+from pipeline.encoders.architectures import wavlm
+from pipeline.encoders.architectures.wavlm import WavLMNetwork, make_published_config
 from pipeline.encoders.family import Family, first_size
 from pipeline.utils.checkpoint import State
 
@@ -45,13 +40,11 @@ class WavLMEcapa(WavLMNetwork):
 
     def embed(self, features: Tensor) -> Tensor:
         """Return [B, dim] for waves [B, S] from `features`."""
-        mean = weighted_mean(self.hidden_states(features), self.feature_weight)
+        mean = wavlm.weighted_mean(self.hidden_states(features), self.feature_weight)
         x = self.layer1(F.instance_norm(mean.transpose(1, 2) + 1e-6))
-        outputs = []
-        for block in (self.layer2, self.layer3, self.layer4):
-            x = block(x)
-            outputs.append(x)
-        x = F.relu(self.conv(torch.cat(outputs, dim=1)))
+        second = self.layer2(x)
+        third = self.layer3(second)
+        x = F.relu(self.conv(torch.cat([second, third, self.layer4(third)], dim=1)))
         return self.linear(self.bn(self.pooling(x)))
 
 
@@ -62,16 +55,13 @@ def build_wavlm_ecapa(state: State) -> WavLMEcapa:
     )
 
 
-class _ConvReluBn(nn.Module):
+class _ConvReluBn(nn.Sequential):
     """[B, C, T] to [B, out, T]: convolution, ReLU, BatchNorm."""
 
     def __init__(self, channels: int, out: int, kernel: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels, out, kernel, padding=kernel // 2)
+        self.conv, self.relu = nn.Conv1d(channels, out, kernel, padding=kernel // 2), nn.ReLU()
         self.bn = nn.BatchNorm1d(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(F.relu(self.conv(x)))
 
 
 class _SERes2Block(nn.Module):
@@ -94,9 +84,8 @@ class _Res2(nn.Module):
     def __init__(self, dilation: int) -> None:
         super().__init__()
         width = CHANNELS // SCALE
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(SCALE - 1)
-        )
+        convs = (nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(SCALE - 1))
+        self.convs = nn.ModuleList(convs)
         self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(SCALE - 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,7 +135,7 @@ FAMILIES = (
         signature=("feature_weight", "layer2.SE_Connect.linear1.weight"),
         dim=256,
         crops_per_second=1.9,
-        extra=EXTRA,
-        adapt=adapt_unispeech,
+        extra=wavlm.EXTRA,
+        adapt=wavlm.adapt_unispeech,
     ),
 )

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.architectures.wavlm import (
-    EXTRA,
-    WavLMNetwork,
-    adapt_weight_norm,
-    make_published_config,
-    weighted_mean,
-)
+from pipeline.encoders.architectures import wavlm
+from pipeline.encoders.architectures.wavlm import WavLMNetwork, make_published_config
 from pipeline.encoders.family import Family, first_size
 from pipeline.utils.checkpoint import State
 
@@ -39,18 +34,14 @@ class WavLMXVector(WavLMNetwork):
         if config.use_weighted_layer_sum:
             self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
         self.projector = nn.Linear(config.hidden_size, dims[0])
-        self.tdnn = nn.Sequential(
-            *(
-                _Tdnn(channels, out, kernel, dilation)
-                for channels, out, kernel, dilation in zip((dims[0], *dims), dims, kernels, dilations, strict=False)
-            )
-        )
+        shapes = zip((dims[0], *dims), dims, kernels, dilations, strict=False)
+        self.tdnn = nn.Sequential(*(_Tdnn(*shape) for shape in shapes))
         self.feature_extractor = nn.Linear(2 * dims[-1], config.xvector_output_dim)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return [B, dim] for waves [B, S] from `features`."""
         states = self.hidden_states(features)
-        x = states[-1] if self.layer_weights is None else weighted_mean(states, self.layer_weights)
+        x = states[-1] if self.layer_weights is None else wavlm.weighted_mean(states, self.layer_weights)
         x = self.tdnn(self.projector(x).transpose(1, 2)).float()
         return self.feature_extractor(torch.cat([x.mean(dim=2), x.std(dim=2)], dim=1))
 
@@ -88,7 +79,7 @@ FAMILIES = (
         dim=512,
         crops_per_second=1.8,
         example="hf://microsoft/wavlm-base-plus-sv/pytorch_model.bin",
-        extra=EXTRA,
-        adapt=adapt_weight_norm,
+        extra=wavlm.EXTRA,
+        adapt=wavlm.adapt_weight_norm,
     ),
 )

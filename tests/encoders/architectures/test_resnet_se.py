@@ -6,7 +6,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from pipeline.encoders.architectures.pooling import weighted_statistics
+from pipeline.encoders.architectures.blocks import weighted_statistics
 from pipeline.encoders.architectures.resnet_se import ResNetSE34V2
 from pipeline.encoders.encoder import Encoder
 from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state
