@@ -33,19 +33,18 @@ def list_utterances(folder: Path, patterns: OneOrMore, speaker: str | None) -> l
     names: dict[Path, str] = {}
     for pattern in as_list(patterns):
         fixed = folder.joinpath(*find_fixed_folders(pattern))
-        names |= {
-            path: escape_undecodable(path.relative_to(fixed).as_posix()) for path in _require_files(folder, pattern)
-        }
-    paths: dict[str, Path] = {}
+        paths = _require_files(folder, pattern)
+        names |= {path: escape_undecodable(path.relative_to(fixed).as_posix()) for path in paths}
+    known: dict[str, Path] = {}
     utterances = []
     for path, name in sorted(names.items()):
         below = path.relative_to(folder).as_posix()
         match = expression.search(below) if expression else None
         if expression and match is None:
             raise CorpusError(f"{path}: the speaker pattern {speaker!r} does not match {below!r}. Correct the pattern.")
-        if paths.setdefault(name, path) != path:
+        if known.setdefault(name, path) != path:
             raise CorpusError(
-                f"{path} and {paths[name]} are both utterance {name!r}. Start the wildcards of the patterns further up."
+                f"{path} and {known[name]} are both utterance {name!r}. Start the wildcards of the patterns further up."
             )
         owner = escape_undecodable(match[1]) if match and match[1] else None
         utterances.append(Utterance(name, path.as_posix(), owner))

@@ -10,7 +10,7 @@ from pipeline.data.demo.corpus import make_demo
 from pipeline.data.demo.rooms import write_rooms
 from pipeline.errors import CorpusError, FetchError
 from pipeline.utils.archives import unpack
-from pipeline.utils.atomic import lock_folder, replacing, replacing_folder
+from pipeline.utils.atomic import lock_folder, replacing_folder, write_text
 from pipeline.utils.download import download
 
 RECEIPT = "corpus.json"
@@ -33,13 +33,8 @@ def fetch_corpus(
     Recorded corpora are linked, not copied. A role that the corpus lacks becomes an empty folder, because DVC expects
     every folder to exist.
 
-    Args:
-        name: name of the corpus.
-        corpus: its definition.
-        root: folder above its role folders, see `corpora.find_data_root`.
-        out: folder to fill.
-        progress: see `FetchProgress`.
-        lists: paths of trial lists by name, see `published_lists.find_list_path`.
+    `root` is the folder above the role folders (`corpora.find_data_root`), and `lists` are paths of trial lists by name
+    (`published_lists.find_list_path`).
 
     Returns:
         The receipt, a JSON file with the corpus's title, licence and origin.
@@ -75,13 +70,17 @@ def _fill_folder(
             _link_role(role, folders, root, out / role)
     for role in (*ROLES, SIMULATED):
         (out / role).mkdir(exist_ok=True)
-    _link_lists(lists, out / LISTS)
+    _remove(out / LISTS)
+    (out / LISTS).mkdir()
+    for list_name, path in lists.items():
+        (out / LISTS / list_name).symlink_to(path.resolve())
     if any(split and split.rooms == SIMULATED for split in (corpus.train, corpus.test)):
         report("simulating rooms", 0, None)
-        _simulate(out / SIMULATED, corpus.simulated_rooms)
-    with replacing(receipt) as temporary:
-        content = {"corpus": name, "title": corpus.title, "licence": corpus.licence, "origin": corpus.origin.page}
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if len(list((out / SIMULATED).glob("*.wav"))) != corpus.simulated_rooms:
+            with replacing_folder(out / SIMULATED) as new:
+                write_rooms(new, corpus.simulated_rooms, seed=0)
+    content = {"corpus": name, "title": corpus.title, "licence": corpus.licence, "origin": corpus.origin.page}
+    write_text(receipt, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return receipt
 
 
@@ -113,7 +112,6 @@ def _download(name: str, corpus: Corpus, root: Path, folder: str, report: FetchP
 
 
 def _link_role(role: str, folders: str | list[str], root: Path, out: Path) -> None:
-    """Link the folder of a role, or make a folder of links to several."""
     if isinstance(folders, str):
         _link(role, (root / folders).resolve(), out)
         return
@@ -137,20 +135,6 @@ def _link(role: str, source: Path, link: Path) -> None:
         return
     _remove(link)
     link.symlink_to(source, target_is_directory=True)
-
-
-def _link_lists(lists: Mapping[str, Path], out: Path) -> None:
-    _remove(out)
-    out.mkdir()
-    for name, path in lists.items():
-        (out / name).symlink_to(path.resolve())
-
-
-def _simulate(folder: Path, count: int) -> None:
-    if len(list(folder.glob("*.wav"))) == count:
-        return
-    with replacing_folder(folder) as new:
-        write_rooms(new, count, seed=0)
 
 
 def _remove(path: Path) -> None:

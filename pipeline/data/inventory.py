@@ -53,11 +53,8 @@ def count_published_files(corpora: Mapping[str, Corpus], name: str) -> dict[str,
 def take_inventory(corpora: Mapping[str, Corpus], name: str, root: str | None, sample: int) -> Iterator[InventoryItem]:
     """Check all files and lists that a corpus and its parts should hold, one after the other.
 
-    Args:
-        corpora: all definitions.
-        name: the corpus to check.
-        root: the data root of the parameter file, see `corpora.find_data_root`.
-        sample: number of files to read for each pattern.
+    `root` is the data root of the parameter file, see `corpora.find_data_root`. `sample` files are read
+    for each pattern.
 
     Raises:
         CorpusError: there is no corpus of that name, or a pattern is invalid.
@@ -97,7 +94,7 @@ def _check_files(corpus: str, pattern: str, root: Path, expected: int | None, sa
 
 
 def _describe_other_files(root: Path, pattern: str) -> str:
-    """Describe the files of another type that a pattern would match, such as .m4a instead of .wav."""
+    # Files of another type, such as .m4a instead of .wav.
     any_type = Path(pattern).with_suffix(".*").as_posix()
     suffixes = sorted({path.suffix for path in find_files(root, any_type)})
     others = f", only {', '.join(suffixes)}: convert them, or correct the pattern"

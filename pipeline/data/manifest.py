@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.audio.augment.sources import KINDS, Source
@@ -77,14 +77,10 @@ def read_manifest(path: Path) -> list[Utterance]:
 def write_manifest(path: Path, manifest: Sequence[Utterance]) -> None:
     """Write a manifest as CSV atomically."""
     rows = (
-        {
-            "utterance": row.utterance,
-            "path": row.path,
-            "speaker": row.speaker or "",
-            "seconds": "" if row.seconds is None else f"{row.seconds:.3f}",
-            "sha256": row.sha256 or "",
-            "gender": row.gender or "",
-            "age": "" if row.age is None else f"{row.age:g}",
+        asdict(row)
+        | {
+            "seconds": None if row.seconds is None else f"{row.seconds:.3f}",
+            "age": None if row.age is None else f"{row.age:g}",
         }
         for row in manifest
     )

@@ -73,9 +73,9 @@ def make_demo(
     Args:
         folder: an existing empty folder.
         progress: called with (files written, files in all) after each file.
-        train_voices: number of `voices.TRAIN` to use; all by default.
-        test_voices: number of `voices.TEST` to use; all by default.
-        babble_voices: number of `voices.BABBLE` to use; all by default.
+        train_voices: number of `voices.TRAIN` to use; all by default, as for the other voices.
+        test_voices: number of `voices.TEST` to use.
+        babble_voices: number of `voices.BABBLE` to use.
         utterances: utterances of each speaker, at most `len(voices.SENTENCES)`; babble voices have at most 6.
         background: share of noise, music and rooms to make, 0 to 1; at least three files of each.
         processes: number of espeak-ng processes at a time.
@@ -111,16 +111,19 @@ def make_demo(
         if progress is not None:
             progress(done, total)
 
-    for job in jobs:
-        Path(job.out).parent.mkdir(parents=True, exist_ok=True)
     espeak.synthesise(jobs, processes, lambda _: wrote())
     for split in ("train", "test"):
-        _write_noise(folder / "noise" / split, split, shares["noise"][split], wrote)
-        _write_music(folder / "music" / split, split, shares["music"][split], wrote)
-        (folder / "rooms" / split).mkdir(parents=True)
-        rooms.write_rooms(
-            folder / "rooms" / split, shares["rooms"][split], _ROOM_SEEDS[split], _ROOM_RANGES[split], wrote
-        )
+        noises, tunes, responses = (folder / kind / split for kind in shares)
+        for part in (noises, tunes, responses):
+            part.mkdir(parents=True)
+        for index in range(shares["noise"][split]):
+            kind = list(_NOISE_KINDS)[index % len(_NOISE_KINDS)]
+            wave = _NOISE_KINDS[kind](_NOISE_SEEDS[split] + index, NOISE_SECONDS, _STYLES[split])
+            _write_flac(noises / f"{kind}{index:02d}.flac", wave, wrote)
+        for index in range(shares["music"][split]):
+            wave = music.make_music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
+            _write_flac(tunes / f"music{index:02d}.flac", wave, wrote)
+        rooms.write_rooms(responses, shares["rooms"][split], _ROOM_SEEDS[split], _ROOM_RANGES[split], wrote)
     (folder / "README.txt").write_text(README, encoding="utf-8", newline="\n")
     wrote()
 
@@ -134,15 +137,15 @@ def synthesise_speakers(folder: Path, speakers: tuple[voices.Voice, ...], uttera
     if find_spec("espeakng_loader") is None:
         raise CorpusError("synthetic voices need espeakng_loader: pip install 'speaker-seed[demo]'")
     jobs = _speech_jobs(folder, speakers, utterances)
-    for job in jobs:
-        Path(job.out).parent.mkdir(parents=True, exist_ok=True)
     espeak.synthesise(jobs)
     files = [Path(job.out) for job in jobs]
     return [files[start : start + utterances] for start in range(0, len(files), utterances)]
 
 
 def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: int) -> list[espeak.SpeechJob]:
-    """Return one job for each utterance: `folder/<voice>/<NN>.flac`."""
+    """Return one job for each utterance, `folder/<voice>/<NN>.flac`, and make the folders."""
+    for voice in speakers:
+        (folder / voice.name).mkdir(parents=True, exist_ok=True)
     return [
         espeak.SpeechJob(
             voice=voice.espeak,
@@ -157,25 +160,6 @@ def _speech_jobs(folder: Path, speakers: tuple[voices.Voice, ...], utterances: i
     ]
 
 
-def _write_noise(folder: Path, split: str, count: int, wrote: Callable[[], None]) -> None:
-    """Write `count` noise files, alternating between the three kinds."""
-    folder.mkdir(parents=True)
-    kinds = list(_NOISE_KINDS)
-    for index in range(count):
-        kind = kinds[index % len(kinds)]
-        wave = _NOISE_KINDS[kind](_NOISE_SEEDS[split] + index, NOISE_SECONDS, _STYLES[split])
-        _write_flac(folder / f"{kind}{index:02d}.flac", wave)
-        wrote()
-
-
-def _write_music(folder: Path, split: str, count: int, wrote: Callable[[], None]) -> None:
-    """Write `count` pieces of music."""
-    folder.mkdir(parents=True)
-    for index in range(count):
-        wave = music.make_music(_MUSIC_SEEDS[split] + index, MUSIC_SECONDS, _STYLES[split])
-        _write_flac(folder / f"music{index:02d}.flac", wave)
-        wrote()
-
-
-def _write_flac(path: Path, wave: noise.Wave) -> None:
+def _write_flac(path: Path, wave: noise.Wave, wrote: Callable[[], None]) -> None:
     soundfile.write(path, wave, noise.SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    wrote()

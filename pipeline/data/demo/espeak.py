@@ -49,32 +49,21 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class SpeechJob:
-    """One utterance to speak.
+    """One utterance to speak."""
 
-    Args:
-        voice: espeak-ng accent and variant, such as `en-us+f3`.
-        rate: words per minute.
-        pitch: 0 to 99; 50 is the default pitch of the variant.
-        range: 0 to 99; 50 is the default pitch range of the variant.
-        text: one English sentence.
-        out: the FLAC file to write; its folder exists.
-    """
-
-    voice: str
-    rate: int
-    pitch: int
-    range: int
-    text: str
-    out: str
+    voice: str  # espeak-ng accent and variant, such as `en-us+f3`
+    rate: int  # words per minute
+    pitch: int  # 0 to 99; 50 is the default pitch of the variant
+    range: int  # 0 to 99; 50 is the default pitch range of the variant
+    text: str  # one English sentence
+    out: str  # the FLAC file to write; its folder exists
 
 
 def synthesise(jobs: Sequence[SpeechJob], processes: int = 2, progress: Callable[[int], None] | None = None) -> None:
     """Synthesise every job into its file, 16 kHz mono 16-bit FLAC; the bytes do not depend on `processes`.
 
-    Args:
-        jobs: utterances to speak; existing files are overwritten.
-        processes: number of worker processes at a time, at least 1.
-        progress: called with the number of finished jobs after each job, never from two threads at once.
+    Existing files are overwritten. `progress` is called with the number of finished jobs after each job, never from two
+    threads at once.
 
     Raises:
         CorpusError: a worker failed; the message is the worker's own line.
@@ -171,9 +160,8 @@ class _Espeak:
             self._library.espeak_SetParameter(parameter, value, 0)
         text = job.text.encode() + b"\0"
         self._chunks.clear()
-        status = self._library.espeak_Synth(
-            text, ctypes.c_size_t(len(text)), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
-        )
+        size = ctypes.c_size_t(len(text))
+        status = self._library.espeak_Synth(text, size, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
         self._library.espeak_Synchronize()
         if status != 0 or not self._chunks:
             raise CorpusError(f"espeak-ng said nothing for '{job.text}' with voice '{job.voice}' (code {status}).")
@@ -191,9 +179,8 @@ def _write_flac(pcm: bytes, rate: int, out: str) -> None:
     try:
         soundfile.write(out, speech * scale, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     except (OSError, soundfile.LibsndfileError) as error:
-        raise CorpusError(
-            f"cannot write {out} ({error}): check that the folder exists and the disk has space."
-        ) from error
+        message = f"cannot write {out} ({error}): check that the folder exists and the disk has space."
+        raise CorpusError(message) from error
 
 
 def _speak_in_fork(espeak: _Espeak, job: SpeechJob) -> None:

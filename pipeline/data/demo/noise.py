@@ -22,37 +22,21 @@ LOWEST_HZ = 60.0
 
 @dataclass(frozen=True)
 class SoundStyle:
-    """Ranges that a family of noise and music is drawn from; pairs are (low, high).
+    """Ranges that a family of noise and music is drawn from; pairs are (low, high)."""
 
-    Args:
-        slope: exponent a of the noise spectrum, power ~ f^-a.
-        resonances: number of gentle peaks in the spectrum.
-        modulation: rate of the amplitude modulation, Hz.
-        sharpness: 1 gives a sinusoidal modulation, larger values give short bursts.
-        hum: fundamental of a machine, Hz.
-        clicks: clicks of a rattle, per second.
-        click_hz: resonance of a click, Hz.
-        regular: true for evenly spaced clicks, false for random ones.
-        scale: semitones of the scale above the root.
-        root: MIDI note of the root.
-        tempo: beats a minute.
-        beats: note lengths to choose from, in beats.
-        timbres: names of the instruments.
-    """
-
-    slope: tuple[float, float]
-    resonances: tuple[int, int]
-    modulation: tuple[float, float]
-    sharpness: tuple[float, float]
-    hum: tuple[float, float]
-    clicks: tuple[float, float]
-    click_hz: tuple[float, float]
-    regular: bool
-    scale: tuple[int, ...]
-    root: tuple[int, int]
-    tempo: tuple[float, float]
-    beats: tuple[float, ...]
-    timbres: tuple[str, ...]
+    slope: tuple[float, float]  # exponent a of the noise spectrum, power ~ f^-a
+    resonances: tuple[int, int]  # number of gentle peaks in the spectrum
+    modulation: tuple[float, float]  # rate of the amplitude modulation, Hz
+    sharpness: tuple[float, float]  # 1 gives a sinusoidal modulation, larger values give short bursts
+    hum: tuple[float, float]  # fundamental of a machine, Hz
+    clicks: tuple[float, float]  # clicks of a rattle, per second
+    click_hz: tuple[float, float]  # resonance of a click, Hz
+    regular: bool  # true for evenly spaced clicks, false for random ones
+    scale: tuple[int, ...]  # semitones of the scale above the root
+    root: tuple[int, int]  # MIDI note of the root
+    tempo: tuple[float, float]  # beats a minute
+    beats: tuple[float, ...]  # note lengths to choose from, in beats
+    timbres: tuple[str, ...]  # names of the instruments
 
 
 TRAIN = SoundStyle(
@@ -146,7 +130,6 @@ def shape_noise(rng: np.random.Generator, samples: int, slope: float, peaks_hz: 
 
 
 def _draw_coloured(rng: np.random.Generator, samples: int, style: SoundStyle) -> _F64:
-    """Draw coloured noise [samples] with slope and peaks of the style."""
     slope = rng.uniform(*style.slope)
     peaks = 2 ** rng.uniform(np.log2(200), np.log2(5000), rng.integers(*style.resonances, endpoint=True))
     return shape_noise(rng, samples, slope, peaks.tolist())

@@ -62,19 +62,13 @@ def measure_rt60(response: NDArray[np.floating[Any]], sample_rate: int = SAMPLE_
 
 
 def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDArray[np.float32]:
-    """Return a room impulse response [taps] at 16 kHz with peak 1, a pure function of the arguments.
-
-    Args:
-        index: number of the room within its family.
-        seed: the family.
-        rooms: ranges of size and reverberation.
+    """Return the impulse response [taps] of a room (see `draw_room`) at 16 kHz with peak 1, a pure function.
 
     Raises:
         CorpusError: pyroomacoustics is not installed.
     """
     room = draw_room(index, seed, rooms)
-    volume = float(room.size.prod())
-    surface = 2 * float(room.size @ np.roll(room.size, 1))
+    volume, surface = float(room.size.prod()), 2 * float(room.size @ np.roll(room.size, 1))
     # Eyring: RT60 = 0.161 V / (-S ln(1 - absorption)). This holds for a diffuse field, and a flat room decays more
     # slowly. One correction by the measured decay gives the desired RT60.
     decay = 0.161 * volume / (surface * room.rt60)
@@ -86,20 +80,11 @@ def simulate_room(index: int, seed: int, rooms: RoomRange = TRAIN_ROOMS) -> NDAr
 
 
 def write_rooms(
-    folder: Path,
-    count: int,
-    seed: int,
-    rooms: RoomRange = TRAIN_ROOMS,
-    wrote: Callable[[], None] | None = None,
+    folder: Path, count: int, seed: int, rooms: RoomRange = TRAIN_ROOMS, wrote: Callable[[], None] = lambda: None
 ) -> None:
     """Write `room000.wav`, `room001.wav`, … into an existing folder: mono 32-bit float WAV, 16 kHz.
 
-    Args:
-        folder: folder to write to; files of the same names are overwritten.
-        count: number of rooms.
-        seed: the family of rooms.
-        rooms: ranges of size and reverberation.
-        wrote: called after each file.
+    Files of the same names are overwritten. `seed` is the family of rooms. `wrote` is called after each file.
 
     Raises:
         CorpusError: pyroomacoustics is not installed.
@@ -107,8 +92,7 @@ def write_rooms(
     for index in range(count):
         # Not libsndfile, because its float WAV contains the time of writing (PEAK chunk).
         wavfile.write(folder / f"room{index:03d}.wav", SAMPLE_RATE, simulate_room(index, seed, rooms))
-        if wrote is not None:
-            wrote()
+        wrote()
 
 
 def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
@@ -116,17 +100,15 @@ def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
     try:
         import pyroomacoustics
     except ImportError as error:
-        raise CorpusError(
-            "simulated rooms need pyroomacoustics, which is not installed: pip install 'speaker-seed[rooms]'"
-        ) from error
+        need = "simulated rooms need pyroomacoustics, which is not installed: pip install 'speaker-seed[rooms]'"
+        raise CorpusError(need) from error
     constants = pyroomacoustics.constants
     threads = constants.get("num_threads")
     # Threads add up the images in an arbitrary order. With one thread, the last bit does not depend on the machine.
     constants.set("num_threads", 1)
     try:
-        box = pyroomacoustics.ShoeBox(
-            room.size, fs=SAMPLE_RATE, materials=pyroomacoustics.Material(absorption), max_order=MAX_ORDER
-        )
+        walls = pyroomacoustics.Material(absorption)
+        box = pyroomacoustics.ShoeBox(room.size, fs=SAMPLE_RATE, materials=walls, max_order=MAX_ORDER)
         box.add_source(room.talker)
         box.add_microphone(room.microphone)
         box.compute_rir()
