@@ -83,20 +83,11 @@ def measure_bandwidth(wave: NDArray[np.float32], rate: int) -> float:
 
 
 def check_recordings(
-    manifest: Sequence[Utterance],
-    root: Path,
-    files: int,
-    seed: int,
-    progress: Callable[[int], None] = lambda _: None,
+    manifest: Sequence[Utterance], root: Path, files: int, seed: int, progress: Callable[[int], None] = lambda _: None
 ) -> RecordingCheck:
     """Check a random sample of at most `files` recordings of a manifest, at their stored sample rates.
 
-    Args:
-        manifest: the utterances.
-        root: folder the manifest's paths are relative to.
-        files: number of recordings to check.
-        seed: seed of the sample.
-        progress: called with 1 after each recording.
+    The manifest's paths are relative to `root`. `progress` is called with 1 after each recording.
     """
     chosen = np.random.default_rng(seed).permutation(len(manifest))[:files]
     unreadable = 0

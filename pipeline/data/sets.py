@@ -9,16 +9,10 @@ from pipeline.audio.augment.recipe import Recipe, check_sources
 from pipeline.audio.augment.sofa import SUFFIX, count_responses
 from pipeline.audio.augment.sources import Source
 from pipeline.audio.reading import read_duration
+from pipeline.data import manifest
 from pipeline.data.corpora import SIMULATED, Corpus, Split
 from pipeline.data.corpus_files import list_files, list_utterances
-from pipeline.data.manifest import (
-    AUGMENT_COLUMNS,
-    Utterance,
-    read_columns,
-    read_manifest,
-    write_augment,
-    write_manifest,
-)
+from pipeline.data.manifest import Utterance
 from pipeline.errors import CorpusError
 from pipeline.utils.atomic import sha256_of
 
@@ -86,8 +80,8 @@ def write_set(
         elif pattern:
             sources[kind] = [source for path in list_files(audio / kind, pattern) for source in _list_sources(path)]
     check_sources(recipe, sources, f"corpus {corpus.title}, {split}")
-    write_manifest(out / f"{name}.csv", [_add_labels(files(row), labels) for row in utterances])
-    write_augment(out / f"{name}.augment.csv", files.describe_sources(sources))
+    manifest.write_manifest(out / f"{name}.csv", [_add_labels(files(row), labels) for row in utterances])
+    manifest.write_augment(out / f"{name}.augment.csv", files.describe_sources(sources))
     return len(utterances)
 
 
@@ -112,10 +106,7 @@ def read_labels(patterns: Mapping[str, str], speech: Path) -> dict[str, dict[str
 def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
     """Raise CorpusError if any test set shares speakers, noise, music, rooms or talkers with the training set.
 
-    Args:
-        folder: folder of the sets' lists.
-        train: name of the training set.
-        tests: names of the test sets.
+    The lists of the sets lie in `folder`.
     """
     trained = _read_contents(folder, train)
     for name in tests:
@@ -131,10 +122,10 @@ def check_disjoint(folder: Path, train: str, tests: Sequence[str]) -> None:
 
 def _read_contents(folder: Path, name: str) -> dict[str, set[str]]:
     """Return the speakers and utterances of a set, and its sources by kind, identified by content."""
-    rows = read_manifest(folder / f"{name}.csv")
+    rows = manifest.read_manifest(folder / f"{name}.csv")
     contents = {"speakers": {row.speaker for row in rows if row.speaker}}
     contents["utterances"] = {row.sha256 or row.path for row in rows}
-    for row in read_columns(folder / f"{name}.augment.csv", AUGMENT_COLUMNS):
+    for row in manifest.read_columns(folder / f"{name}.augment.csv", manifest.AUGMENT_COLUMNS):
         kind = "talkers' recordings" if row["kind"] == "babble" else f"{row['kind']} files"
         contents.setdefault(kind, set()).add(row["sha256"] or row["path"])
     return contents

@@ -31,13 +31,11 @@ class OnnxNetwork(GenericNetwork):
         if self._input.type != "tensor(float)":
             raise self._fault(f"takes {self._input.type}", "export it with a float32 input")
         if len(shape) != self.rank:
-            raise self._fault(
-                f"takes {shape}, but its front_end gives {self.rank} axes", "correct front_end, or export it again"
-            )
+            problem = f"takes {shape}, but its front_end gives {self.rank} axes"
+            raise self._fault(problem, "correct front_end, or export it again")
         if isinstance(shape[0], int) and shape[0] != 1:
-            raise self._fault(
-                f"takes batches of {shape[0]} only", "export it with a dynamic first axis, or a batch of 1"
-            )
+            problem = f"takes batches of {shape[0]} only"
+            raise self._fault(problem, "export it with a dynamic first axis, or a batch of 1")
         self.one_by_one = shape[0] == 1
 
     def _run(self, features: Tensor) -> object:
@@ -58,9 +56,8 @@ class OnnxNetwork(GenericNetwork):
         try:
             import onnxruntime
         except ImportError:
-            raise ConfigError(
-                f"encoder {self.name}: family onnx needs onnxruntime; pip install 'speaker-seed[onnx]'."
-            ) from None
+            need = f"encoder {self.name}: family onnx needs onnxruntime; pip install 'speaker-seed[onnx]'."
+            raise ConfigError(need) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
         options.use_deterministic_compute = True

@@ -137,11 +137,9 @@ def _load_plugin_family(name: str, definition: EncoderDefinition) -> tuple[Netwo
         network = build(weights.path if weights else None)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"encoder {name}: family {definition.family} failed: {type(error).__name__}: {reason}"
-        ) from error
+        problem = f"failed: {type(error).__name__}: {reason}"
+        raise WeightsError(f"encoder {name}: family {definition.family} {problem}") from error
     if not isinstance(network, Network):
-        raise ConfigError(
-            f"encoder {name}: family {definition.family} did not return a pipeline.encoders.encoder.Network."
-        )
+        problem = "did not return a pipeline.encoders.encoder.Network."
+        raise ConfigError(f"encoder {name}: family {definition.family} {problem}")
     return network, weights.sha256 if weights else None

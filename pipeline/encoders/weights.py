@@ -123,10 +123,8 @@ def _fetch_from_hub(repository: str, revision: str | None, file: str, target: Pa
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise WeightsError(
-            "weights at hf:// need huggingface-hub: pip install 'speaker-seed[hub]', or download the file and give its"
-            " path"
-        ) from None
+        need = "weights at hf:// need huggingface-hub: pip install 'speaker-seed[hub]'"
+        raise WeightsError(f"{need}, or download the file and give its path") from None
     try:
         downloaded = hf_hub_download(repository, file, revision=revision, local_dir=target.parent / "hub")
     except Exception as error:  # the hub's client may raise any error of its HTTP library

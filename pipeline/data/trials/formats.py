@@ -14,11 +14,7 @@ _DIGITS, _WORDS = frozenset({b"1", b"0"}), (TARGET | NONTARGET) - {b"1", b"0"}
 _ENROL = frozenset(
     f"{name}{suffix}" for name in ("model", "enrol", "enroll", "enrolment", "enrollment") for suffix in ("", "id")
 ) | {"utt1", "path1", "file1"}
-_TEST = frozenset(f"{name}{suffix}" for name in ("segment", "test", "testsegment") for suffix in ("", "id")) | {
-    "utt2",
-    "path2",
-    "file2",
-}
+_TEST = frozenset(("segment", "segmentid", "test", "testid", "testsegment", "testsegmentid", "utt2", "path2", "file2"))
 _LABEL = frozenset({"targettype", "target", "label", "key", "trialtype"})
 
 _SPACE = np.zeros(256, dtype=np.bool_)

@@ -51,12 +51,7 @@ def spool_trials(
 
     Memory holds one block of lines, and 8 bytes for each of 17 million trials while repeats are counted.
 
-    Args:
-        path: the list.
-        enrol: ids of the enrolment side in row order: utterances, or models.
-        test: utterance ids of the test side in row order.
-        where: source of these ids, for messages.
-        progress: called with the number of trials of each block as it is read.
+    `progress` is called with the number of trials of each block as it is read.
 
     Raises:
         TrialError, UnknownUtteranceError: see `lists.read_list`.

@@ -33,10 +33,7 @@ def make_all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
 
     If there are more than `limit` trials, draw a seeded sample: all targets up to half the limit, the rest non-targets.
 
-    Args:
-        speakers: the speaker of every utterance [N].
-        limit: maximum number of trials.
-        seed: seed of the sample.
+    `speakers` [N] holds the speaker of every utterance.
 
     Raises:
         TrialError: there would be no target or no non-target trial.
