@@ -6,7 +6,7 @@ Only the binding is loaded, from its file, because importing the package would i
 from collections.abc import Callable
 from ctypes import POINTER, c_float
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -21,14 +21,10 @@ from pipeline.errors import AudioError, ConfigError
 Denoise = Literal["none", "rnnoise"]
 """The front-ends by name; `none` is no denoising."""
 
-RATE = 48_000
-"""Sample rate of RNNoise, Hz."""
-FRAME = 480
-"""Samples in a frame at that rate, 10 ms."""
-DELAY = 960
-"""Samples at that rate by which the output lags, 20 ms: half of the window, and one frame of look-ahead."""
-FULL_SCALE = 32_768
-"""Scale of the input: floats in the range of 16-bit integers."""
+RATE = 48_000  # Hz, of RNNoise
+FRAME = 480  # samples in a frame at that rate, 10 ms
+DELAY = 960  # samples at that rate by which the output lags, 20 ms: half of the window, and one frame of look-ahead
+FULL_SCALE = 32_768  # scale of the input: floats in the range of 16-bit integers
 
 ADVICE = "pip install 'speaker-seed[rnnoise]', or the denoiser alone: pip install --no-deps pyrnnoise==0.4.5"
 
@@ -42,11 +38,7 @@ class Rnnoise:
     run: Callable[[Waveform], Waveform]
 
     def __call__(self, wave: Waveform) -> Waveform:
-        """Return a denoised wave [S], a function of that wave alone.
-
-        Raises:
-            AudioError: the wave holds NaN or infinite samples.
-        """
+        """Return a denoised wave [S], a function of that wave alone; raise AudioError if it is not finite."""
         if not np.isfinite(wave).all():
             raise AudioError("NaN or infinite samples cannot be denoised.")
         return self.run(wave)
@@ -54,15 +46,10 @@ class Rnnoise:
 
 @cache
 def load_denoiser(name: Denoise) -> Rnnoise | None:
-    """Return a front-end by name, or None for `none`.
-
-    Raises:
-        ConfigError: the package that it needs is not installed, or does not work on this machine.
-    """
+    """Return a front-end by name, or None; raise ConfigError if its package is absent or does not work here."""
     if name == "none":
         return None
-    binding = _binding()
-    return Rnnoise(f"rnnoise (pyrnnoise {version('pyrnnoise')})", lambda wave: _rnnoise(binding, wave))
+    return Rnnoise(f"rnnoise (pyrnnoise {version('pyrnnoise')})", partial(_rnnoise, _binding()))
 
 
 def _binding() -> Any:

@@ -62,8 +62,7 @@ def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     if len(wave) == 0:
         raise AudioError(f"{path}: shorter than one sample at {sample_rate} Hz. Remove it from the manifest.")
     if np.abs(wave).max() < AUDIBLE:
-        cancel = peak >= AUDIBLE and channels > 1
-        reason = "its channels cancel out" if cancel else "every sample is zero"
+        reason = "its channels cancel out" if peak >= AUDIBLE and channels > 1 else "every sample is zero"
         raise AudioError(f"{path}: silent, {reason}. Remove it from the manifest.")
     return np.ascontiguousarray(wave, dtype=np.float32)
 
@@ -94,11 +93,9 @@ def _check_header(path: Path, file: soundfile.SoundFile) -> None:
     bits = _BITS.search(file.extra_info)
     if file.subtype == "PCM_U8" and bits and int(bits[1]) < 8:  # libsndfile reads each byte as a sample
         raise AudioError(f"{path}: has {bits[1]}-bit samples, which cannot be read. Convert it to WAV or FLAC.")
-    low, high = RATES
-    if not low <= file.samplerate <= high:
-        raise AudioError(
-            f"{path}: claims {file.samplerate} Hz, outside {low} to {high}. Correct its header, or export it again."
-        )
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        outside = f"claims {file.samplerate} Hz, outside {RATES[0]} to {RATES[1]}"
+        raise AudioError(f"{path}: {outside}. Correct its header, or export it again.")
     short = _SHORT_CHUNK.search(file.extra_info)
     if short and int(short[2]) < int(short[1]) < _STREAMED:
         raise AudioError(f"{path}: truncated, holds {short[2]} of {short[1]} bytes of audio. Copy the file again.")
@@ -136,8 +133,7 @@ def exact_length(path: Path, sample_rate: int = SAMPLE_RATE) -> int | None:
 
     Uncompressed and FLAC audio at `sample_rate` can; lossy codecs do not seek to the exact sample.
     """
-    info = _info(path)
-    if info is None:
+    if (info := _info(path)) is None:
         return None
     exact = info.format in ("WAV", "WAVEX", "FLAC", "AIFF", "AU") and info.subtype.startswith(("PCM_", "FLOAT"))
     return int(info.frames) if exact and info.samplerate == sample_rate and 0 < info.frames < _UNKNOWN else None

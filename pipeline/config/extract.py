@@ -10,25 +10,17 @@ from pipeline.utils.validation import NAME, Frozen
 HOP = 160
 """Samples between the starts of two frames at 16 kHz."""
 
-
 OVERHANG = 240
 """Samples by which the last 400-sample window exceeds its hop."""
 
-
+_BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
+_BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
 DEFAULT_VIEWS: dict[str, list[Any]] = {
-    "noise": [
-        {
-            "one_of": [
-                {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]},
-                {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]},
-            ]
-        }
-    ],
+    "noise": [{"one_of": [_BABBLE, {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]}]}],
     "music": [{"kind": "music", "snr": [5.0, 15.0]}],
     "reverb": [{"kind": "reverb"}],
 }
 """The training views of `params.yaml`."""
-
 
 Steps = Annotated[list[Step], Field(min_length=1)]
 """The steps of a view in turn, for example reverberation and then noise."""

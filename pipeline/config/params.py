@@ -32,7 +32,7 @@ class Params(Frozen):
     seed: int = Field(0, ge=0, lt=2**63)
     encoders: list[str] = Field(["ge2e"], min_length=1)
     encoder: dict[str, EncoderDefinition] = Field(
-        {name: EncoderDefinition(family=name) for name in ("ge2e", "campplus")}
+        {each: EncoderDefinition(family=each) for each in ("ge2e", "campplus")}
     )
     sets: list[str] = Field([TRAIN, "clean", "noise0"])
     conditions: list[str] = Field(["clean", "noise0"], min_length=1)
@@ -47,8 +47,8 @@ class Params(Frozen):
     def _sets_are_train_and_conditions(self) -> "Params":
         for name in self.conditions:
             condition_steps(name)
-        for key, names in (("encoders", self.encoders), ("conditions", self.conditions)):
-            if len(set(names)) < len(names):
+        for key in ("encoders", "conditions"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} must differ from each other")
         for name in (*self.encoders, *self.encoder):
             if not NAME.fullmatch(name):
@@ -77,6 +77,4 @@ def read_params(path: Path | None) -> Params:
     Raises:
         ConfigError: an unknown, missing or ill-typed key, named.
     """
-    if path is None:
-        return Params()
-    return validated(Params, load_yaml(path), str(path))
+    return Params() if path is None else validated(Params, load_yaml(path), str(path))

@@ -17,11 +17,7 @@ def training_recipe(draws: int, crop: int, views: Mapping[str, Sequence[Corrupti
 
 
 def condition_recipe(name: str, crops: int, crop: int | None) -> Recipe:
-    """Return the recipe of an evaluation condition: one view, `crops` evenly spaced crops of `crop` samples.
-
-    Raises:
-        ConfigError: the name is no condition.
-    """
+    """Return the recipe of an evaluation condition: one view, `crops` evenly spaced crops of `crop` samples."""
     return Recipe((View(name, condition_steps(name)),), crops, crop, evaluation=True)
 
 

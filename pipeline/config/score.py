@@ -9,14 +9,11 @@ from pipeline.utils.validation import NAME, Frozen
 
 
 class OperatingPoint(Frozen):
-    """An application: the prior of targets, and the costs of a miss and of a false alarm (NIST SRE plans)."""
+    """The prior of targets, and the costs of rejecting a target and of accepting a non-target (NIST SRE plans)."""
 
     p_target: float = Field(gt=0, lt=1)
-    """The prior probability of a target."""
     c_miss: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """The cost of rejecting a target."""
     c_fa: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """The cost of accepting a non-target."""
 
     @property
     def name(self) -> str:
@@ -28,8 +25,7 @@ class OperatingPoint(Frozen):
     def weights(self) -> tuple[float, float]:
         """The costs of missing all targets and of accepting all non-targets, scaled so that the lower one is 1."""
         miss, false_alarm = self.c_miss * self.p_target, self.c_fa * (1 - self.p_target)
-        least = min(miss, false_alarm)
-        return miss / least, false_alarm / least
+        return miss / min(miss, false_alarm), false_alarm / min(miss, false_alarm)
 
     @property
     def threshold(self) -> float:
@@ -40,7 +36,6 @@ class OperatingPoint(Frozen):
 
 STANDARD = (OperatingPoint(p_target=0.01), OperatingPoint(p_target=0.05))
 """The default operating points."""
-
 
 COHORT = "cohort"
 """The name of the calibration list with all pairs of the cohort."""
@@ -59,7 +54,7 @@ class System(Frozen):
     ensemble: float | None = Field(None, ge=0, le=1)
     """The weight of the original in the sum of original and enhanced unit vectors; only for enhanced vectors."""
     center: bool = False
-    """True to subtract the mean vector of the cohort."""
+    """Subtract the mean vector of the cohort."""
     compare: Literal["cosine", "pairwise", "plda"] | None = None
     """The comparison of two sides; the default is `score.comparison`."""
     norm: Norm | None = None

@@ -75,10 +75,9 @@ class Train(Frozen):
     @model_validator(mode="after")
     def _check_combination(self) -> "Train":
         traits = self.traits
-        if not traits.gaussian_noise and self.network.predict == "epsilon":
-            raise ValueError(f"objective {self.objective} has no noise to predict; set network.predict to sample")
-        if not traits.velocity and self.network.predict == "v":
-            raise ValueError(f"objective {self.objective} has no velocity to predict; set network.predict to sample")
+        for target, name, known in (("epsilon", "noise", traits.gaussian_noise), ("v", "velocity", traits.velocity)):
+            if self.network.predict == target and not known:
+                raise ValueError(f"objective {self.objective} has no {name} to predict; set network.predict to sample")
         if traits.own_loss and self.loss != "l1":
             raise ValueError(f"objective {self.objective} has a loss of its own; leave loss at l1")
         if traits.own_loss and self.contrast:

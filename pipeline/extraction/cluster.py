@@ -8,7 +8,7 @@ single process writes.
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +26,7 @@ from pipeline.config.recipes import recipe_for
 from pipeline.data.manifest import read_augment, read_manifest
 from pipeline.encoders.registry import load_encoder
 from pipeline.errors import ConfigError, ExtractionError, PlaceError
-from pipeline.extraction.extract import Runner
+from pipeline.extraction.extract import Report, Runner
 from pipeline.extraction.reuse import EarlierStores
 from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.store.writer import ShardWriter, StoreWriter
@@ -55,43 +55,24 @@ class RemoteJob:
     """The denoiser in place of the one in the encoder's entry."""
 
     def load(self) -> ExtractionJob:
-        """Read the lists and load the encoder.
-
-        Raises:
-            SeedError: a list, the encoder or its weights are missing or wrong.
-        """
+        """Read the lists and load the encoder; raise SeedError if a list, the encoder or its weights are wrong."""
         params = Params.model_validate_json(self.params)
+        extract = params.extract
         torch.set_num_threads(1)  # the workers are the threads; sums in another order would change the last bits
         utterances = read_manifest(self.manifest)
-        sources = read_augment(self.augment, self.root) if self.augment else {}
+        pool = SourcePool(read_augment(self.augment, self.root) if self.augment else {})
         definition = params.definition(self.encoder, self.weights, self.denoise)
         denoiser = load_denoiser(definition.denoise)
-        device = choose_device(params.extract.device)
-        encoder = load_encoder(self.encoder, definition, device, params.extract.precision)
-        pool = SourcePool(sources)
-        recipe = recipe_for(params, self.set_name)
-        extract = params.extract
-        return ExtractionJob(
-            utterances,
-            self.root,
-            recipe,
-            pool,
-            encoder,
-            params.seed,
-            extract.short_audio,
-            extract.batch,
-            extract.prefetch,
-            denoiser,
-        )
+        encoder = load_encoder(self.encoder, definition, choose_device(extract.device), extract.precision)
+        recipe, options = recipe_for(params, self.set_name), (extract.short_audio, extract.batch, extract.prefetch)
+        return ExtractionJob(utterances, self.root, recipe, pool, encoder, params.seed, *options, denoiser)
 
 
 @contextmanager
 def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
     """Yield a `distributed.Client` for `workers` new processes on this machine, or for a scheduler elsewhere.
 
-    Args:
-        scheduler: `processes`, or an address such as tcp://10.0.0.1:8786.
-        workers: number of processes to start; ignored by a scheduler elsewhere.
+    `scheduler` is `processes`, or an address such as tcp://10.0.0.1:8786.
 
     Raises:
         ConfigError: the extra `cluster` is not installed.
@@ -100,19 +81,15 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        raise ConfigError(
-            f"extract.scheduler {scheduler!r} needs distributed: pip install 'speaker-seed[cluster]'"
-        ) from None
+        needs = "needs distributed: pip install 'speaker-seed[cluster]'"
+        raise ConfigError(f"extract.scheduler {scheduler!r} {needs}") from None
     if scheduler == "processes":
         with ExitStack() as stack:
             # Each worker has a nanny that restarts it. By default, Dask drops the nanny if the worker is not back 15 s
             # after its death, or dies again, and its work stops. A death counts against every shard assigned to the
             # worker, even if it has not begun.
-            waits = {
-                "distributed.deploy.lost-worker-timeout": "365 days",
-                "distributed.scheduler.allowed-failures": MAX_DEATHS,
-            }
-            stack.enter_context(dask.config.set(waits))
+            waits = {"deploy.lost-worker-timeout": "365 days", "scheduler.allowed-failures": MAX_DEATHS}
+            stack.enter_context(dask.config.set({f"distributed.{key}": value for key, value in waits.items()}))
             runner = _start_uninterruptible_loop()
             stack.callback(runner.stop)
             cluster = LocalCluster(
@@ -174,11 +151,7 @@ def distributed_runner(client: Any, spec: RemoteJob) -> Runner:
     from distributed import KilledWorker, as_completed
 
     def run(
-        job: ExtractionJob,
-        todo: Sequence[range],
-        writer: StoreWriter,
-        stores: Sequence[Place],
-        done: Callable[[ShardResult], None],
+        job: ExtractionJob, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Report
     ) -> None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         resources = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None

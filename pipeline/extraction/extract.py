@@ -22,19 +22,19 @@ from pipeline.store.writer import StoreWriter
 from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place
 
-Runner = Callable[[ExtractionJob, Sequence[range], StoreWriter, Sequence[Place], Callable[[ShardResult], None]], None]
+Report = Callable[[ShardResult], None]
+Runner = Callable[[ExtractionJob, Sequence[range], StoreWriter, Sequence[Place], Report], None]
 """A function that encodes shards, reusing rows of earlier stores, and reports each finished shard."""
 
 
 @dataclass(frozen=True)
 class ExtractionProgress:
-    """Progress of an extraction, in utterances; `resumed` of the `rows` were encoded by an earlier run."""
+    """Progress of an extraction, in utterances: `resumed` of an earlier run, `reused` of earlier stores."""
 
     rows: int
     resumed: int
     encoded: int
     reused: int
-    """Number of utterances copied from earlier stores."""
     failed: int
     seconds: float
     """Seconds of audio encoded in this run, over all draws and views."""
@@ -58,13 +58,7 @@ class ExtractionSummary:
 def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
     """Return a store's attributes: everything that its values depend on, and nothing else (no dates, no hosts)."""
     encoder, recipe = job.encoder, job.recipe
-    views = [
-        {
-            "name": view.name,
-            "steps": [step.model_dump(exclude_none=True) for step in view.steps],
-        }
-        for view in recipe.views
-    ]
+    steps_by_view = {view.name: [step.model_dump(exclude_none=True) for step in view.steps] for view in recipe.views}
     return {
         "revision": revisions.EXTRACT,
         "encoder": encoder.name,
@@ -78,7 +72,7 @@ def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sh
         "short_audio": job.short_audio,
         "batch": job.batch,
         "recipe": {
-            "views": views,
+            "views": [{"name": name, "steps": steps} for name, steps in steps_by_view.items()],
             "draws": recipe.draws,
             "crop_samples": recipe.crop,
             "crops": "evenly spaced" if recipe.evaluation else "random",
@@ -100,11 +94,7 @@ def threaded_runner(workers: int) -> Runner:
     lock = threading.Lock()
 
     def run(
-        job: ExtractionJob,
-        todo: Sequence[range],
-        writer: StoreWriter,
-        stores: Sequence[Place],
-        done: Callable[[ShardResult], None],
+        job: ExtractionJob, todo: Sequence[range], writer: StoreWriter, stores: Sequence[Place], done: Report
     ) -> None:
         earlier, share = EarlierStores(stores, writer.attributes), torch.get_num_threads()
 
@@ -137,16 +127,9 @@ def extract(
     recipe and encoder are copied from the store to be replaced and from `earlier` ones. An utterance that cannot be
     read is marked as failed and does not stop the others.
 
-    Args:
-        job: the utterances, recipe and encoder.
-        out: the path of the store.
-        attributes: see `store_attributes`; the journal is named after them.
-        shard: number of utterances in a shard, the unit of work.
-        max_failures: maximum number of failed rows of a successful extraction.
-        progress: called with the progress at the start and after each shard.
-        run: the runner, `threaded_runner` (the default, with 0 workers) or `cluster.distributed_runner`.
-        earlier: more stores to reuse rows of, beside `out` and its journal.
-        keep: also keep the finished store in the journal, see `StoreWriter.finish`.
+    The journal is named after `attributes`, see `store_attributes`. `shard` is the number of utterances in a shard, the
+    unit of work. `progress` is called at the start and after each shard. `run` is `threaded_runner(0)` by default, or
+    `cluster.distributed_runner`. `keep` also keeps the finished store in the journal, see `StoreWriter.finish`.
 
     Raises:
         ExtractionError: more than `max_failures` rows failed, or all. The journal keeps the others.
@@ -162,7 +145,6 @@ def extract(
         # Shards with failed rows are tried again: the files may have been repaired since.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
         counter = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
-        # The order does not matter: shards are independent, and each has its own place.
         (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], counter.add)
         failures = counter.failures()
         _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
@@ -186,14 +168,9 @@ class _ProgressCounter:
         report(self.now)
 
     def add(self, shard: ShardResult) -> None:
-        now = self.now
-        self.now = replace(
-            now,
-            encoded=now.encoded + shard.encoded,
-            reused=now.reused + shard.reused,
-            failed=now.failed + len(shard.failures),
-            seconds=now.seconds + shard.seconds,
-        )
+        encoded, reused = self.now.encoded + shard.encoded, self.now.reused + shard.reused
+        failed, seconds = self.now.failed + len(shard.failures), self.now.seconds + shard.seconds
+        self.now = replace(self.now, encoded=encoded, reused=reused, failed=failed, seconds=seconds)
         self._failures[shard.rows.start] = shard.failures
         self._report(self.now)
 

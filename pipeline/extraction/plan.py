@@ -1,6 +1,6 @@
 """Plan of a run of the pipeline: utterances, crops, trials, bytes and hours of each stage."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -54,13 +54,9 @@ def make_plan(
 ) -> list[PlannedStep]:
     """Return all stages in the order in which they run.
 
-    Args:
-        params: the whole experiment.
-        corpora: all corpus definitions.
-        manifests: folder of `<set>.csv`. A set without a manifest, or with one whose paths contain a folder named after
-            another corpus, is counted by its files, or else by published numbers.
-        rates: crops per second by encoder (None: for all), instead of those of the families times
-            `extract.workers`.
+    `manifests` is the folder of `<set>.csv`. A set without a manifest, or with one whose paths contain a folder named
+    after another corpus, is counted by its files, or else by published numbers. `rates` are crops per second by encoder
+    (None: for all), instead of those of the families times `extract.workers`.
 
     Raises:
         CorpusError: the corpus is not defined, or has no train and test.
@@ -78,16 +74,13 @@ def make_plan(
     steps = [PlannedStep("manifest", name, count) for name, count in counts.items()]
     for encoder in params.encoders:
         steps += [_plan_extraction(params, encoder, name, count, rates or {}) for name, count in counts.items()]
-        draws = params.extract.draws
-        crops = None if counts[TRAIN].number is None else (counts[TRAIN].number or 0) * draws
+        crops = None if (number := counts[TRAIN].number) is None else number * params.extract.draws
         steps.append(PlannedStep("train", encoder, Estimate(crops, counts[TRAIN].source)))
         for name in params.conditions:
             store = _plan_extraction(params, encoder, name, counts[name], {})
             steps.append(PlannedStep("enhance", store.name, store.count, bytes=store.bytes))
-        steps += [
-            PlannedStep("score", f"{encoder} {name}", count)
-            for name, count in _count_trials(params, corpora, counts).items()
-        ]
+        trials = _count_trials(params, corpora, counts)
+        steps += [PlannedStep("score", f"{encoder} {name}", count) for name, count in trials.items()]
     return steps
 
 
@@ -108,17 +101,15 @@ def _count_split(params: Params, corpora: Mapping[str, Corpus], split: str) -> E
         return Estimate((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
     root, published = find_data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
     numbers: list[int] = []
-    sources, unknown = set(), []
+    sources, without = set(), []
     for pattern in list_split_patterns(corpus, split, "speech"):
         files = len(find_files(root, pattern)) if root.is_dir() else 0
-        number = files or published.get(pattern)
-        if number is None:
-            unknown.append(pattern)
+        if (number := files or published.get(pattern)) is None:
+            without.append(f"without {pattern}")
         else:
             numbers.append(number)
             sources.add(FILES if files else PUBLISHED)
-    without = [f"without {pattern}" for pattern in unknown] if numbers else []
-    return Estimate(sum(numbers) if numbers else None, ", ".join([*sorted(sources), *without]))
+    return Estimate(sum(numbers), ", ".join([*sorted(sources), *without])) if numbers else Estimate(None)
 
 
 def _plan_extraction(
@@ -140,12 +131,11 @@ def _plan_extraction(
 
 
 def _count_trials(params: Params, corpora: Mapping[str, Corpus], counts: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    names: Sequence[str] = corpora[params.corpus].trials
-    if names:
+    if names := corpora[params.corpus].trials:
         return {name: _count_list(corpora, name, params.data_root) for name in names}
     utterances = counts[params.conditions[0]]
-    pairs = None if utterances.number is None else utterances.number * (utterances.number - 1)
-    number = None if pairs is None else min(pairs, params.score.max_trials)
+    number = utterances.number
+    number = None if number is None else min(number * (number - 1), params.score.max_trials)
     return {f"each of {len(params.conditions)} conditions": Estimate(number, utterances.source)}
 
 

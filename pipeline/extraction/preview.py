@@ -31,15 +31,8 @@ def make_preview(
 ) -> ViewAudio:
     """Return one view of one utterance, exactly as an extraction encodes it.
 
-    Args:
-        manifest: the list that holds the utterance.
-        root: the folder that the manifest's paths are relative to.
-        recipe: the recipe of the set.
-        sources: noise, music, rooms and talkers by kind.
-        seed: the seed of the extraction.
-        utterance: the id.
-        view: the name; None if the recipe has only one.
-        draw: the number of the crop, from 0.
+    `root` is the folder that the manifest's paths are relative to. `utterance` is the id. `view` is None if the recipe
+    has only one. `draw` is the number of the crop, from 0.
 
     Raises:
         UnknownUtteranceError: the manifest does not hold the utterance.
@@ -101,10 +94,10 @@ def describe(made: ViewAudio) -> Iterator[str]:
         units = find_corruption(step["kind"]).units
         yield step["kind"] + "".join(f", {step[key]:.6g}{unit}" for key, unit in units.items())
         for source in step.get("sources", ()):
-            if "start" in source:
-                yield f"  {source['path']} from sample {source['start']}"
-            else:
-                yield f"  {source['path']}" + (f", response {source['index']}" if "index" in source else "")
+            texts = {"start": " from sample ", "index": ", response "}
+            yield f"  {source['path']}" + "".join(
+                f"{text}{source[key]}" for key, text in texts.items() if key in source
+            )
 
 
 def _column(recipe: Recipe, view: str | None) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config.quality import Quality
 from pipeline.data.recordings import RecordingCheck
@@ -15,13 +14,13 @@ from pipeline.errors import StoreError
 from pipeline.metrics.quantiles import PERCENTS
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, MISSING, OK
+from pipeline.utils.array_types import Float32Array
 
 FILE = "quality.json"
 
 _BLOCK_VALUES = 2**22  # numbers of a store in memory at a time, 16 MB
 _BLOCK_ROWS = 512  # rows of the cosine matrix in memory at a time
 
-Float32Array = NDArray[np.float32]
 Percentiles = dict[str, float]
 """Values by percentage, such as "50" for the median."""
 
@@ -113,7 +112,7 @@ def nearest_cosines(vectors: Float32Array) -> Float32Array:
     for start in range(0, len(unit), _BLOCK_ROWS):
         block = unit[start : start + _BLOCK_ROWS]
         cosines = block @ unit.T
-        cosines[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
+        np.fill_diagonal(cosines[:, start:], -np.inf)
         result[start : start + len(block)] = cosines.max(axis=1)
     return result
 
@@ -128,34 +127,24 @@ def compute_percentiles(values: Float32Array) -> Percentiles:
 
 def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
     """Return a phrase for every threshold that the figures exceed."""
-    found = [
-        _describe_excess("missing rows", figures.missing, figures.rows, "max_missing", settings.max_missing),
-        _describe_excess("failed rows", figures.failed, figures.rows, "max_failed", settings.max_failed),
-        _describe_excess("rows of NaN or zeros", figures.broken, figures.rows, "max_broken", settings.max_broken),
-        _describe_excess(
-            "near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates", settings.max_duplicates
-        ),
-    ]
+    phrases: list[str] = []
+
+    def check(what: str, count: int, total: int, name: str) -> None:
+        limit = getattr(settings, name)
+        if count > limit * total:
+            phrases.append(f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %)")
+
+    check("missing rows", figures.missing, figures.rows, "max_missing")
+    check("failed rows", figures.failed, figures.rows, "max_failed")
+    check("rows of NaN or zeros", figures.broken, figures.rows, "max_broken")
+    check("near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates")
     for name, view in figures.views.items():
-        median = view["cosine"]["50"]
-        if median > settings.max_cosine:
-            found.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {settings.max_cosine:g})")
-    recordings = figures.recordings
-    if recordings:
-        found.append(
-            _describe_excess(
-                "clipped recordings", recordings.clipped, recordings.files, "max_clipped", settings.max_clipped
-            )
-        )
-        upsampled = (
-            "upsampled recordings",
-            recordings.upsampled,
-            recordings.files,
-            "max_upsampled",
-            settings.max_upsampled,
-        )
-        found.append(_describe_excess(*upsampled))
-    return [phrase for phrase in found if phrase]
+        if (median := view["cosine"]["50"]) > (limit := settings.max_cosine):
+            phrases.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {limit:g})")
+    if recordings := figures.recordings:
+        check("clipped recordings", recordings.clipped, recordings.files, "max_clipped")
+        check("upsampled recordings", recordings.upsampled, recordings.files, "max_upsampled")
+    return phrases
 
 
 def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
@@ -168,13 +157,10 @@ def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
         ("NaN or zero", _share(figures.broken, figures.rows)),
         ("near-duplicates", _share(figures.duplicates, figures.compared) + sample),
     ]
-    recordings = figures.recordings
-    if recordings:
+    if recordings := figures.recordings:
+        unreadable = f", {recordings.unreadable:,} unreadable" if recordings.unreadable else ""
         lines += [
-            (
-                "recordings read",
-                f"{recordings.files:,}" + (f", {recordings.unreadable:,} unreadable" * (recordings.unreadable > 0)),
-            ),
+            ("recordings read", f"{recordings.files:,}{unreadable}"),
             ("clipped", _share(recordings.clipped, recordings.files)),
             ("upsampled", _share(recordings.upsampled, recordings.files)),
         ]
@@ -202,8 +188,7 @@ def markdown(figures: StoreQuality) -> list[str]:
 
 def as_json(figures: StoreQuality, settings: Quality) -> dict[str, Any]:
     """Return all figures and thresholds as JSON values."""
-    content = asdict(figures)
-    return {**content, "thresholds": settings.model_dump(), "exceeded": exceeded_thresholds(figures, settings)}
+    return {**asdict(figures), "thresholds": settings.model_dump(), "exceeded": exceeded_thresholds(figures, settings)}
 
 
 def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQuality]:
@@ -232,12 +217,6 @@ def _view_names(store: EmbeddingStore, count: int) -> list[str]:
     """Return the names of a store's views in order, or numbers if it has no names."""
     named = [str(view["name"]) for view in (store.attributes.get("recipe") or {}).get("views", [])]
     return named if len(named) == count else [f"view {number}" for number in range(count)]
-
-
-def _describe_excess(what: str, count: int, total: int, name: str, limit: float) -> str | None:
-    if count <= limit * total:
-        return None
-    return f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %)"
 
 
 def _share(count: int, total: int) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.extraction.quality import Float32Array, PlotValues
+from pipeline.extraction.quality import PlotValues
+from pipeline.utils.array_types import Float32Array
 from pipeline.utils.charts import write_png
 from pipeline.utils.paths import Place
 
@@ -28,10 +29,7 @@ def require_plots() -> None:
 def draw_quality(spread: PlotValues, title: str, path: Place) -> None:
     """Draw a PNG of histograms: distances and cosines to the first view, by view, and cosines to the nearest other row.
 
-    The same values give the same bytes.
-
-    Raises:
-        ConfigError: Altair is not installed.
+    The same values give the same bytes. Raise ConfigError if Altair is not installed.
     """
     require_plots()
     import altair as alt

@@ -66,12 +66,9 @@ class EarlierStores:
         return len(self._keys)
 
     def take(self, wanted: Mapping[int, bytes]) -> tuple[NDArray[np.int64], RowContents] | None:
-        """Return the numbers and the contents of the wanted rows that are found, or None if none is.
+        """Return the numbers and contents of the wanted rows (fingerprints by row number) that are found, or None.
 
         Rows in damaged shards are not found.
-
-        Args:
-            wanted: fingerprints by row number.
         """
         numbers = np.array(sorted(wanted), np.int64)
         if not len(self._keys) or not len(numbers):

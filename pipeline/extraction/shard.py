@@ -23,7 +23,7 @@ from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
 from pipeline.extraction.reuse import EarlierStores, row_fingerprint
 from pipeline.store.embedding_store import RowContents
-from pipeline.store.schema import FAILED, FINGERPRINT, OK
+from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import ShardWriter
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
@@ -80,8 +80,7 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
     A complete shard is left as it is. Its worker may have died before it could report it.
     """
     held, status = writer.read(rows)
-    todo = [row for row in rows if status[row - rows.start] != OK]
-    if not todo:
+    if not (todo := [row for row in rows if status[row - rows.start] != OK]):
         return ShardResult(rows, [], 0, 0, 0.0)
     prints = {row: found for row in todo if (found := row_fingerprint(job.manifest[row], job.root)) is not None}
     for row, found in prints.items():
@@ -98,8 +97,8 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
             readable = [part for part in batch if part.reason is None]
             samples += sum(len(wave) for part in readable for wave in part.waves)
             failures |= _encode(job, readable, rows.start, held, status)
-    for row in failures:
-        _mark_failed(held, status, row - rows.start)
+    for place in (row - rows.start for row in failures):
+        held.values[place], held.traces[place], held.fingerprints[place], status[place] = np.nan, "", 0, FAILED
     writer.write(rows, held.values, status, held.traces, held.fingerprints)
     listed = [(job.manifest[row].utterance, job.manifest[row].path, failures[row]) for row in sorted(failures)]
     return ShardResult(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
@@ -109,8 +108,7 @@ def _reuse_rows(
     earlier: EarlierStores, prints: dict[int, bytes], start: int, held: RowContents, status: NDArray[np.uint8]
 ) -> int:
     """Fill in the rows that earlier stores hold, and return their number."""
-    taken = earlier.take(prints)
-    if taken is None:
+    if (taken := earlier.take(prints)) is None:
         return 0
     places, content = taken[0] - start, taken[1]
     held.values[places], held.traces[places], status[places] = content.values, content.traces, OK
@@ -155,9 +153,3 @@ def _encode(
         if not np.isfinite(values).all():
             failures[part.row] = "the encoder returned NaN or infinite values."
     return failures
-
-
-def _mark_failed(held: RowContents, status: NDArray[np.uint8], place: int) -> None:
-    """Clear a row and mark it as failed."""
-    held.values[place], held.traces[place], held.fingerprints[place] = np.nan, "", np.zeros(FINGERPRINT, np.uint8)
-    status[place] = FAILED

@@ -16,6 +16,7 @@ from pipeline.utils.atomic import replacing_folder
 from pipeline.utils.download import CHUNK, disk_errors, reason
 
 LONGEST_LINK = 4096  # bytes of a symbolic link's target
+_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -45,16 +46,7 @@ def _archive_errors(archive: Path) -> Iterator[None]:
         raise
     except tarfile.FilterError as error:
         raise _hostile(archive, error.tarinfo.name, "leads outside or is a device") from error
-    except (
-        OSError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (OSError, *_ARCHIVE_ERRORS) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         why = reason(error).split(": - method")[0]  # tarfile lists every compression it has tried
@@ -129,14 +121,12 @@ def _make_links(archive: Path, root: Path, links: list[tuple[str, str]]) -> None
             raise _hostile(archive, name, "is reached through a link")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
-    inside = root.resolve()
-    for name, target in links:
-        # The end of a chain of links is known only once all links exist.
+    for name, target in links:  # the end of a chain of links is known only once all links exist
         try:
-            end = (root / name).resolve(strict=True)
+            inside = (root / name).resolve(strict=True).is_relative_to(root.resolve())
         except (OSError, RuntimeError):  # RuntimeError: a cycle of links
-            end = None
-        if end is None or not end.is_relative_to(inside):
+            inside = False
+        if not inside:
             raise _hostile(archive, name, f"is a link to {target!r}, which is nothing inside")
 
 

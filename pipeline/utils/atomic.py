@@ -20,12 +20,8 @@ from pipeline.utils.paths import Place, remote_kind, upload_folder, uploading
 def replacing(path: Place, by: Place | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it into place on success, remove it on failure.
 
-    A remote file is written to a local temporary folder first and uploaded as one object.
-
-    Args:
-        path: the file to write.
-        by: the temporary path, on the same file system, where a file left by a kill does no harm; by default a new
-            one beside `path`.
+    A remote file is written to a local temporary folder first and uploaded as one object. `by` is another temporary
+    path, on the same file system, where a file left by a kill does no harm.
 
     Raises:
         OutputError: `path` is a folder, device or pipe.
@@ -90,11 +86,8 @@ def new_folder(path: Place) -> Iterator[Path]:
 def move_folder(source: Path, target: Path, aside: Path | None = None) -> None:
     """Rename folder `source` to `target` (same file system), and remove an older `target`.
 
-    Args:
-        source: the folder to rename.
-        target: its new name.
-        aside: an existing folder for the older target until it is removed, where leftovers of a kill do no harm; by
-            default a new one beside `target`.
+    Until it is removed, the older target lies in the folder `aside`, where leftovers of a kill do no harm, or else
+    beside `target`.
     """
     if target.is_symlink() or target.is_file():
         target.unlink()
@@ -138,9 +131,8 @@ def lock_folder(folder: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            raise OutputError(
-                f"{folder}: another process is writing there. Wait for it, or give another --out."
-            ) from error
+            message = f"{folder}: another process is writing there. Wait for it, or give another --out."
+            raise OutputError(message) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()

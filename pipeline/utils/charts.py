@@ -10,7 +10,6 @@ VEGA_LITE = "6.4"
 """The version of Vega-Lite that the charts are made for, one of those that vl-convert brings."""
 
 FAINT = "#8b949e"
-
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 CONFIG: Mapping[str, Any] = {

@@ -71,23 +71,13 @@ def drop_heads(state: State, module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, state: State, source: str, advice: str = "") -> None:
-    """Load all of `state` into `module`, in place; names and shapes must match one to one.
-
-    Args:
-        module: the architecture.
-        state: tensors by parameter or buffer name.
-        source: origin of `state` for the message.
-        advice: advice for tensors that do not fit, instead of the general advice.
-
-    Raises:
-        WeightsError: see `check_state`; `module` is then unchanged.
-    """
+    """Load all of `state` into `module`, in place; if `check_state` raises WeightsError, `module` is unchanged."""
     check_state(module, state, source, advice)
     module.load_state_dict(state, strict=True)
 
 
 def check_state(module: nn.Module, state: State, source: str, advice: str = "") -> None:
-    """Raise WeightsError if tensors are missing, left over or of another shape, see `load_state`."""
+    """Raise WeightsError, with the origin `source` and an advice, unless names and shapes match one to one."""
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [str(key) for key in state if key not in own]
@@ -120,12 +110,10 @@ def _common_nest(state: State) -> str | None:
 def _why_unreadable(error: Exception) -> str:
     """Return the reason why a checkpoint was refused and the remedy, on one line."""
     text = " ".join(str(error).split())
-    forbidden = re.search(r"GLOBAL (\S+)", text)
-    if forbidden:
+    if forbidden := re.search(r"GLOBAL (\S+)", text):
         return f"it wants to run {forbidden[1]}, which is refused; export its tensors as safetensors if you trust it"
     text = text.rpartition("WeightsUnpickler error: ")[2]  # drop torch's own advice to trust the file
-    if len(text) > 120:
-        text = f"{text[:117]}..."
+    text = f"{text[:117]}..." if len(text) > 120 else text
     return f"it is truncated, damaged or of another format ({text or type(error).__name__}); get it again"
 
 

@@ -44,15 +44,9 @@ def download(
     """Download `url` to `target`, which appears only if its SHA-256 is correct; resume an interrupted download.
 
     Bytes are collected in `<target>.part`, with the server's ETag or Last-Modified in `<target>.part.etag`. Only one
-    process at a time may download to the same target.
-
-    Args:
-        url: http://, https:// or file:// address.
-        target: the file to make; kept if it already has this SHA-256, else replaced.
-        sha256: 64 hexadecimal digits; None accepts any content.
-        progress: called with the bytes received and the total (None if the server does not report it).
-        retries: number of consecutive retries without a single new byte.
-        sleep: waits for a number of seconds between attempts.
+    process at a time may download to the same target. A target that already has this SHA-256 is kept; None accepts any
+    content. `progress` is called with the bytes received and the total (None if the server does not report it).
+    `retries` is the number of consecutive retries without a single new byte.
 
     Raises:
         FetchError: the file is not available or is not the expected one, or the disk is full.
@@ -119,7 +113,9 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
         if response.status_code == 416 and response.headers.get("Content-Range", "").strip() == f"bytes */{have}":
             return False  # it is complete already; the checksum decides
         if response.status_code == 200:  # the server ignores Range, or the file has changed: it sends everything
-            _begin(response, part)
+            _discard(part)
+            if validator := _strong_validator(response):
+                _validator_file(part).write_text(validator, encoding="latin-1")
             _receive(response, part, 0, progress)
             return True
     _discard(part)
@@ -161,8 +157,7 @@ def _continues(response: requests.Response, have: int, validator: str | None) ->
 def _receive(response: requests.Response, part: Path, have: int, progress: Progress | None) -> None:
     """Append the body of `response` to `part`, which has `have` bytes."""
     length = response.headers.get("Content-Length", "")
-    total = have + int(length) if length.isdecimal() else None
-    done = have
+    done, total = have, have + int(length) if length.isdecimal() else None
     if progress is not None:
         progress(done, total)
     with part.open("ab") as file:
@@ -177,14 +172,6 @@ def _receive(response: requests.Response, part: Path, have: int, progress: Progr
             raise _BrokenError(reason(error)) from None
     if total is not None and done != total:
         raise _BrokenError(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _begin(response: requests.Response, part: Path) -> None:
-    """Discard `part` and note the validator of the file that `response` brings."""
-    _discard(part)
-    validator = _strong_validator(response)
-    if validator is not None:
-        _validator_file(part).write_text(validator, encoding="latin-1")
 
 
 def _strong_validator(response: requests.Response) -> str | None:

@@ -97,8 +97,7 @@ def remote_kind(remote: "UPath") -> str | None:
 def list_names(folder: Place) -> set[str]:
     """Return the names in a folder; a file's own name; or nothing if nothing is there."""
     if isinstance(folder, Path):
-        paths = folder.iterdir() if folder.is_dir() else [folder] * folder.exists()
-        return {path.name for path in paths}
+        return {path.name for path in (folder.iterdir() if folder.is_dir() else [folder] * folder.exists())}
     with remote_errors(folder), suppress(FileNotFoundError):
         return {name.rstrip("/").rpartition("/")[2] for name in folder.fs.ls(folder.path, detail=False)}
     return set()
@@ -114,12 +113,7 @@ def write_bytes(file: Place, content: bytes) -> None:
 
 
 def read_bytes(file: Place) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        PlaceError: a remote place does not answer or refuses.
-    """
+    """Return the content of a file; raise as `local_copy` does."""
     with local_copy(file) as local:
         return local.read_bytes()
 

@@ -32,8 +32,5 @@ def load_plugin(kind: str, name: str) -> Any | None:
     try:
         return point.load() if point else None
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"plugin {name} ({GROUP.format(kind=kind)}): importing {point.value if point else ''} failed:"
-            f" {type(error).__name__}: {reason}"
-        ) from error
+        where = f"plugin {name} ({GROUP.format(kind=kind)}): importing {point.value if point else ''}"
+        raise ConfigError(f"{where} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

@@ -14,13 +14,8 @@ def prefetch(
 ) -> Generator[_Result, None, None]:
     """Yield `work(item)` for each item, in order, while threads compute up to `count` further results.
 
-    An error is raised in place of its result. Close the generator to end the threads early.
-
-    Args:
-        work: the function that the threads call.
-        items: its arguments.
-        count: maximum number of results that wait or are being computed, besides the one yielded.
-        threads: number of threads; with 0, each result is computed when it is requested.
+    An error is raised in place of its result. Close the generator to end the threads early. With 0 threads, each result
+    is computed when it is requested.
     """
     if threads == 0:
         yield from map(work, items)

@@ -30,13 +30,7 @@ def corrupt(
 ) -> tuple[Waveform, list[Applied]]:
     """Apply steps to a wave [S] in turn; return the result and the steps that happened.
 
-    Args:
-        wave: speech.
-        steps: the steps to draw from.
-        rng: the generator of everything that is drawn.
-        pool: noise, music, rooms and talkers to draw from.
-        speaker: the speaker, who is kept out of the babble.
-        path: the file, which is kept out of the babble if the speaker is unknown.
+    The speaker is kept out of the babble, or the file at `path` if the speaker is unknown.
     """
     speech, trace = SpeechInfo(len(wave), speaker, path), []
     for step in steps:

@@ -25,13 +25,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SpeechInfo:
-    """The speech to corrupt."""
+    """The speech to corrupt; its speaker is kept out of the babble, or its file if the speaker is unknown."""
 
     samples: int
     speaker: str | None = None
-    """The speaker, who is kept out of the babble."""
     path: Path | None = None
-    """The file, which is kept out of the babble if the speaker is unknown."""
 
 
 class Corruption(Frozen, ABC):
@@ -72,8 +70,7 @@ class Corruption(Frozen, ABC):
     def match_condition(cls, part: str) -> dict[str, Any] | None:
         """Return the settings that a part of a condition's name spells, or None if it spells another kind."""
         pattern = re.sub("<.*>", r"(-?\\d+)", re.escape(cls.spelling))
-        match = re.fullmatch(pattern, part) if pattern else None
-        if match is None:
+        if not pattern or not (match := re.fullmatch(pattern, part)):
             return None
         return cls.settings_at(int(match[1])) if match.groups() else {}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.audio.augment.corrupt import Trace, corrupt
-from pipeline.audio.augment.corruption import Corruption
+from pipeline.audio.augment.corruption import Applied, Corruption
 from pipeline.audio.augment.sources import Source, SourcePool
 from pipeline.audio.augment.steps import OneOf, alternatives
 from pipeline.audio.reading import Waveform, cut, even_starts, random_start
@@ -71,37 +71,28 @@ def make_views(
 ) -> list[list[ViewAudio]]:
     """Return the waves and traces [draws][views] of one utterance, a function of (seed, utterance, draw, view).
 
-    Args:
-        recipe: the views to make.
-        wave: the utterance, 16 kHz mono [S].
-        seed: the run's seed.
-        utterance: the id.
-        pool: noise, music, rooms and talkers to draw from.
-        speaker: the speaker, who is kept out of the babble.
-        path: the file, which is kept out of the babble if the speaker is unknown.
+    `utterance` is the id, and `wave` [S] is 16 kHz mono. The speaker is kept out of the babble, or the file at `path`
+    if the speaker is unknown.
     """
-    if recipe.evaluation:
-        corrupted = [
-            corrupt(wave, view.steps, stream(seed, utterance, 0, view.name), pool, speaker, path)
-            for view in recipe.views
+
+    def corrupt_views(wave: Waveform, draw: int) -> list[tuple[Waveform, list[Applied]]]:
+        rngs = [stream(seed, utterance, draw, view.name) for view in recipe.views]
+        return [
+            corrupt(wave, view.steps, rng, pool, speaker, path) for view, rng in zip(recipe.views, rngs, strict=True)
         ]
-        starts = even_starts(len(wave), recipe.draws, recipe.crop)
+
+    if recipe.evaluation:
+        corrupted = corrupt_views(wave, 0)
         return [
             [ViewAudio(cut(each, start, recipe.crop), {"start": start, "steps": steps}) for each, steps in corrupted]
-            for start in starts
+            for start in even_starts(len(wave), recipe.draws, recipe.crop)
         ]
     length = recipe.crop or len(wave)
     draws = []
     for draw in range(recipe.draws):
         start = random_start(len(wave), length, stream(seed, utterance, draw, "crop"))
-        crop = cut(wave, start, length)
-        views = []
-        for view in recipe.views:
-            corrupted_crop, steps = corrupt(
-                crop, view.steps, stream(seed, utterance, draw, view.name), pool, speaker, path
-            )
-            views.append(ViewAudio(corrupted_crop, {"start": start, "steps": steps}))
-        draws.append(views)
+        corrupted = corrupt_views(cut(wave, start, length), draw)
+        draws.append([ViewAudio(each, {"start": start, "steps": steps}) for each, steps in corrupted])
     return draws
 
 
@@ -112,8 +103,7 @@ def check_sources(recipe: Recipe, sources: Mapping[str, Sequence[Source]], where
         CorpusError: there are no sources for a step.
         ConfigError: libsndfile lacks a codec.
     """
-    missing = sorted(kind for kind in recipe.source_kinds() if not sources.get(kind))
-    if missing:
+    if missing := sorted(kind for kind in recipe.source_kinds() if not sources.get(kind)):
         names = "+".join(view.name for view in recipe.views)
         raise CorpusError(
             f"{where}: no {', '.join(missing)} files, which the recipe {names} needs."

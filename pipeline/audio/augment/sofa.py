@@ -28,19 +28,18 @@ def read_responses(path: Path, sample_rate: int = SAMPLE_RATE) -> NDArray[np.flo
     """Return all responses [measurement * receiver, taps] at `sample_rate` Hz, grouped by measurement.
 
     Raises:
-        AudioError: the file is missing, damaged, or holds no impulse responses.
+        AudioError: see `count_responses`; or they are NaN, infinite or all zero.
     """
     with _open(path) as file:
         values = np.asarray(_responses(file, path), dtype=np.float32)
         rates = np.ravel(file["Data.SamplingRate"])
     if rates.dtype.kind not in "iuf" or rates.size == 0 or not 1 <= rates[0] <= 1_000_000 or values.shape[-1] == 0:
         raise AudioError(f"{path}: has no taps, or an impossible sampling rate ({rates[:1]}). Use another file.")
-    rate = float(rates[0])
     responses = values.reshape(-1, values.shape[-1])
     if not np.isfinite(responses).all() or not responses.any(axis=1).all():
         raise AudioError(f"{path}: holds NaN, infinite or all-zero responses. Use another file.")
-    if rate != sample_rate:
-        responses = soxr.resample(responses.T, rate, sample_rate).T
+    if rates[0] != sample_rate:
+        responses = soxr.resample(responses.T, float(rates[0]), sample_rate).T
     return np.ascontiguousarray(responses, dtype=np.float32)
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pipeline.audio.augment.sofa import SUFFIX, read_responses
 from pipeline.audio.reading import SAMPLE_RATE, Waveform, cut, exact_length, read_audio, read_piece
@@ -50,11 +51,9 @@ class SourcePool:
             self._talkers.setdefault(source.speaker, []).append(source)
 
     def talkers(self, without: str | None, own: Path | None = None) -> list[list[Source]]:
-        """Return the babble files by talker; each file without a speaker counts as one talker.
+        """Return the babble files by talker, except the speaker `without`.
 
-        Args:
-            without: a speaker to leave out.
-            own: a file to leave out among those without a speaker.
+        Each file without a speaker counts as one talker; the file `own` is left out among these.
         """
         named = [files for speaker, files in self._talkers.items() if speaker is not None and speaker != without]
         return named + [[file] for file in self._talkers.get(None, []) if file.path != own]
@@ -78,23 +77,16 @@ class SourcePool:
         content = self._content(source.path)
         if source.index is None:
             return content
-        if content.ndim != 2 or source.index >= len(content):
-            raise CorpusError(
-                f"augmentation source {source.path}: has no response {source.index}. Make the list again."
-            )
-        response: Waveform = content[source.index]
-        return response
+        if content.ndim == 2 and source.index < len(content):
+            return cast(Waveform, content[source.index])
+        raise CorpusError(f"augmentation source {source.path}: has no response {source.index}. Make the list again.")
 
     def length(self, source: Source) -> int:
         """Return the number of samples of a source at 16 kHz; raise CorpusError if it cannot be used."""
         return self._in_pieces(source.path) or len(self.read(source))
 
     def crop(self, source: Source, start: int, length: int) -> Waveform:
-        """Return `length` samples of a source from `start` on; a shorter source is repeated.
-
-        Raises:
-            CorpusError: the file cannot be used.
-        """
+        """Return `length` samples of a source from `start` on (a shorter one is repeated), or raise CorpusError."""
         total = self._in_pieces(source.path)
         if total is None or start + length > total:
             return cut(self.read(source), start, length)
@@ -130,6 +122,5 @@ class SourcePool:
                 self._cache[path] = content
                 self._held += content.size
             while self._held > self._limit and len(self._cache) > 1:
-                _, dropped = self._cache.popitem(last=False)
-                self._held -= dropped.size
+                self._held -= self._cache.popitem(last=False)[1].size
         return content

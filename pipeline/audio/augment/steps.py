@@ -29,9 +29,8 @@ def _read_corruption(content: Any) -> Any:
 
 
 def _read_step(content: Any) -> Any:
-    if isinstance(content, dict) and "one_of" in content:
-        return OneOf.model_validate(content)
-    return _read_corruption(content)
+    one_of = isinstance(content, dict) and "one_of" in content
+    return OneOf.model_validate(content) if one_of else _read_corruption(content)
 
 
 class OneOf(Frozen):

@@ -92,9 +92,8 @@ class Babble(Additive):
                 "babble needs talkers other than the utterance's own speaker; add some to the babble list"
             )
         fewest, most = self.talkers or TALKERS
-        count = int(rng.integers(fewest, most + 1))
-        chosen = rng.choice(len(groups), size=min(count, len(groups)), replace=False)
-        return [pick(groups[int(index)], rng) for index in chosen]
+        count = min(int(rng.integers(fewest, most + 1)), len(groups))
+        return [pick(groups[int(index)], rng) for index in rng.choice(len(groups), size=count, replace=False)]
 
     @staticmethod
     def mix(crops: Sequence[Waveform]) -> Waveform:

@@ -10,10 +10,8 @@ from pipeline.audio.augment.corruptions.codecs import Codec, fit
 from pipeline.audio.augment.sources import SourcePool
 from pipeline.audio.reading import SAMPLE_RATE, Waveform
 
-RATE = 8_000
-"""Hz."""
-BAND = (300.0, 3400.0)
-"""The pass band of a wired telephone, Hz; its edges are at -6 dB."""
+RATE = 8_000  # Hz
+BAND = (300.0, 3400.0)  # Hz, the pass band of a wired telephone; its edges are at -6 dB
 
 
 class Phone(Codec):
