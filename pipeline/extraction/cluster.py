@@ -130,9 +130,8 @@ def _start_uninterruptible_loop() -> Any:
     warnings = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))
     resource_tracker.ensure_running()  # now, because its start unblocks signals
-    if warnings is None:
-        del os.environ["PYTHONWARNINGS"]
-    else:
+    del os.environ["PYTHONWARNINGS"]
+    if warnings is not None:
         os.environ["PYTHONWARNINGS"] = warnings
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit this
     try:
@@ -187,9 +186,7 @@ def _encode(rows: range, spec: RemoteJob, store: Place, earlier: tuple[Place, ..
         return PlaceError(str(error))
 
 
-@lru_cache(maxsize=1)
-def _load_job(spec: RemoteJob) -> ExtractionJob:
-    return spec.load()
+_load_job = lru_cache(maxsize=1)(RemoteJob.load)
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,5 @@
 """Stage one: manifest + encoder + recipe -> embedding store, shard by shard, with Dask."""
 
-import csv
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ from pipeline.extraction.reuse import EarlierStores
 from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter
-from pipeline.utils.atomic import replacing
+from pipeline.utils.atomic import write_table
 from pipeline.utils.paths import Place
 
 Report = Callable[[ShardResult], None]
@@ -147,7 +146,8 @@ def extract(
         counter = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
         (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], counter.add)
         failures = counter.failures()
-        _write_failures(failures_path(out), failures, writer.folder / "failures.csv")
+        listed = [[*map(escape_undecodable, failure)] for failure in failures]
+        write_table(failures_path(out), ("utterance", "path", "reason"), listed, writer.folder / "failures.csv")
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
@@ -182,10 +182,3 @@ class _ProgressCounter:
 def failures_path(store: Place) -> Place:
     """Return the path of the list of a store's failed rows: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
-
-
-def _write_failures(path: Place, failures: Sequence[tuple[str, str, str]], by: Place) -> None:
-    with replacing(path, by) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("utterance", "path", "reason"))
-        writer.writerows([map(escape_undecodable, failure) for failure in failures])

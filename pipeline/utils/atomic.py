@@ -161,9 +161,9 @@ def write_text(path: Place, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a header and rows as a CSV file atomically."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+def write_table(path: Place, columns: Sequence[str], rows: Iterable[Sequence[object]], by: Place | None = None) -> None:
+    """Write a header and rows as a CSV file atomically, see `replacing`."""
+    with replacing(path, by) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -12,26 +12,14 @@ VEGA_LITE = "6.4"
 FAINT = "#8b949e"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
+_TEXT = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+_LINES = dict.fromkeys(("gridColor", "domainColor", "tickColor"), FAINT)
 CONFIG: Mapping[str, Any] = {
     "font": FONT,
     "background": None,
     "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "gridOpacity": 0.35,
-        "gridColor": FAINT,
-        "domainColor": FAINT,
-        "tickColor": FAINT,
-    },
-    "legend": {
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "symbolStrokeWidth": 2,
-        "symbolOpacity": 1,
-    },
+    "axis": {**_TEXT, "labelFontSize": 11, "gridOpacity": 0.35, **_LINES},
+    "legend": {**_TEXT, "symbolStrokeWidth": 2, "symbolOpacity": 1},
     "header": {"labelFontSize": 12, "titleFontSize": 12},
     "title": {"fontSize": 14, "anchor": "start", "fontWeight": 600, "offset": 12},
 }

@@ -31,13 +31,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path")
+    safe = path.suffix.lower() == ".safetensors"
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns before it refuses
-            loaded = (
-                load_file(path)
-                if path.suffix.lower() == ".safetensors"
-                else torch.load(path, map_location="cpu", weights_only=True)
-            )
+            loaded = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything: IndexError, struct.error, AttributeError …
         raise WeightsError(f"cannot read weights {path}: {_why_unreadable(error)}") from error
     if not isinstance(loaded, dict):
@@ -81,11 +78,8 @@ def check_state(module: nn.Module, state: State, source: str, advice: str = "") 
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [str(key) for key in state if key not in own]
-    misshaped = [
-        f"{key} {_shape(state[key])} instead of {_shape(own[key])}"
-        for key in own
-        if key in state and _shape(state[key]) != _shape(own[key])
-    ]
+    shapes = {key: (_shape(state[key]), _shape(own[key])) for key in own if key in state}
+    misshaped = [f"{key} {given} instead of {needed}" for key, (given, needed) in shapes.items() if given != needed]
     keys_by_fault = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     faults = [f"{len(keys)} {fault} ({_first(keys)})" for fault, keys in keys_by_fault.items() if keys]
     if faults:

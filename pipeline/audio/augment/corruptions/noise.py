@@ -55,7 +55,6 @@ class Noise(Additive):
     """Noise: one file."""
 
     kind: Literal["noise"] = "noise"
-
     source = "noise"
     spelling = "noise<dB>"
 
@@ -64,7 +63,6 @@ class Music(Additive):
     """Music: one file."""
 
     kind: Literal["music"] = "music"
-
     source = "music"
     spelling = "music<dB>"
 

@@ -14,7 +14,6 @@ class Reverb(Corruption):
     """Speech in a room, by convolution with its impulse response, at the same power."""
 
     kind: Literal["reverb"] = "reverb"
-
     source = "rooms"
     spelling = "reverb"
 

@@ -18,7 +18,6 @@ class Phone(Codec):
     """A wired telephone: 300 to 3400 Hz, sampled at 8 kHz, 8-bit mu-law (G.711)."""
 
     kind: Literal["phone"] = "phone"
-
     spelling = "phone"
     container, coding = "WAV", "ULAW"
 
@@ -37,7 +36,6 @@ class Gsm(Codec):
     """A mobile telephone of the nineties: 8 kHz, GSM 06.10 full rate, 13 kbit/s."""
 
     kind: Literal["gsm"] = "gsm"
-
     spelling = "gsm"
     container, coding = "WAV", "GSM610"
 
