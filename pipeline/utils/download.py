@@ -113,9 +113,7 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
         if response.status_code == 416 and response.headers.get("Content-Range", "").strip() == f"bytes */{have}":
             return False  # it is complete already; the checksum decides
         if response.status_code == 200:  # the server ignores Range, or the file has changed: it sends everything
-            _discard(part)
-            if validator := _strong_validator(response):
-                _validator_file(part).write_text(validator, encoding="latin-1")
+            _begin(response, part)
             _receive(response, part, 0, progress)
             return True
     _discard(part)
@@ -172,6 +170,13 @@ def _receive(response: requests.Response, part: Path, have: int, progress: Progr
             raise _BrokenError(reason(error)) from None
     if total is not None and done != total:
         raise _BrokenError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _begin(response: requests.Response, part: Path) -> None:
+    """Discard `part` and note the validator of the file that `response` brings."""
+    _discard(part)
+    if (validator := _strong_validator(response)) is not None:
+        _validator_file(part).write_text(validator, encoding="latin-1")
 
 
 def _strong_validator(response: requests.Response) -> str | None:
