@@ -15,8 +15,9 @@ def clean(folder: Path, yes: bool, dry_run: bool) -> None:
     """Remove what interrupted extractions and trainings left below FOLDER (default: data), after listing it.
 
     An interrupted extraction keeps its work in a journal, a hidden folder beside the store. The same command resumes
-    from it, and one with another manifest reuses the rows in common. It is of no use once the recipe, encoder or seed
-    has changed for good. A training keeps its checkpoint beside the model in the same way, for `seed train --resume`.
+    from it, and the same command with another manifest reuses the rows in common. The journal is useless once you
+    have changed the recipe, encoder or seed for good. A training keeps its checkpoint beside the model in the same
+    way, for `seed train --resume`.
     """
     from rich.filesize import decimal
 

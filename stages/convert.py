@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--scale",
     type=click.Choice(["sampling", "both"]),
     default="sampling",
-    help="Stages with vectors of length sqrt(D): enhancement only, or training, too. Enhancement is the same.",
+    help="Whether vectors were scaled to length sqrt(D) in training, too (both). Enhancement always scales them.",
 )
 @click.option("--timesteps", type=click.IntRange(2, 100_000), default=1000, help="Number of diffusion timesteps.")
 @click.option("--beta-start", type=float, default=1e-4, help="First variance of the scaled-linear schedule.")

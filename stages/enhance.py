@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 @click.option(
     "--domain",
     type=STORE,
-    help="Store of raw, preferably clean, embeddings that represents the speech. The less it is like the training data,"
-    " the lower the strength, down to 0. Use the same one for all stores to compare.  [default: --store]",
+    help="Store of raw, preferably clean, embeddings that represents the speech. The less this speech is like the"
+    " training data, the lower the strength, down to 0. Use the same store for all that you compare."
+    "  [default: --store]",
 )
 @click.option("--device", default="auto", help=DEVICE)
 @params_option

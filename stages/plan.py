@@ -15,7 +15,7 @@ from stages.helpers.options import NEW, corpora_option, load_params, make_consol
     "rates",
     multiple=True,
     metavar="[ENCODER=]NUMBER",
-    help="Number of 200-frame crops per second that all workers together encode, with one encoder or any; repeatable."
+    help="Number of 200-frame crops per second that all workers together encode, with ENCODER or with any; repeatable."
     "  [default: as measured on CPU cores]",
 )
 @corpora_option
