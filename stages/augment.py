@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import FILE, NEW, STORE, load_params, params_option, paths_option
 
 if TYPE_CHECKING:
     from pipeline.audio.denoise import Denoise
-    from pipeline.utils.paths import Place
 
 
 @click.group()
@@ -55,7 +55,7 @@ def preview(
     draw: int,
     out: Path,
     sample_format: str,
-    store: "Place | None",
+    store: Place | None,
     root: Path,
     seed: int | None,
     frames: int | None,

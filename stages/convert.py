@@ -1,14 +1,11 @@
 """`seed convert`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import FILE, OUTPUT, STORE, load_params, params_option
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -46,9 +43,9 @@ if TYPE_CHECKING:
 @params_option
 def convert(
     checkpoint: Path,
-    out: "Place",
+    out: Place,
     encoder: str | None,
-    store: "Place | None",
+    store: Place | None,
     predict: str,
     scale: str,
     timesteps: int,

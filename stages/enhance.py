@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import (
     DEVICE,
     MODEL,
@@ -19,7 +20,6 @@ from stages.helpers.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
     from stages.helpers.stdin import OnBad, StreamFormat
 
 
@@ -60,15 +60,15 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", help=DEVICE)
 @params_option
 def enhance(
-    store: "Place | None",
-    model: "Place",
-    out: "Place | None",
+    store: Place | None,
+    model: Place,
+    out: Place | None,
     stream_format: "StreamFormat | None",
     with_info: bool,
     on_bad: "OnBad | None",
     timestep: int | None,
     strength: float | None,
-    domain: "Place | None",
+    domain: Place | None,
     device: str,
     params: Path | None,
 ) -> None:
@@ -101,12 +101,12 @@ def enhance(
 
 
 def _enhance_store(
-    store: "Place",
-    model: "Place",
-    out: "Place",
+    store: Place,
+    model: Place,
+    out: Place,
     timestep: int | None,
     strength: float | None,
-    domain: "Place | None",
+    domain: Place | None,
     device: str,
     params: Path | None,
 ) -> None:

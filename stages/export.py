@@ -1,15 +1,12 @@
 """`seed export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.store.formats.registry import format_names
+from pipeline.utils.paths import Place
 from stages.helpers.options import NEW, STORE, progress_bar
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 )
 @click.option("--view", default="0", help="Name or number of the view; the clean one is 0.")
 @click.option("--draw", type=click.IntRange(min=0), help="Number of the draw, or crop.  [default: all, one by one]")
-def export(store: "Place", out: Path, form: str | None, view: str, draw: int | None) -> None:
+def export(store: Place, out: Path, form: str | None, view: str, draw: int | None) -> None:
     """Write the vectors of one view of a store to a file for other tools.
 
     Failed utterances are left out and counted. Vectors are float32, as in the store.

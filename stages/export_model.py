@@ -1,14 +1,11 @@
 """`seed export-model`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import MODEL, OUTPUT, enhance_settings, load_params, params_option, timestep_option
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 @click.command("export-model")
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 @timestep_option
 @params_option
 def export_model(
-    model: "Place", out: "Place", form: str | None, strength: float | None, timestep: int | None, params: Path | None
+    model: Place, out: Place, form: str | None, strength: float | None, timestep: int | None, params: Path | None
 ) -> None:
     """Export a trained model as a file that runs without this program.
 

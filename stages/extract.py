@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import DEVICE, FILE, OUTPUT, load_params, params_option, paths_option
 
 if TYPE_CHECKING:
     from pipeline.audio.denoise import Denoise
-    from pipeline.utils.paths import Place
 
 
 @click.command()
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 def extract(
     manifest: Path,
     encoder: str,
-    out: "Place",
+    out: Place,
     set_name: str,
     augment: Path | None,
     weights: str | None,

@@ -1,16 +1,13 @@
 """`seed import`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.store.formats.problems import KINDS
 from pipeline.store.formats.registry import format_names, open_sources
+from pipeline.utils.paths import Place
 from stages.helpers.options import FILE, OUTPUT, progress_bar
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 def _kinds(context: click.Context, option: click.Parameter, text: str) -> frozenset[str]:
@@ -78,7 +75,7 @@ def import_(
     clean: str,
     noisy: dict[str, str],
     encoder: str,
-    out: "Place",
+    out: Place,
     ids: Path | None,
     form: str | None,
     draws: int,

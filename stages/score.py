@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.utils.paths import Place, to_place
 from stages.helpers.options import (
     FILE,
     FOLDER,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.data.utterances import Utterances
     from pipeline.scoring.evaluation import Outcome
     from pipeline.store.embedding_store import EmbeddingStore
-    from pipeline.utils.paths import Place
 
 CLEAN = "clean"
 """The condition of enrolment."""
@@ -105,16 +105,16 @@ def score(
     systems: tuple[str, ...],
     manifest: Path | None,
     lists: Path | None,
-    models: tuple["Place", ...],
-    cohort: "Place | None",
+    models: tuple[Place, ...],
+    cohort: Place | None,
     cohort_manifest: Path | None,
-    enrol: "Place | None",
-    test: "Place | None",
+    enrol: Place | None,
+    test: Place | None,
     trials: str | None,
     enrolment: Path | None,
     corpora: Path,
     data_root: str | None,
-    out: "Place",
+    out: Place,
     seed: int | None,
     params: Path | None,
     **changes: Any,
@@ -140,21 +140,19 @@ def score(
         named = find_trial_list(trials, corpora, settings.data_root)
         _score_list(enrol, test, named, enrolment, out, settings.score)
     elif manifest:
-        from pipeline.utils.paths import to_place
-
         folders = {name: to_place(folder) for name, folder in _parse_systems(systems).items()}
         _score_systems(folders, manifest, lists, models, cohort, cohort_manifest, settings, out)
 
 
 def _score_systems(
-    systems: dict[str, "Place"],
+    systems: dict[str, Place],
     manifest: Path,
     lists_folder: Path | None,
     models: "Sequence[Place]",
-    cohort: "Place | None",
+    cohort: Place | None,
     cohort_manifest: Path | None,
     settings: "Params",
-    out: "Place",
+    out: Place,
 ) -> None:
     from pipeline.data.manifest import read_manifest
     from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
@@ -202,7 +200,7 @@ def _score_systems(
 
 
 def _write_outcome(
-    out: "Place",
+    out: Place,
     outcome: "Outcome",
     protocol: "dict[str, Any]",
     stores: "dict[tuple[str, str], EmbeddingStore]",
@@ -228,12 +226,7 @@ def _write_outcome(
 
 
 def _score_list(
-    enrol: "Place",
-    test: "Place",
-    trials: NamedList,
-    enrolment: Path | None,
-    folder: "Place",
-    settings: "Score",
+    enrol: Place, test: Place, trials: NamedList, enrolment: Path | None, folder: Place, settings: "Score"
 ) -> None:
     from pipeline.data.trials.streaming import spool_trials
     from pipeline.metrics import figures, thin

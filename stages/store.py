@@ -1,14 +1,11 @@
 """`seed store`: check an embedding store."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import FILE, OUTPUT, load_params, make_console, params_option, paths_option, progress_bar
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 @click.group()
@@ -25,11 +22,11 @@ def store() -> None:
 @click.option("--picture/--no-picture", default=True, help="Draw quality.png; needs the extra plots.")
 @params_option
 def check(
-    path: "Place",
+    path: Place,
     manifest: Path | None,
     root: Path,
     files: int | None,
-    out: "Place | None",
+    out: Place | None,
     picture: bool,
     params: Path | None,
 ) -> None:

@@ -1,14 +1,11 @@
 """`seed train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.utils.paths import Place
 from stages.helpers.options import DEVICE, FILE, MODEL, OUTPUT, STORE, load_params, params_option
-
-if TYPE_CHECKING:
-    from pipeline.utils.paths import Place
 
 
 class TrainCommand(click.Command):
@@ -58,13 +55,13 @@ class TrainCommand(click.Command):
 )
 @params_option
 def train(
-    store: "Place",
+    store: Place,
     manifest: Path | None,
-    out: "Place",
-    curve: "Place | None",
+    out: Place,
+    curve: Place | None,
     seed: int | None,
     device: str | None,
-    init: "Place | None",
+    init: Place | None,
     resume: bool,
     save_every: int | None,
     log: tuple[str, ...],

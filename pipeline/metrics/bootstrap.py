@@ -65,14 +65,8 @@ def replicates(
     """Return statistics [resamples, systems, statistics] of speakers drawn with replacement.
 
     All systems are measured on the same draws. A draw without targets or without non-targets is repeated.
-
-    Args:
-        rankings: rankings of the same trials, by the scores of each system.
-        enrol_speaker: speaker numbers [M] of the enrolment side.
-        test_speaker: speaker numbers [M] of the test side.
-        statistics: functions of the ROC, such as `eer`.
-        resamples: number of draws.
-        seed: seed of the draws.
+    Rankings are of the same trials, by the scores of each system. `enrol_speaker` and `test_speaker` are the speaker
+    numbers [M] of both sides. Statistics are functions of the ROC, such as `eer`.
     """
     speakers = int(max(enrol_speaker.max(), test_speaker.max())) + 1
     # Target trials count as often as their one speaker is drawn, so their other side is a dummy that is drawn once.

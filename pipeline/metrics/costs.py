@@ -35,13 +35,9 @@ def _min_cost(roc: Roc, point: OperatingPoint) -> tuple[int, float]:
 
 
 def cllr(scores: FloatArray, target: BoolArray) -> float:
-    """Return the cost of log-likelihood ratios in bits (Brümmer & du Preez, 2006); uninformative ratios cost 1.
+    """Return the cost of natural log-likelihood ratios [M] in bits (Brümmer & du Preez, 2006); without information, 1.
 
         1/2 [mean over targets of log2(1 + exp(-s)) + mean over non-targets of log2(1 + exp(s))]
-
-    Args:
-        scores: natural log-likelihood ratios [M].
-        target: whether both sides are the same speaker [M].
 
     Raises:
         TrialError: see `check_trials`.

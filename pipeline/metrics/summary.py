@@ -26,13 +26,8 @@ def figures(
 ) -> tuple[dict[str, Any], Roc]:
     """Return the figures of scores [M], target [M], with EERs in percent, and their ROC.
 
-    Every metric is one line here: its name in result files, and the function that computes it.
-
-    Args:
-        scores: scores of trials; higher means more alike.
-        target: whether both sides are the same speaker.
-        points: operating points at which detection costs are measured.
-        calibrated: whether scores are natural log-likelihood ratios, so that their calibration can be measured.
+    Every metric is one line here: its name in result files, and the function that computes it. Detection costs are
+    measured at `points`. If `calibrated`, scores are natural log-likelihood ratios, and Cllr and actDCF are measured.
 
     Raises:
         TrialError: see `check_trials`.
@@ -58,15 +53,8 @@ def operating(
 ) -> dict[str, Any]:
     """Return thresholds, and each error rate where the other one is bounded; all rates are in percent.
 
-    `min_dcf_…_threshold` is None where accepting everything costs least.
-
-    Args:
-        roc: ROC of the scores.
-        scores: scores of trials [M].
-        target: whether both sides are the same speaker [M].
-        points: operating points whose minDCF thresholds are reported.
-        false_alarms: false-alarm rates at which the miss rate is reported, as `frr_at_far_…`.
-        misses: miss rates at which the false-alarm rate is reported, as `far_at_frr_…`.
+    The ROC is that of the scores [M], target [M]. `min_dcf_…_threshold` is None where accepting everything costs least.
+    `frr_at_far_…` is the miss rate at each of `false_alarms`, `far_at_frr_…` the false-alarm rate at each of `misses`.
     """
     result: dict[str, Any] = {"eer_threshold": eer_threshold(roc, scores, target)}
     for point in points:
@@ -86,13 +74,7 @@ def by_group(
     """Return the `figures` of each group of trials by its label, sorted by label.
 
     A group with only one class has only its counts, because no error rate can be measured on it.
-
-    Args:
-        scores: scores of trials [M].
-        target: whether both sides are the same speaker [M].
-        groups: label of each trial [M], such as gender, age, duration or condition.
-        points: see `figures`.
-        calibrated: see `figures`.
+    Groups are labels of the trials [M], such as gender, age, duration or condition; see `figures` for the others.
 
     Raises:
         TrialError: see `check_trials`; or the numbers of labels and trials differ.
@@ -103,12 +85,10 @@ def by_group(
     labels, numbers, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts)[:-1])
     result: dict[str, dict[str, Any]] = {}
-    for label, trials in zip(labels, members, strict=True):
+    for label, trials in zip(map(str, labels), members, strict=True):
         own = target[trials]
-        both_classes = own.any() and not own.all()
-        result[str(label)] = (
-            figures(scores[trials], own, points, calibrated)[0] if both_classes else _count_classes(own)
-        )
+        measurable = own.any() and not own.all()
+        result[label] = figures(scores[trials], own, points, calibrated)[0] if measurable else _count_classes(own)
     return result
 
 
@@ -144,15 +124,10 @@ def compare(
     (if speakers are known). All but the first also have `eer_difference`, their EER minus the first's in percentage
     points, with `eer_difference_ci` and the two-sided `p_value` of no difference, from the same draws for both.
 
-    Args:
-        scores: scores of trials [M], by system.
-        target: whether both sides are the same speaker [M].
-        speakers: speakers of both sides; None if unknown.
-        points: see `figures`.
-        resamples: number of bootstrap resamples; 0 leaves out intervals and p-values.
-        seed: seed of the bootstrap.
-        costs: also compare the minDCFs, as `min_dcf_…_difference`, `min_dcf_…_difference_ci` and `min_dcf_…_p_value`.
-        calibrated: systems whose scores are natural log-likelihood ratios, see `figures`.
+    Scores and `target` are [M]. Speakers are those of both sides, None if unknown. With 0 resamples of the bootstrap,
+    there are no intervals and p-values. With `costs`, the minDCFs are compared, too, as `min_dcf_…_difference`,
+    `min_dcf_…_difference_ci` and `min_dcf_…_p_value`. `calibrated` names the systems whose scores are natural
+    log-likelihood ratios.
 
     Raises:
         TrialError: see `check_trials`.

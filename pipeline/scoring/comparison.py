@@ -23,17 +23,12 @@ _DENSE = 0.45  # share of a tile's pairs above which scoring all of them is fast
 
 
 def pairwise_scores(enrol: Float32Array, test: Float32Array, trials: Trials) -> Float32Array:
-    """Return minus the mean Euclidean distance [M] between all crops of one side and all of the other.
+    """Return minus the mean Euclidean distance [M] between all unit crops [N, crops, D] of one side and of the other.
 
     This is the paper's score (arXiv 2505.16798, after voxceleb_trainer), with ten crops on each side. The squared
     distance of unit crops is 2 - 2 cos; if two crops are nearly identical, rounding leaves about 0.0005 of it. If
     trials cover most pairs of some utterances, one matrix product computes all pairs of these, so the other trials of
     a call can change the last bits of a score, and nothing more.
-
-    Args:
-        enrol: unit crops [N, crops, D].
-        test: unit crops [P, crops, D].
-        trials: rows of both.
     """
     enrol_used, left = _compact_rows(trials.enrol, len(enrol))
     test_used, right = _compact_rows(trials.test, len(test))

@@ -79,10 +79,7 @@ def draw_speaker_pairs(speakers: list[str | None], seed: int) -> dict[str, tuple
     partners = np.random.default_rng(seed).permutation(len(known))
     same = names[order[1:]] == names[order[:-1]]
     differ = names != names[partners]
-    return {
-        SAME: (known[order[:-1][same]], known[order[1:][same]]),
-        OTHER: (known[differ], known[partners[differ]]),
-    }
+    return {SAME: (known[order[:-1][same]], known[order[1:][same]]), OTHER: (known[differ], known[partners[differ]])}
 
 
 def _summarise(condition: str, system: str, pair: str, left: Float32Array, right: Float32Array) -> list[ViewDistances]:

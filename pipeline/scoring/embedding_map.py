@@ -33,11 +33,7 @@ def map_embeddings(
 ) -> list[MapPoint]:
     """Project unit vectors onto the first two principal axes of the clean ones, separately for each system.
 
-    Args:
-        stores: stores by (condition, system), with the same utterances in the same order.
-        clean: name of the clean condition.
-        speakers: speaker by utterance id; utterances of unknown speakers are not on the map.
-        seed: seed of the draw of speakers and utterances.
+    Stores are given as for `measure_distances`. Utterances of unknown speakers are not on the map.
 
     Raises:
         StoreError: a shard is damaged.

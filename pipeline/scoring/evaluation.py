@@ -61,8 +61,7 @@ def pair_utterances(utterances: Utterances, usable: BoolArray, limit: int, seed:
     rows = np.flatnonzero(usable)
     speakers = []
     for row in rows:
-        speaker = utterances.speakers[row]
-        if speaker is None:
+        if (speaker := utterances.speakers[row]) is None:
             raise TrialError(
                 f"{manifest}: utterance {utterances.ids[row]!r} has no speaker. Add the speaker column, or give a trial"
                 " list."
@@ -88,16 +87,9 @@ def evaluate(
     Each source is a system with its own name, compared by `score.comparison`; `score.systems` adds more systems. A list
     that calibrates a system is not measured.
 
-    Args:
-        sources: see `open_condition_stores`.
-        lists: labelled trials by name, as rows of the stores that failed nowhere; the list of all pairs is named "".
-        conditions: conditions of the test side.
-        enrolment: condition of the enrolment side.
-        utterances: utterances of the stores; intervals need the speakers of all trials.
-        score: systems and figures to measure.
-        seed: seed of bootstrap, cohort and calibration.
-        cohort: cohort for the systems that need one.
-        progress: called after each row.
+    Lists are labelled trials by name, as rows of the stores that failed nowhere; the list of all pairs is named "".
+    `conditions` are those of the test side. Intervals need the speakers of all trials. `seed` is that of bootstrap,
+    cohort and calibration. `progress` is called after each row.
 
     Raises:
         ConfigError: a system names unknown vectors, lists or systems, or lacks a cohort or model.
@@ -184,7 +176,7 @@ def _find_warnings(
     utterances: Utterances, lists: Mapping[str, Trials], measured: Sequence[str], cohort: Cohort | None
 ) -> list[str]:
     """Return warnings about speakers that measured trials share with the cohort or with calibration lists."""
-    rows = {name: _trial_rows(trials) for name, trials in lists.items()}
+    rows = {name: set(np.unique([trials.enrol, trials.test]).tolist()) for name, trials in lists.items()}
     tested = set[int]().union(*(rows[name] for name in measured))
     warnings = []
     if cohort:
@@ -200,11 +192,6 @@ def _find_warnings(
         if shared:
             warnings.append(f"trial list {name}: calibrates, but shares {len(shared):,} speakers with those measured.")
     return sorted(warnings)
-
-
-def _trial_rows(trials: Trials) -> set[int]:
-    """Return the rows of both sides of trials."""
-    return {*np.unique(trials.enrol).tolist(), *np.unique(trials.test).tolist()}
 
 
 def _known_speakers(utterances: Utterances, rows: set[int]) -> set[str]:

@@ -17,9 +17,7 @@ UNKNOWN = "unknown"
 def group_trials(names: Sequence[str], numbers: Speakers) -> NDArray[np.str_]:
     """Return the group [M] of every trial: the name that both sides share, or both names, as `f/m`.
 
-    Args:
-        names: names of the groups of utterances.
-        numbers: index into `names` of each trial's enrolment and test side [M].
+    `numbers` are indices into the groups' names, of each trial's enrolment and test side [M].
     """
     low, high = np.minimum(*numbers), np.maximum(*numbers)
     codes, trials = np.unique(low * len(names) + high, return_inverse=True)
@@ -32,11 +30,7 @@ def label_groups(
 ) -> dict[GroupColumn, tuple[list[str], IntArray]]:
     """Return for each column the names of its groups, in order, and the index of each utterance's group [N].
 
-    A column without any known value is left out.
-
-    Args:
-        utterances: utterances of the stores.
-        cuts: columns, and the values at which numbers are cut into ranges.
+    A column without any known value is left out. `cuts` are the values at which numbers are cut into ranges.
     """
     groups: dict[GroupColumn, tuple[list[str], IntArray]] = {}
     if any(utterances.genders) and "gender" in cuts:

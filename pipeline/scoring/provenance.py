@@ -15,19 +15,8 @@ PROJECT = "speaker-seed"
 PACKAGES = ("numpy", "scipy", "torch", "zarr")
 
 MADE_OF = (
-    "encoder",
-    "family",
-    "weights_sha256",
-    "front_end",
-    "precision",
-    "dim",
-    "recipe",
-    "manifest_sha256",
-    "augment_sha256",
-    "denoise",
-    "enhanced_by_sha256",
-    "timestep",
-    "sampling",
+    *("encoder", "family", "weights_sha256", "front_end", "precision", "dim", "recipe", "manifest_sha256"),
+    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling"),
 )
 """Attributes that identify the vectors of a store; only enhanced ones have the last three."""
 
@@ -64,14 +53,9 @@ def describe_protocol(stores: Mapping[str, EmbeddingStore], **settings: Any) -> 
             out.
     """
     # DVC leaves lists out of its tables of metrics; a mapping would add hundreds of columns there.
-    described = (
-        {"stores": [{"role": role, **describe_store(store)} for role, store in stores.items()]} if stores else {}
-    )
-    return {
-        "versions": read_versions(),
-        **described,
-        **{key: value for key, value in settings.items() if value is not None},
-    }
+    described = [{"role": role, **describe_store(store)} for role, store in stores.items()]
+    used = {"stores": described or None} | settings
+    return {"versions": read_versions()} | {key: value for key, value in used.items() if value is not None}
 
 
 def _version(package: str) -> str | None:

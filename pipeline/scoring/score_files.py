@@ -163,19 +163,13 @@ def label_sides(scored: ScoredTrials, labels: Mapping[str, str | None], where: P
     """
     if not scored.named:
         raise TrialError(f"{scored.path}: its lines name no utterances, so {where} cannot be applied to them.")
-    side_labels: tuple[list[str], list[str]] = ([], [])
-    for names, side in zip(scored.names, side_labels, strict=True):
-        for name in names:
-            label = labels.get(name)
-            if label is None:
-                raise UnknownUtteranceError(f"{where}: has no entry for {name!r}, which {scored.path} names. Add it.")
-            side.append(label)
-    distinct = sorted({*side_labels[0], *side_labels[1]})
+    for name in chain(*scored.names):
+        if labels.get(name) is None:
+            raise UnknownUtteranceError(f"{where}: has no entry for {name!r}, which {scored.path} names. Add it.")
+    distinct = sorted({str(labels[name]) for name in chain(*scored.names)})
     index = {label: number for number, label in enumerate(distinct)}
-    enrol, test = (
-        np.array([index[label] for label in side], dtype=np.int64)[rows]
-        for side, rows in zip(side_labels, scored.pairs, strict=True)
-    )
+    sides = (np.array([index[str(labels[name])] for name in names], dtype=np.int64) for names in scored.names)
+    enrol, test = (side[rows] for side, rows in zip(sides, scored.pairs, strict=True))
     return distinct, (enrol, test)
 
 

@@ -37,11 +37,8 @@ def make_line_formatter(form: ScoreFormat, enrol: Sequence[str], test: Sequence[
     left, right = list(map(spell, enrol)), list(map(spell, test))
 
     def format_lines(trials: Trials, scores: Float32Array) -> bytes:
-        columns: list[Any] = [
-            map(left.__getitem__, trials.enrol.tolist()),
-            map(right.__getitem__, trials.test.tolist()),
-            scores.tolist(),
-        ]
+        ids = map(left.__getitem__, trials.enrol.tolist()), map(right.__getitem__, trials.test.tolist())
+        columns: list[Any] = [*ids, scores.tolist()]
         template = ",%s,%s,%.6f\n" if form == "csv" else "%s %s %.6f\n"
         if trials.target is not None and form != "kaldi":
             template = f"%d{template}" if form == "csv" else f"%d {template}"
@@ -76,13 +73,7 @@ def score_to_file(
 ) -> tuple[Float32Array, BoolArray | None, int]:
     """Score a list block by block, and write one line for each trial in order; trials of failed utterances are skipped.
 
-    Args:
-        spool: the trial list.
-        scorer: scorer of the stores that the list refers to.
-        names: ids of both sides in row order.
-        form: format of the lines.
-        out: file to write.
-        progress: called with the number of trials after each block.
+    `names` are the ids of both sides in row order. `progress` is called with the number of trials after each block.
 
     Returns:
         Scores [M] and labels [M] of the written trials (no scores and None if the list has no labels), and the number

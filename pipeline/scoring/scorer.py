@@ -101,12 +101,8 @@ def scorer_of(
 ) -> Scorer:
     """Read two stores, and return a scorer of trials between them.
 
-    Args:
-        enrol: store of the enrolment side.
-        test: store of the test side.
-        models: enrolment models of utterances of the enrolment store; their failed utterances are ignored.
-        pool: function that makes a model's vector from its utterances; only for `cosine`.
-        comparison: comparison of two sides; `pairwise` compares all crops of all utterances of a model.
+    Models are of utterances of the enrolment store; their failed utterances are ignored. With `cosine`, `pool` makes a
+    model's vector from its utterances; `pairwise` compares all crops of all utterances of a model.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.
@@ -134,13 +130,8 @@ def score_list(
 ) -> tuple[Trials, Float32Array]:
     """Score a trial list between two stores; trials of failed utterances are skipped.
 
-    Args:
-        enrol: store of the enrolment side.
-        test: store of the test side.
-        trials: rows of the enrolment store (or indices of models), and rows of the test store.
-        models: see `scorer_of`.
-        pool: see `scorer_of`.
-        comparison: see `scorer_of`.
+    Trials are rows of the enrolment store (or indices of models) and rows of the test store; see `scorer_of` for the
+    others.
 
     Raises:
         StoreError: the stores cannot be compared, or are damaged.

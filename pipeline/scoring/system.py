@@ -71,14 +71,8 @@ def build_system(
 ) -> ScoringSystem:
     """Build a system, and train its parts that learn from the cohort.
 
-    Args:
-        name: name of the system, for messages.
-        system: its entry in `score.systems`, which has `of`.
-        sources: all vectors by name.
-        cohort: the cohort; required if `system.needs_cohort`.
-        use: selection of the cohort's vectors for score normalisation.
-        default: the value of `score.comparison`.
-        seed: seed of the sample of a large cohort.
+    The name is for messages. `system` has `of`, and `sources` are all vectors by name. `use` selects the cohort's
+    vectors for score normalisation, `default` is `score.comparison`, and `seed` draws the sample of a large cohort.
 
     Raises:
         ConfigError: the system names unknown vectors, or lacks a cohort or a model.
@@ -106,11 +100,9 @@ def build_system(
     normalising = None
     if system.norm:
         normalising = comparison.represent(_sample_cohort(clean, cohort, use, seed))
-        count = len(normalising)
-        if system.norm == "as" and system.top > count:
-            raise ConfigError(
-                f"score.systems.{name}: top {system.top} of a cohort of {count}. Set it to {count} or less."
-            )
+        if system.norm == "as" and system.top > (count := len(normalising)):
+            message = f"top {system.top} of a cohort of {count}. Set it to {count} or less."
+            raise ConfigError(f"score.systems.{name}: {message}")
     return ScoringSystem(system, source, original, mean, comparison, normalising)
 
 

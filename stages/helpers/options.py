@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.utils.paths import Place, is_url, to_place
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
     from pipeline.config.params import Params
     from pipeline.config.train import Enhance
-    from pipeline.utils.paths import Place
 
 
 class PlaceType(click.Path):
@@ -25,8 +26,6 @@ class PlaceType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pipeline.utils.paths.Place`."""
-        from pipeline.utils.paths import is_url, to_place
-
         if not isinstance(value, str) or not is_url(value):
             return super().convert(value, param, ctx)
         if not self.remote:
@@ -89,7 +88,7 @@ def load_params(file: Path | None, changes: dict[str, Any] | None = None) -> "Pa
     return validated(Params, content, str(path or "options"))
 
 
-def enhance_settings(model: "Place", settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
+def enhance_settings(model: Place, settings: "Params", timestep: int | None, strength: float | None) -> "Enhance":
     """Return the enhancement settings for a model: options first, then the parameter file, then the model's timestep.
 
     A timestep of the parameter file that differs from the model's is used, with a warning. The options are checked

@@ -148,10 +148,7 @@ def stability_chart(findings: Mapping[str, Findings]) -> alt.HConcatChart | None
     panels = []
     for name in dict.fromkeys(str(row["figure"]) for row in rows):
         chosen = [row for row in rows if row["figure"] == name]
-        base = alt.Chart(inline(chosen)).encode(
-            x=alt.X("snr:Q", title="SNR of the training noise, dB"),
-            color=colour,
-        )
+        base = alt.Chart(inline(chosen)).encode(x=alt.X("snr:Q", title="SNR of the training noise, dB"), color=colour)
         value = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False))
         dots = base.mark_point(filled=True, size=28, opacity=0.7).encode(y=value)
         line = base.mark_line(strokeWidth=1.5).encode(y=alt.Y("mean(value):Q", title=name))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -117,40 +118,23 @@ def find_sign_changes(
         resampled: replicates of the gains [R, B].
     """
     changes = []
-    for find in (_find_start, _find_stop):
-        values = np.array([find(gaps, line) for line in resampled])
+    for find in (partial(_find_sign_change, gaps, stop=stop) for stop in (False, True)):
+        values = np.array([find(line) for line in resampled])
         inside = np.isfinite(values)
         low, high = np.quantile(values, [0.025, 0.975], method="nearest") if len(values) else (np.nan, np.nan)
         share = float(inside.mean()) if len(values) else 0.0
-        changes.append(SignChange(find(gaps, gain), float(low), float(high), share))
+        changes.append(SignChange(find(gain), float(low), float(high), share))
     return changes[0], changes[1]
 
 
-def _find_stop(gaps: Sequence[float], gain: Sequence[float] | Float64Array) -> float:
-    """Return the gap above which the gain is never positive.
-
-    It is infinite if the last gain is positive, and minus infinite if none is.
-    """
+def _find_sign_change(gaps: Sequence[float], gain: Sequence[float] | Float64Array, stop: bool) -> float:
+    """Return the gap below which, or with `stop` above which, the gain is never positive; infinite outside."""
     positive = np.flatnonzero(np.asarray(gain) > 0)
     if len(positive) == 0:
-        return -np.inf
-    last = int(positive[-1])
-    return np.inf if last == len(gain) - 1 else _interpolate_zero(gaps, gain, last)
-
-
-def _find_start(gaps: Sequence[float], gain: Sequence[float] | Float64Array) -> float:
-    """Return the gap below which the gain is never positive.
-
-    It is minus infinite if the first gain is positive, and infinite if none is.
-    """
-    positive = np.flatnonzero(np.asarray(gain) > 0)
-    if len(positive) == 0:
-        return np.inf
-    first = int(positive[0])
-    return -np.inf if first == 0 else _interpolate_zero(gaps, gain, first - 1)
-
-
-def _interpolate_zero(gaps: Sequence[float], gain: Sequence[float] | Float64Array, before: int) -> float:
+        return -np.inf if stop else np.inf
+    before = int(positive[-1] if stop else positive[0] - 1)
+    if before in (-1, len(gain) - 1):
+        return np.inf if stop else -np.inf
     low, high = float(gain[before]), float(gain[before + 1])
     share = low / (low - high)
     return float(gaps[before] + share * (gaps[before + 1] - gaps[before]))

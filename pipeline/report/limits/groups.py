@@ -24,13 +24,7 @@ SAME_SOUNDS, TEST = "test speakers, training sounds", "test speakers, other soun
 FIXED = "one SNR a view"
 HELD_CROPS = "held-out training speakers, crops"
 
-PAIRS = (
-    (TRAINED, HELD),
-    (HELD, SAME_SOUNDS),
-    (SAME_SOUNDS, TEST),
-    (HELD, TEST),
-    (HELD_CROPS, TEST),
-)
+PAIRS = ((TRAINED, HELD), (HELD, SAME_SOUNDS), (SAME_SOUNDS, TEST), (HELD, TEST), (HELD_CROPS, TEST))
 """The pairs of groups whose gains are compared, from and to."""
 
 
@@ -95,8 +89,7 @@ def measure_matched_gaps(
             raw, enhanced = (cosine_scores(*side, trials) for side in units[group.name])
             pairs = numbers[trials.enrol], numbers[trials.test]
             gap_bins, _ = measure_by_gap(
-                *(gaps[group.name][trials.test], edges, raw, enhanced, trials.target, pairs),
-                *(resamples, seed),
+                *(gaps[group.name][trials.test], edges, raw, enhanced, trials.target, pairs), *(resamples, seed)
             )
             rows += [(group.name, condition, each) for each in gap_bins]
     order = {name: place for place, name in enumerate(pair[0].vectors)}

@@ -210,8 +210,7 @@ def _measure_gains(
         edges = quantile_edges(np.concatenate(list(own.values())), options.bins)
         moved = np.concatenate([own[each][tested] if each in own else np.zeros(len(trials)) for each in conditions])
         bins, resampled = measure_by_gap(
-            *(moved, edges, joined["raw"], joined["seed"], target, speakers),
-            *(params.score.bootstrap, params.seed),
+            *(moved, edges, joined["raw"], joined["seed"], target, speakers), *(params.score.bootstrap, params.seed)
         )
         if not bins:
             raise TrialError("no range of distances has trials of both classes. Use fewer --bins.")

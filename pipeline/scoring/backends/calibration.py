@@ -86,15 +86,11 @@ def fit_calibration(scores: FloatArray, target: BoolArray, prior: float = 0.5, r
 
 
 def stack_quality(enrol: FloatArray, test: FloatArray) -> Float64Array:
-    """Return quality measures of trials [M, 2]: the lower and the higher value of both sides.
+    """Return quality measures of trials [M, 2]: the lower and the higher value of both sides [M].
 
     They do not depend on the order of the sides (QMF, Thienpondt et al., "The IDLab VoxSRC-20 submission", 2021).
     Common measures are the logarithm of the speech duration, the norm of the raw embedding, and the mean of the highest
     cohort scores (`CohortStatistics.mean`).
-
-    Args:
-        enrol: the measure of the enrolment side [M].
-        test: the measure of the test side [M].
     """
     return np.stack([np.minimum(enrol, test), np.maximum(enrol, test)], axis=1).astype(np.float64)
 

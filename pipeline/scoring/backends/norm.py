@@ -102,13 +102,8 @@ def normalise_scores(
 
         s' = 1/2 [(s - mu_e) / sd_e + (s - mu_t) / sd_t]
 
-    Args:
-        norm: name of the normalisation; `as` and `s` only differ in the `top` of the statistics.
-        scores: scores of the trials [M].
-        enrol: statistics of the enrolment utterances.
-        test: statistics of the test utterances.
-        enrol_rows: row of each trial in `enrol` [M].
-        test_rows: row of each trial in `test` [M].
+    `as` and `s` only differ in the `top` of the statistics. `enrol_rows` and `test_rows` are the row of each trial in
+    `enrol` and in `test` [M].
     """
     sides = {"z": ((enrol, enrol_rows),), "t": ((test, test_rows),)}.get(norm, ((enrol, enrol_rows), (test, test_rows)))
     result = np.empty_like(scores)

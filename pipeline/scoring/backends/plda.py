@@ -109,11 +109,7 @@ def score_matrix(enrol: FloatArray, test: FloatArray) -> FloatArray:
 
 
 def fit_plda(
-    vectors: FloatArray,
-    speakers: IntArray,
-    iterations: int = 20,
-    length_norm: bool = True,
-    pseudo: float | None = None,
+    vectors: FloatArray, speakers: IntArray, iterations: int = 20, length_norm: bool = True, pseudo: float | None = None
 ) -> Plda:
     """Fit the model by expectation maximisation, initialised by moments.
 

@@ -40,11 +40,6 @@ def ensemble(raw: FloatArray, enhanced: FloatArray, weight: float = 0.5) -> Floa
 
     With weight 0.5, this is the paper's feature ensemble, original + enhanced (arXiv 2505.16798).
 
-    Args:
-        raw: original embeddings [..., D].
-        enhanced: the same embeddings, enhanced [..., D].
-        weight: weight of the enhanced embeddings, 0 to 1.
-
     Raises:
         ConfigError: the weight is outside of 0 to 1.
         TrialError: the shapes differ.
