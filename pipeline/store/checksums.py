@@ -16,11 +16,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 
 
 def hash_store(store: EmbeddingStore) -> str:
-    """Return the SHA-256 of a store's attributes, utterances, status and vectors, reading shard by shard.
-
-    Raises:
-        StoreError: a shard is damaged.
-    """
+    """Return the SHA-256 of a store's attributes, ids, status and vectors; raise StoreError if a shard is damaged."""
     digest = hashlib.sha256(json.dumps(dict(store.attributes), sort_keys=True).encode())
     digest.update(hash_texts(store.utterances).encode())
     digest.update(_to_bytes(store.status))

@@ -37,11 +37,8 @@ class RowContents:
     @classmethod
     def join(cls, parts: "Sequence[RowContents]") -> "RowContents":
         """Return the rows of several parts, one after another."""
-        return cls(
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.traces for part in parts]),
-            np.concatenate([part.fingerprints for part in parts]),
-        )
+        columns = zip(*((part.values, part.traces, part.fingerprints) for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
@@ -101,15 +98,12 @@ class EmbeddingStore:
     def check_raw(self) -> None:
         """Raise StoreError if the store holds enhanced embeddings instead of an encoder's own."""
         if self.attributes.get("enhanced_by_sha256"):
-            raise StoreError(
-                f"{self.path}: holds enhanced embeddings already. Give the store that they were made from."
-            )
+            raise StoreError(f"{self.path}: holds enhanced embeddings already. Give the store they were made from.")
 
     def blocks(self, numbers: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield rows and their unchecked embeddings [row, draw, view, dim], `numbers` at a time, or all.
 
-        Raises:
-            StoreError: a shard is damaged.
+        Raise StoreError if a shard is damaged.
         """
         count, *shape = self.shape
         step = max(numbers // int(np.prod(shape)), CHUNK_ROWS) if numbers else count
@@ -133,8 +127,7 @@ class EmbeddingStore:
     def read_rows(self, rows: range) -> NDArray[np.float32]:
         """Return the embeddings [rows, draw, view, dim] of consecutive utterances; failed rows are NaN.
 
-        Raises:
-            StoreError: one of their shards is damaged.
+        Raise StoreError if one of their shards is damaged.
         """
         with store_errors(self.path, rows):
             values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
@@ -144,11 +137,7 @@ class EmbeddingStore:
         return values
 
     def read(self) -> NDArray[np.float32]:
-        """Return all embeddings [utterance, draw, view, dim] in memory; failed rows are NaN.
-
-        Raises:
-            StoreError: a shard is damaged.
-        """
+        """Return all embeddings [utterance, draw, view, dim] in memory, see `read_rows`."""
         values = np.empty(self.shape, dtype=np.float32)
         for rows in self.shards():
             values[rows.start : rows.stop] = self.read_rows(rows)
@@ -160,21 +149,13 @@ class EmbeddingStore:
             return open_array(_group(self.path), "embeddings")
 
     def fingerprints(self) -> NDArray[np.uint8] | None:
-        """Return the hashes [utterance, 16] of everything each row was made from, or None if the store has none.
-
-        Raises:
-            StoreError: they are damaged.
-        """
+        """Return the hashes [utterance, 16] of what each row was made from, if any; raise StoreError if damaged."""
         with store_errors(self.path):
             group = _group(self.path)
             return np.asarray(open_array(group, FINGERPRINTS)[:]) if FINGERPRINTS in group else None
 
     def gather(self, rows: NDArray[np.int64]) -> RowContents:
-        """Return the content of any rows of a store of audio.
-
-        Raises:
-            StoreError: one of their shards is damaged.
-        """
+        """Return the content of any rows of a store of audio; raise StoreError if one of their shards is damaged."""
         with store_errors(self.path):
             group = _group(self.path)
             arrays = [np.asarray(open_array(group, name).oindex[rows]) for name in ("embeddings", TRACES, FINGERPRINTS)]
@@ -184,11 +165,7 @@ class EmbeddingStore:
         return content
 
     def trace(self, row: int) -> list[list[dict[str, Any]]]:
-        """Return the traces `[draw][view]` of a row: the `start` of the crop and the `steps` of the corruption.
-
-        Raises:
-            StoreError: the row failed, the store holds enhanced vectors, or it is damaged.
-        """
+        """Return a row's traces, see `read_trace`: the `start` of the crop and the `steps` of the corruption."""
         from pipeline.store.traces import read_trace
 
         return read_trace(self.path, self.utterances[row], row)

@@ -53,10 +53,8 @@ def array_store(
             exact = given.astype(np.float32)
         if not np.isfinite(exact).all():
             bad = np.flatnonzero(~np.isfinite(exact).reshape(len(exact), -1).all(axis=1))
-            raise VectorError(
-                f"{name} vectors hold NaN or infinite values in {len(bad)} of {len(exact)} rows, first: row {bad[0]}."
-                " Leave them out."
-            )
+            rows = f"{len(bad)} of {len(exact)} rows, first: row {bad[0]}"
+            raise VectorError(f"{name} vectors hold NaN or infinite values in {rows}. Leave them out.")
         arrays.append(exact)
     first, others = arrays
     if first.ndim not in (2, 3) or others.ndim != first.ndim + 1:
@@ -65,9 +63,7 @@ def array_store(
             " [N, draws, D] and [N, draws, V, D]."
         )
     if first.shape[:-1] != others.shape[:-2] or first.shape[-1] != others.shape[-1] or 0 in first.shape:
-        raise VectorError(
-            f"clean vectors of shape {first.shape} and noisy ones of {others.shape} do not fit each other."
-        )
+        raise VectorError(f"clean vectors of shape {first.shape} and noisy of {others.shape} do not fit each other.")
     if first.ndim == 2:
         first, others = first[:, None], others[:, None]
     values = np.concatenate([first[:, :, None], others], axis=2)

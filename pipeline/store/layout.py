@@ -26,10 +26,7 @@ def create_store(
     of_audio: bool,
     whole: bool,
 ) -> None:
-    """Create the group of a store in an empty folder; see `StoreWriter`.
-
-    Ids are written as well, unless the store is written `whole`: ids then follow with their shards.
-    """
+    """Create the group of a store in an empty folder, see `StoreWriter`; if `whole`, ids follow with their shards."""
     group, count = zarr.create_group(path, zarr_format=3, attributes={"schema": SCHEMA, **attributes}), len(ids)
     inner = CHUNK_ROWS if shard % CHUNK_ROWS == 0 and not whole else shard
     group.create_array(

@@ -43,9 +43,8 @@ def find_leftovers(root: Path, describe_training: Describe) -> tuple[list[Leftov
             except OutputError:
                 busy.append(journal)
                 continue
-            found += [
-                Leftover(folder, _describe(folder, describe_training), _size(folder)) for folder in _subfolders(journal)
-            ]
+            for folder in _subfolders(journal):
+                found.append(Leftover(folder, _describe(folder, describe_training), _size(folder)))
     for folder in sorted(root.rglob(".*.old.*")):
         if folder.is_dir() and not (folder.parent / f"{folder.name.rpartition('.old.')[0]}{_JOURNAL}").exists():
             found.append(Leftover(folder, "a store that another has replaced", _size(folder)))
@@ -53,11 +52,7 @@ def find_leftovers(root: Path, describe_training: Describe) -> tuple[list[Leftov
 
 
 def remove_leftover(leftover: Leftover) -> None:
-    """Delete a leftover, and its journal if nothing else is in it.
-
-    Raises:
-        OutputError: a run is using the journal now.
-    """
+    """Delete a leftover, and its journal if that is then empty; raise OutputError if a run is using the journal."""
     journal = leftover.folder.parent
     if not journal.name.endswith(_JOURNAL):
         shutil.rmtree(leftover.folder)
@@ -71,8 +66,7 @@ def remove_leftover(leftover: Leftover) -> None:
 def discard_copy(target: Path, entry: bytes) -> None:
     """Remove the copy of a finished store that the journal of `target` keeps, given the zarr.json of a safe copy.
 
-    Raises:
-        OutputError: a run is using the journal.
+    Raise OutputError if a run is using the journal.
     """
     journal = journal_of(target)
     if not isinstance(journal, Path) or not journal.is_dir():

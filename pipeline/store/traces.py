@@ -31,11 +31,7 @@ def create_traces(group: zarr.Group, shape: tuple[int, int, int], shard: int) ->
 
 
 def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, Any]]]:
-    """Return the traces [draw][view] of a row, which holds `utterance`.
-
-    Raises:
-        StoreError: there are none, or they are damaged.
-    """
+    """Return the traces [draw][view] of a row, which holds `utterance`; raise StoreError for none or damaged ones."""
     with store_errors(store):
         array = open_group(store, "r").get(TRACES)
         texts = np.asarray(array[row]) if isinstance(array, zarr.Array) else np.array("")
@@ -48,8 +44,7 @@ def read_trace(store: Place, utterance: str, row: int) -> list[list[dict[str, An
 def read_traces(store: Place, rows: NDArray[np.int64]) -> NDArray[np.object_] | None:
     """Return the traces [rows, draw, view] of some rows as JSON, empty for failed ones; None if the store has none.
 
-    Raises:
-        StoreError: they are damaged.
+    Raise StoreError if they are damaged.
     """
     with store_errors(store):
         array = open_group(store, "r").get(TRACES)

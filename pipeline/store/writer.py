@@ -53,12 +53,8 @@ class ShardWriter:
         except Exception:  # Zarr's codecs may raise any error; a damaged shard is encoded again
             status = np.full_like(status, MISSING)
         shape = (len(rows), *self._embeddings.shape[1:])
-        empty = RowContents(
-            np.full(shape, np.nan, np.float32),
-            np.full(shape[:3], "", dtype=object),
-            np.zeros((len(rows), FINGERPRINT), np.uint8),
-        )
-        return empty, status
+        values, traces = np.full(shape, np.nan, np.float32), np.full(shape[:3], "", dtype=object)
+        return RowContents(values, traces, np.zeros((len(rows), FINGERPRINT), np.uint8)), status
 
     def write(
         self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
@@ -195,25 +191,20 @@ def write_store(
     attributes: Mapping[str, Any],
 ) -> None:
     """Write a whole store from memory: embeddings [utterance, draw, view, dim] and status [utterance]."""
-    shard = 1024
-    with closing(StoreWriter(path, utterances, values.shape[1:], attributes, shard)) as writer:
+    with closing(StoreWriter(path, utterances, values.shape[1:], attributes, shard=1024)) as writer:
         for rows in writer.shards():
             writer.write(rows, values[rows.start : rows.stop], status[rows.start : rows.stop])
         writer.finish()
 
 
 def _replaceable(target: Place, publishing: Place) -> bool:
-    """Return True if a store may be written at `target`: nothing is there, or one of our stores.
-
-    A folder without zarr.json is also ours if `publishing` exists, because a run was about to replace it.
-    """
+    """Return True if nothing is there, one of our stores, or the rest of one that was `publishing`."""
     names, known = list_names(target), {ENTRY, "embeddings", "status", "utterances", TRACES, FINGERPRINTS}
     if not names <= known:
         return False
     if ENTRY not in names:
         return not names or exists(publishing)
     try:
-        content = json.loads(read_bytes(target / ENTRY))
-        return "schema" in content["attributes"]
+        return "schema" in json.loads(read_bytes(target / ENTRY))["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -18,11 +18,7 @@ from pipeline.utils.paths import Place, remote_errors, remove_file, remove_folde
 
 
 def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
-    """Open the group of a store.
-
-    Raises:
-        PlaceError: a remote place does not answer or refuses, now or whenever the group is read or written.
-    """
+    """Open the group of a store; any use of it may raise PlaceError, if a remote place does not answer or refuses."""
     if isinstance(place, Path):
         return zarr.open_group(place, mode=mode)
     with remote_errors(place):
@@ -33,10 +29,8 @@ def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
 def publish(store: Place, target: Place, mark: Place) -> None:
     """Copy a finished store from its journal to its final place within a remote place, without downloading it.
 
-    While `mark` exists, the content of `target` is known to be the rest of a store. Repeating this is harmless.
-
-    Raises:
-        PlaceError: the remote place does not answer or refuses.
+    While `mark` exists, the content of `target` is known to be the rest of a store. Repeating this is harmless. Raise
+    PlaceError if the remote place does not answer or refuses.
     """
     assert not isinstance(store, Path)
     assert not isinstance(target, Path)
@@ -46,12 +40,9 @@ def publish(store: Place, target: Place, mark: Place) -> None:
 
 
 def discard(store: Place, journal: Place) -> None:
-    """Remove the journal of a published store as far as possible.
-
-    The zarr.json goes first, so the rest after a failure is never taken for finished work.
-    """
+    """Remove the journal of a published store as far as possible."""
     with suppress(PlaceError):
-        remove_folder(store)
+        remove_folder(store)  # its zarr.json first, so that the rest is never taken for finished work
         remove_folder(journal)
 
 

@@ -150,11 +150,7 @@ def hold_out(
 
 
 def split_folds(
-    ids: Sequence[str],
-    speakers: Mapping[str, str | None],
-    held: NDArray[np.bool_],
-    count: int,
-    seed: int,
+    ids: Sequence[str], speakers: Mapping[str, str | None], held: NDArray[np.bool_], count: int, seed: int
 ) -> list[NDArray[np.bool_]]:
     """Divide the speakers of rows [N] into `count` parts, and return a mask [N] of the rows of each.
 

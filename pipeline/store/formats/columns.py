@@ -17,11 +17,7 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
 def choose_name(path: Path, what: str, names: Sequence[str], preferred: str) -> str:
-    """Return the preferred name if it is there, else the only one.
-
-    Raises:
-        ExchangeError: there are no names, or several others.
-    """
+    """Return the preferred name if it is there, else the only one; raise ExchangeError if there is none or several."""
     if preferred in names:
         return preferred
     if len(names) == 1:
@@ -33,30 +29,26 @@ def choose_name(path: Path, what: str, names: Sequence[str], preferred: str) -> 
 def find_id_column(path: Path, texts: Sequence[str], others: Sequence[str]) -> str:
     """Return the column of ids: the one named in `ID_NAMES`, text or not, else the only column of text.
 
-    Raises:
-        ExchangeError: there is no such column, or the choice is ambiguous.
+    Raise ExchangeError if there is no such column, or the choice is ambiguous.
     """
     named = [name for wanted in ID_NAMES for name in (*texts, *others) if name.strip().lower() == wanted]
     if not named:
         return choose_name(path, "columns of text", texts, ID_NAMES[0])
     if named[0] not in texts and texts and named[0].strip().lower() != ID_NAMES[0]:
-        raise ExchangeError(
-            f"{path}: ids may be {named[0]!r}, which is not text, or {texts[0]!r}. Name the right column"
-            f" {ID_NAMES[0]!r}."
-        )
+        either = f"{named[0]!r}, which is not text, or {texts[0]!r}"
+        raise ExchangeError(f"{path}: ids may be {either}. Name the right column {ID_NAMES[0]!r}.")
     return named[0]
 
 
 def find_vector_columns(path: Path, names: Sequence[str], numbers: Sequence[str]) -> list[str]:
     """Return the columns of the vectors, in order: those numbered from 0 or 1 after a common prefix.
 
+    Raise ExchangeError if there is no such group or several, or if a number is missing or repeated.
+
     Args:
         path: path for messages.
         names: names of all columns; all of the prefix are returned, whatever they hold.
         numbers: names of the columns of numbers, which determine the prefix.
-
-    Raises:
-        ExchangeError: there is no such group or several, or a number is missing or repeated.
     """
     prefixes = dict.fromkeys(match[1] for match in map(_NUMBERED.fullmatch, numbers) if match)
     prefix = choose_name(path, "groups of numbered columns", [f"{name}0…" for name in prefixes], "e0…")[:-2]
@@ -74,11 +66,7 @@ def find_vector_columns(path: Path, names: Sequence[str], numbers: Sequence[str]
 
 
 def find_ids(path: Path, ids: Path | None) -> Path:
-    """Return the text file of a file's ids: the given one, or the one beside the file.
-
-    Raises:
-        ExchangeError: there is neither, or there are both.
-    """
+    """Return the given text file of ids, or the one beside the file; raise ExchangeError for neither or both."""
     found = find_sidecar(path)
     if ids is not None:
         if found and not found.samefile(ids):
@@ -112,11 +100,7 @@ def sidecar_path(path: Path, suffix: str, own: Sequence[str]) -> Path:
 
 
 def read_ids(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
-    """Yield the `count` lines of a text file of ids.
-
-    Raises:
-        ExchangeError: there are more or fewer lines, or the file is not UTF-8.
-    """
+    """Yield the `count` lines of a text file of ids; raise ExchangeError for another count, or if it is not UTF-8."""
     assert ids is not None
     found = 0
     try:
@@ -132,25 +116,17 @@ def read_ids(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
     except UnicodeDecodeError as error:
         raise ExchangeError(f"{ids}: not a text in UTF-8 ({error}). Save it as UTF-8.") from error
     if found != count:
-        raise ExchangeError(
-            f"{ids}: {found:,} ids for the {count:,} vectors of {path}. Write one per line, in row order."
-        )
+        raise ExchangeError(f"{ids}: {found:,} ids for the {count:,} vectors of {path}. Write one per line, in order.")
 
 
 def check_first_id(path: Path, names: Sequence[str]) -> None:
     """Raise ExchangeError if the first id would be read as a byte order mark at the start of a text file."""
     if names and names[0].startswith("\ufeff"):
-        raise ExchangeError(
-            f"{path}: id {names[0]!r} begins with U+FEFF, which is lost at the start of a text file. Use .npz."
-        )
+        raise ExchangeError(f"{path}: id {names[0]!r} begins with U+FEFF, which text files lose there. Use .npz.")
 
 
 def write_ids(path: Path, names: Sequence[str], file: TextIO) -> None:
-    """Write one id per line.
-
-    Raises:
-        ExchangeError: an id holds a line break.
-    """
+    """Write one id per line; raise ExchangeError if an id holds a line break."""
     for name in names:
         if "\n" in name or "\r" in name:
             raise ExchangeError(f"{path}: id {name!r} has a line break, which a list of ids cannot hold. Use .npz.")

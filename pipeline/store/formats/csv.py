@@ -48,18 +48,14 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         types = {names[named]: pa.string()} | {value: pa.float32() for value in values}
         try:
-            with closing(
-                pa.csv.open_csv(
-                    path,
-                    pa.csv.ReadOptions(
-                        use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=int(header)
-                    ),
-                    pa.csv.ParseOptions(delimiter=delimiter),
-                    pa.csv.ConvertOptions(
-                        column_types=types, include_columns=columns, strings_can_be_null=False, check_utf8=True
-                    ),
-                )
-            ) as reader:
+            reading = pa.csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=int(header)
+            )
+            conversion = pa.csv.ConvertOptions(
+                column_types=types, include_columns=columns, strings_can_be_null=False, check_utf8=True
+            )
+            parsing = pa.csv.ParseOptions(delimiter=delimiter)
+            with closing(pa.csv.open_csv(path, reading, parsing, conversion)) as reader:
                 yield from reader
         except (pa.ArrowException, OSError) as error:
             raise unreadable_error(path, "CSV", error) from error

@@ -8,11 +8,7 @@ from numpy.typing import NDArray
 
 
 def parse_decimals(words: Sequence[str]) -> NDArray[Any]:
-    """Return decimal numbers as float32, or as float64 if float32 does not hold them.
-
-    Raises:
-        ValueError: a word is not a number.
-    """
+    """Return numbers as float32, or float64 if float32 does not hold them; raise ValueError for other words."""
     numbers = np.array([float(word) for word in words], dtype=np.float64)
     with np.errstate(over="ignore"):
         singles = numbers.astype(np.float32)

@@ -50,14 +50,11 @@ def export_store(
     number = _view_number(store, view)
     if draw is not None and draw >= draws:
         raise ExchangeError(f"{store.path}: has {draws} draws, numbered from 0; there is no draw {draw}.")
-    taken = slice(None) if draw is None else slice(draw, draw + 1)
-    times = draws if draw is None else 1
+    taken, times = (slice(None), draws) if draw is None else (slice(draw, draw + 1), 1)
     written = find_format(out, form)
     if times > 1 and written.unique_ids:
-        raise ExchangeError(
-            f"{out}: {written.name} holds one vector per id, but {store.path} has {draws} draws. Choose one"
-            " with --draw."
-        )
+        several = f"{store.path} has {draws} draws"
+        raise ExchangeError(f"{out}: {written.name} holds one vector per id, but {several}. Choose one with --draw.")
     if not len(store.ok):
         raise ExchangeError(f"{store.path}: all utterances have failed, there is nothing to export.")
 

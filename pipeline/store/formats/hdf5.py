@@ -10,16 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats import columns
-from pipeline.store.formats.reader import (
-    VectorBlock,
-    VectorReader,
-    VectorTable,
-    check_floating,
-    encoding_error,
-    open_keyed,
-    rows_per_block,
-)
+from pipeline.store.formats import columns, reader
 from pipeline.utils.atomic import replacing
 
 TABLE, IDS = "embeddings", "ids"
@@ -31,13 +22,10 @@ COMPRESSED = "data_format"
 _LOOKED_AT = 64
 """Number of entries that show the layout of a file."""
 
-_EXPECTED = (
-    f"Save {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] at the top of the file, not in a group, or one vector per"
-    " id"
-)
+_EXPECTED = f"Save {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] outside any group, or one vector per id"
 
 
-def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
     """Open an HDF5 file; see `registry.Format`."""
     try:
         with h5py.File(path) as file:
@@ -51,18 +39,17 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
                 texts = [IDS]
             separate_ids = ids or (len(tables) == 1 and columns.find_sidecar(path))
             if form == "hyperion" or not (texts or separate_ids):
-                return open_keyed(path, lambda: _read_names(path), lambda: _read_vectors(path), _EXPECTED)
+                return reader.open_keyed(path, lambda: _read_names(path), lambda: _read_vectors(path), _EXPECTED)
             table = columns.choose_name(path, "datasets of vectors", tables, TABLE)
             if texts and ids:
                 raise columns.redundant_ids_error(path, f"in {', '.join(texts[:3])}")
             text = None if not texts else columns.choose_name(path, "datasets of ids", texts, IDS)
-            count, dim = datasets[table].shape
-            dtype = datasets[table].dtype
+            (count, dim), dtype = datasets[table].shape, datasets[table].dtype
             if text and len(datasets[text]) != count:
                 raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
     except (OSError, RuntimeError) as error:  # RuntimeError: libhdf5 cannot list the entries
         raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
-    check_floating(path, dtype, dim)
+    reader.check_floating(path, dtype, dim)
 
     def names() -> Iterator[list[str]]:
         if text is None:
@@ -73,26 +60,25 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
                 try:
                     yield [_text(name) for name in file[text][start : start + 65536]]
                 except UnicodeDecodeError as error:
-                    raise encoding_error(path, error) from error
+                    raise reader.encoding_error(path, error) from error
                 except OSError as error:
                     raise _damage_error(path, error) from error
 
-    def blocks() -> Iterator[VectorBlock]:
+    def blocks() -> Iterator[reader.VectorBlock]:
         with h5py.File(path) as file:
-            for start in range(0, count, rows_per_block(dim)):
+            for start in range(0, count, reader.rows_per_block(dim)):
                 try:
-                    yield VectorBlock(file[table][start : start + rows_per_block(dim)])
+                    yield reader.VectorBlock(file[table][start : start + reader.rows_per_block(dim)])
                 except OSError as error:
                     raise _damage_error(path, error) from error
 
-    return VectorReader(str(path), dim, dtype, names, blocks)
+    return reader.VectorReader(str(path), dim, dtype, names, blocks)
 
 
-def write_table(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
     """Write `embeddings` [N, dim] and `ids` [N], or, as `hyperion`, each vector under its id.
 
-    Raises:
-        ExchangeError: an id cannot be the name of a dataset.
+    Raise ExchangeError if an id cannot be the name of a dataset.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         if form == "hyperion":
@@ -102,9 +88,8 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
                     try:
                         file.create_dataset(name, data=vector)
                     except (TypeError, ValueError, OSError, RuntimeError) as error:  # such as `a/b` beside `a`
-                        raise ExchangeError(
-                            f"{path}: id {name!r} cannot be the name of a dataset ({one_line(error)}). Write hdf5."
-                        ) from error
+                        reason = f"cannot be the name of a dataset ({one_line(error)})"
+                        raise ExchangeError(f"{path}: id {name!r} {reason}. Write hdf5.") from error
             return
         count, start = len(vectors.ids), 0
         values = file.create_dataset(TABLE, (count, vectors.dim), "f4")

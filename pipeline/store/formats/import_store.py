@@ -106,9 +106,7 @@ def import_store(
             reader.report(problems)
             problems.check()
             if failed == len(matched.utterances):
-                raise ExchangeError(
-                    f"{clean.path}: no utterance is left, all have failed. Check how the vectors were made."
-                )
+                raise ExchangeError(f"{clean.path}: all utterances have failed. Check how the vectors were made.")
         except BaseException:  # an import is never resumed
             with suppress(PlaceError):
                 remove_folder(writer.folder if writer.unfinished_stores() else writer.folder.parent)
@@ -218,9 +216,8 @@ class _SequentialRows:
             if wanted[done] >= stop:
                 block = next(self._blocks, None)
                 if block is None:
-                    raise ExchangeError(
-                        f"{self._source.path}: ends after {stop:,} vectors, but has more ids. Copy it again."
-                    )
+                    path = self._source.path
+                    raise ExchangeError(f"{path}: ends after {stop:,} vectors, but has more ids. Copy it again.")
                 self._block, self._start = block, stop
                 continue
             end = int(np.searchsorted(wanted, stop))

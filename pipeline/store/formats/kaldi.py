@@ -32,11 +32,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
 
 
 def write_table(path: Path, form: str, vectors: VectorTable) -> None:
-    """Write a binary archive of float32 vectors and its `.scp` side by side; `path` names either.
-
-    Raises:
-        ExchangeError: an id holds white space.
-    """
+    """Write an archive of float32 vectors and its `.scp` beside it; raise ExchangeError if an id has white space."""
     own = (".ark", ".scp")
     ark, scp = (path if path.suffix.lower() == suffix else sidecar_path(path, suffix, own) for suffix in own)
     with ExitStack() as stack:
@@ -89,9 +85,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Path, int]]:
                 if not offset.isdecimal():
                     archive, offset = where.strip(), "0"
                 if "|" in where:
-                    raise ExchangeError(
-                        f"{path}:{number}: is a command, which is not run. Copy the vectors to an archive."
-                    )
+                    raise ExchangeError(f"{path}:{number}: is a command, which is not run. Copy its output to a file.")
                 if not archive or len(offset) > _OFFSET_DIGITS:
                     raise ExchangeError(f"{path}:{number}: not a line `id archive.ark:offset`. Make the list again.")
                 yield name, Path(archive), int(offset)

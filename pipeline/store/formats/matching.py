@@ -26,10 +26,8 @@ class MatchedRows:
 def match_ids(sources: Sequence[VectorReader], draws: int, problems: ProblemLog) -> MatchedRows:
     """Find each utterance of the first file in all others, where each id has `draws` vectors in order.
 
-    Skipped problems leave incomplete utterances out, and use the first vectors of an id that has too many.
-
-    Raises:
-        ExchangeError: rows are unmatched or ids repeated, and that problem is not skipped.
+    Skipped problems leave incomplete utterances out, and use the first vectors of an id that has too many. Raise
+    ExchangeError if rows are unmatched or ids repeated, and that problem is not skipped.
     """
     clean = sources[0]
     names, numbers = _number_ids(clean)
@@ -85,10 +83,7 @@ def _number_ids(source: VectorReader) -> tuple[list[str], RowNumbers]:
 
 
 def _look_up_ids(source: VectorReader, names: Sequence[str], index: dict[str, int], unknown: list[str]) -> RowNumbers:
-    """Return the number of each id of a file, or -1 for unknown ids, the first of which are added to `unknown`.
-
-    The index of names is filled only if needed: ids in the same order need none.
-    """
+    """Return the number of each id, or -1; add the first unknown ids to `unknown`; fill `index` only if needed."""
     parts, start = [np.empty(0, dtype=np.int64)], 0
     for some in _ids(source):
         stop = start + len(some)

@@ -14,18 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats import columns
-from pipeline.store.formats.reader import (
-    RowFile,
-    VectorBlock,
-    VectorReader,
-    VectorTable,
-    batch_ids,
-    check_floating,
-    encoding_error,
-    open_keyed,
-    rows_per_block,
-)
+from pipeline.store.formats import columns, reader
 from pipeline.utils.atomic import replacing
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -37,21 +26,19 @@ _HEADER_ERRORS = (ValueError, SyntaxError, TokenError, TypeError, AttributeError
 _EXPECTED = "Save arrays 'embeddings' [vectors, numbers] and 'ids' [vectors], or one vector per id"
 
 
-def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
     """Open a `.npy` or `.npz` file; see `registry.Format`."""
     return _open_npz(path, ids) if form == "npz" else _open_npy(path, ids)
 
 
-def write_table(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
     """Write vectors [N, dim] as `.npy` and ids to `<name>.ids`, or both as `ids` and `embeddings` of a `.npz`."""
     if form == "npz":
         _write_npz(path, vectors)
         return
     with ExitStack() as stack:
         values = stack.enter_context(replacing(path))
-        names = stack.enter_context(
-            replacing(columns.sidecar_path(path, ".ids", (".npy",)))
-        )  # appears before the values
+        names = stack.enter_context(replacing(columns.sidecar_path(path, ".ids", (".npy",))))  # before the values
         with names.open("w", encoding="utf-8", newline="\n") as text, values.open("wb") as file:
             _write_header(file, (len(vectors.ids), vectors.dim), np.dtype("<f4"))
             columns.check_first_id(path, vectors.ids)
@@ -60,33 +47,31 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
                 block.astype("<f4", copy=False).tofile(file)
 
 
-def _open_npy(path: Path, ids: Path | None) -> VectorReader:
+def _open_npy(path: Path, ids: Path | None) -> reader.VectorReader:
     beside = columns.find_ids(path, ids)
     with path.open("rb") as file:
         (shape, by_columns, dtype), offset = _header(file, path), file.tell()
     if len(shape) != 2:
         raise ExchangeError(f"{path}: an array of shape {list(shape)}, not [vectors, numbers]. Give one of that shape.")
     count, dim = shape
-    check_floating(path, dtype, dim)
-    flat, step = RowFile(path, offset, dtype, count, dim), rows_per_block(dim)
+    reader.check_floating(path, dtype, dim)
+    flat, step = reader.RowFile(path, offset, dtype, count, dim), reader.rows_per_block(dim)
     if path.stat().st_size < offset + count * dim * dtype.itemsize:
         raise ExchangeError(f"{path}: truncated, its header says {count:,} vectors. Copy or make it again.")
 
-    def blocks() -> Iterator[VectorBlock]:
+    def blocks() -> Iterator[reader.VectorBlock]:
         table = np.load(path, mmap_mode="r") if by_columns else None
         for start in range(0, count, step):
-            yield VectorBlock(flat.read(start, start + step) if table is None else table[start : start + step])
+            yield reader.VectorBlock(flat.read(start, start + step) if table is None else table[start : start + step])
 
-    return VectorReader(
-        str(path), dim, dtype, lambda: columns.read_ids(path, beside, count), blocks, None if by_columns else flat
-    )
+    row_file = None if by_columns else flat
+    return reader.VectorReader(str(path), dim, dtype, lambda: columns.read_ids(path, beside, count), blocks, row_file)
 
 
-def _open_npz(path: Path, ids: Path | None) -> VectorReader:
+def _open_npz(path: Path, ids: Path | None) -> reader.VectorReader:
     with _unpacking(path), zipfile.ZipFile(path) as archive:
-        members = [name for name in archive.namelist() if name.endswith(".npy")]
         headers = {}
-        for member in members:
+        for member in (name for name in archive.namelist() if name.endswith(".npy")):
             with archive.open(member) as file:
                 headers[member.removesuffix(".npy")] = _header(file, path)
     tables = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
@@ -94,13 +79,13 @@ def _open_npz(path: Path, ids: Path | None) -> VectorReader:
     if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
         texts = ["ids"]
     if headers and (len(headers) > 1 or not tables) and not texts and ids is None:
-        return open_keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
+        return reader.open_keyed(path, lambda: iter(headers), lambda: _arrays(path, headers), _EXPECTED)
     table = columns.choose_name(path, "arrays of vectors", tables, "embeddings")
     if texts and ids:
         raise columns.redundant_ids_error(path, f"in {', '.join(texts[:3])}")
     text = None if ids else columns.choose_name(path, "arrays of ids", texts, "ids")
     (count, dim), by_columns, dtype = headers[table]
-    check_floating(path, dtype, dim)
+    reader.check_floating(path, dtype, dim)
 
     def names() -> Iterator[list[str]]:
         if text is None:
@@ -110,23 +95,22 @@ def _open_npz(path: Path, ids: Path | None) -> VectorReader:
             (length, *_), _, kind = _header(file, path)
             if length != count:
                 raise ExchangeError(f"{path}: {length:,} ids for {count:,} vectors. Make the file again.")
-            yield from batch_ids(_texts(path, file, kind, count))
+            yield from reader.batch_ids(_texts(path, file, kind, count))
 
-    def blocks() -> Iterator[VectorBlock]:
+    def blocks() -> Iterator[reader.VectorBlock]:
         if by_columns:  # rows of such an array cannot be read separately from an archive
             _, whole = next(_arrays(path, [table]))
-            yield from (
-                VectorBlock(whole[start : start + rows_per_block(dim)])
-                for start in range(0, count, rows_per_block(dim))
-            )
+            for start in range(0, count, reader.rows_per_block(dim)):
+                yield reader.VectorBlock(whole[start : start + reader.rows_per_block(dim)])
             return
         with _unpacking(path), zipfile.ZipFile(path) as archive, archive.open(f"{table}.npy") as file:
             _header(file, path)
-            for start in range(0, count, rows_per_block(dim)):
-                rows = min(rows_per_block(dim), count - start)
-                yield VectorBlock(np.frombuffer(file.read(rows * dim * dtype.itemsize), dtype).reshape(rows, dim))
+            for start in range(0, count, reader.rows_per_block(dim)):
+                rows = min(reader.rows_per_block(dim), count - start)
+                content = file.read(rows * dim * dtype.itemsize)
+                yield reader.VectorBlock(np.frombuffer(content, dtype).reshape(rows, dim))
 
-    return VectorReader(str(path), dim, dtype, names, blocks)
+    return reader.VectorReader(str(path), dim, dtype, names, blocks)
 
 
 def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -153,7 +137,7 @@ def _texts(path: Path, file: IO[bytes], dtype: np.dtype[Any], count: int) -> Ite
         try:
             yield from (np.char.decode(part, "utf-8") if dtype.kind == "S" else part.astype(str)).tolist()
         except UnicodeDecodeError as error:
-            raise encoding_error(path, error) from error
+            raise reader.encoding_error(path, error) from error
 
 
 def _header(file: IO[bytes], path: Path) -> Header:
@@ -175,7 +159,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     npy_format.write_array_header_1_0(file, content)
 
 
-def _write_npz(path: Path, vectors: VectorTable) -> None:
+def _write_npz(path: Path, vectors: reader.VectorTable) -> None:
     width = max(map(len, vectors.ids))
     for name in vectors.ids:
         if name.endswith("\0"):

@@ -11,23 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
+from pipeline.store.formats import reader
 from pipeline.store.formats.columns import choose_name, find_id_column, find_vector_columns
-from pipeline.store.formats.reader import (
-    VectorBlock,
-    VectorReader,
-    VectorTable,
-    check_floating,
-    encoding_error,
-    rows_per_block,
-    stack_vectors,
-)
 from pipeline.utils.atomic import replacing
 
 ID, VECTOR = "utterance", "embedding"
 """Names of the columns in files that we write."""
 
 
-def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
     """Open a Parquet file; see `registry.Format`."""
     try:
         with pq.ParquetFile(path) as file:
@@ -56,25 +48,25 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
         # Columns of whole numbers, such as one that is 0 throughout, have the precision of the others.
         kinds = [kind for kind in kinds if pa.types.is_floating(kind)] or kinds
     dtype = np.result_type(*{np.dtype(kind.to_pandas_dtype()) for kind in kinds})
-    check_floating(path, dtype, dim)
+    reader.check_floating(path, dtype, dim)
 
     def batches(names: list[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             try:
-                yield from file.iter_batches(rows_per_block(dim), columns=names, use_threads=False)
+                yield from file.iter_batches(reader.rows_per_block(dim), columns=names, use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 raise unreadable_error(path, "Parquet", error) from error
 
-    def blocks() -> Iterator[VectorBlock]:
+    def blocks() -> Iterator[reader.VectorBlock]:
         for batch in batches(columns if not lists else [name, columns[0]]):
             yield from _stack_lists(path, batch, name, columns[0], dim) if lists else [stack_columns(batch, columns)]
 
-    return VectorReader(
+    return reader.VectorReader(
         str(path), dim, dtype, lambda: (column_ids(path, batch.column(name)) for batch in batches([name])), blocks
     )
 
 
-def write_table(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
     """Write columns `utterance` and `embedding` (lists of float32)."""
     with replacing(path) as temporary:
         kind = pa.list_(pa.float32(), vectors.dim)
@@ -95,9 +87,9 @@ def _check_columns(path: Path, kinds: dict[str, pa.DataType]) -> None:
             )
 
 
-def stack_columns(batch: pa.RecordBatch, names: list[str]) -> VectorBlock:
+def stack_columns(batch: pa.RecordBatch, names: list[str]) -> reader.VectorBlock:
     """Stack columns of numbers to vectors."""
-    return VectorBlock(np.stack([_numbers(batch.column(name)) for name in names], axis=1))
+    return reader.VectorBlock(np.stack([_numbers(batch.column(name)) for name in names], axis=1))
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:
@@ -110,7 +102,7 @@ def _numbers(column: pa.Array) -> NDArray[Any]:
     return numbers
 
 
-def _stack_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: int) -> Iterator[VectorBlock]:
+def _stack_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim: int) -> Iterator[reader.VectorBlock]:
     lists = batch.column(vector)
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -120,9 +112,9 @@ def _stack_lists(path: Path, batch: pa.RecordBatch, name: str, vector: str, dim:
             (key, None if row is None else np.array(row, dtype=dtype))
             for key, row in zip(column_ids(path, batch.column(name)), lists.to_pylist(), strict=True)
         )
-        yield from stack_vectors(path, dim, rows)
+        yield from reader.stack_vectors(path, dim, rows)
     else:
-        yield VectorBlock(flat.to_numpy(zero_copy_only=False).reshape(-1, dim))
+        yield reader.VectorBlock(flat.to_numpy(zero_copy_only=False).reshape(-1, dim))
 
 
 def _length(path: Path, vector: str) -> int:
@@ -131,11 +123,8 @@ def _length(path: Path, vector: str) -> int:
         kind = file.schema_arrow.field(vector).type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        lengths = (
-            length
-            for batch in file.iter_batches(1024, columns=[vector])
-            for length in batch.column(0).value_lengths().to_pylist()
-        )
+        lists = (batch.column(0) for batch in file.iter_batches(1024, columns=[vector]))
+        lengths = (length for each in lists for length in each.value_lengths().to_pylist())
         return next((int(length) for length in lengths if length), 0)
 
 
@@ -146,7 +135,7 @@ def column_ids(path: Path, column: pa.Array) -> list[str]:
     try:
         names: list[str] = column.cast(pa.string()).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise encoding_error(path, error) from error
+        raise reader.encoding_error(path, error) from error
     return names
 
 

@@ -11,21 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, one_line
-from pipeline.store.formats.reader import (
-    RowFile,
-    VectorBlock,
-    VectorReader,
-    VectorTable,
-    check_floating,
-    open_keyed,
-    rows_per_block,
-)
+from pipeline.store.formats import reader
 from pipeline.utils.atomic import replacing
 
 _NUMPY_TYPES = (torch.float16, torch.float32, torch.float64)
 
 
-def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
+def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
     """Open a `.pt` or `.pth` file; see `registry.Format`."""
     content = _load(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -40,18 +32,16 @@ def open_reader(path: Path, form: str, ids: Path | None) -> VectorReader:
         return _table(path, table, [str(name) for name in names])
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
-            raise ExchangeError(
-                f"{path}: {name[:40]!r} is a {type(tensor).__name__}, not a tensor. Save tensors by id."
-            )
-    return open_keyed(
+            raise ExchangeError(f"{path}: {name[:40]!r} is {type(tensor).__name__}, not a tensor. Save tensors by id.")
+    return reader.open_keyed(
         path, lambda: iter(content), lambda: ((name, _array(path, name, tensor)) for name, tensor in content.items())
     )
 
 
-def write_table(path: Path, form: str, vectors: VectorTable) -> None:
+def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
     """Write `{"ids": [...], "embeddings": tensor [N, dim]}`, or, as `pt-dict`, a tensor by id."""
     with replacing(path) as temporary:
-        flat = RowFile.spool((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
+        flat = reader.RowFile.spool((block for _, block in vectors.blocks()), vectors.dim, temporary.parent)
         table = torch.from_numpy(flat.memory_map())
         if form == "pt-dict":  # rows of one storage, which is written once
             torch.save(dict(zip(vectors.ids, table, strict=True)), temporary)
@@ -59,18 +49,18 @@ def write_table(path: Path, form: str, vectors: VectorTable) -> None:
             torch.save({"ids": list(vectors.ids), "embeddings": table}, temporary)
 
 
-def _table(path: Path, table: torch.Tensor, names: list[str]) -> VectorReader:
+def _table(path: Path, table: torch.Tensor, names: list[str]) -> reader.VectorReader:
     if table.ndim != 2 or len(table) != len(names):
         raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
     dim, dense = table.shape[1], table.layout == torch.strided
     first = _array(path, "embeddings", table[:1] if dense else table)
-    check_floating(path, first.dtype, dim)
+    reader.check_floating(path, first.dtype, dim)
 
-    def blocks() -> Iterator[VectorBlock]:
-        for start in range(0, len(names), rows_per_block(dim)):
-            yield VectorBlock(_array(path, "embeddings", table[start : start + rows_per_block(dim)]))
+    def blocks() -> Iterator[reader.VectorBlock]:
+        for start in range(0, len(names), reader.rows_per_block(dim)):
+            yield reader.VectorBlock(_array(path, "embeddings", table[start : start + reader.rows_per_block(dim)]))
 
-    return VectorReader(str(path), dim, first.dtype, lambda: iter([names]), blocks)
+    return reader.VectorReader(str(path), dim, first.dtype, lambda: iter([names]), blocks)
 
 
 def _load(path: Path) -> Any:

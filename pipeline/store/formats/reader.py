@@ -123,14 +123,7 @@ def open_keyed(
 ) -> VectorReader:
     """Return the reader of a file that holds each vector separately, under its id.
 
-    Args:
-        path: path of the file.
-        names: yields the ids.
-        vectors: yields the ids again, with their vectors.
-        expected: advice for files with another content.
-
-    Raises:
-        ExchangeError: the file holds no vectors, or the first entry is not a vector.
+    Raise ExchangeError with the advice `expected` if there are no vectors, or if the first entry is not a vector.
     """
     first = next(vectors(), None)
     if first is None:
@@ -180,20 +173,14 @@ def encoding_error(path: object, error: Exception) -> ExchangeError:
 
 
 def join_readers(sources: Sequence[VectorReader], path: str) -> VectorReader:
-    """Return one reader for several files, one after another.
-
-    Raises:
-        ExchangeError: their vectors have different lengths.
-    """
+    """Return one reader for several files; raise ExchangeError if their vectors have different lengths."""
     if len(sources) == 1:
         return sources[0]
     first = sources[0]
     for other in sources[1:]:
         if other.dim != first.dim:
-            raise ExchangeError(
-                f"{other.path}: vectors of {other.dim} numbers, but {first.path} has {first.dim}. Give files from one"
-                " encoder."
-            )
+            ours = f"{first.path} has {first.dim}"
+            raise ExchangeError(f"{other.path}: vectors of {other.dim} numbers, but {ours}. Give files of one encoder.")
     return VectorReader(
         path,
         first.dim,

@@ -123,11 +123,7 @@ def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> "
 
 
 def write_file(path: Path, form: Format, vectors: "VectorTable") -> None:
-    """Write a file of embeddings, whole or not at all.
-
-    Raises:
-        ExchangeError: the format needs a package, or cannot hold an id.
-    """
+    """Write a file, whole or not at all; raise ExchangeError if its format lacks a package or cannot hold an id."""
     _import_module(path, form).write_table(path, form.name, vectors)
 
 

@@ -10,13 +10,7 @@ from pipeline.model.diffusion.schedule import forward_diffuse
 
 
 def seed_loss(
-    network: Predictor,
-    x0: Tensor,
-    views: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    abar: Tensor,
-    distance: Distance = l1_loss,
+    network: Predictor, x0: Tensor, views: Tensor, t: Tensor, noise: Tensor, abar: Tensor, distance: Distance = l1_loss
 ) -> Tensor:
     """Return the distance between predicted and clean embeddings, over clean and noisy inputs (SEED, section 2).
 
