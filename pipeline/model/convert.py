@@ -103,10 +103,8 @@ def extract_network_state(
     """Return the tensors of the network in a checkpoint under this project's names, and the prefix that they had.
 
     The network is where most of its names are, below dictionaries (`state_dict`, `model` …) and prefixes (`module.`,
-    `diffusion_network.` …). Other tensors, such as those of an encoder, are left out.
-
-    Raises:
-        WeightsError: there is no network, or several different ones.
+    `diffusion_network.` …). Other tensors, such as those of an encoder, are left out. Raise WeightsError if there is no
+    network, or if there are several different ones.
     """
     counts = Counter[tuple[str, str]]()
     places = dict(_iterate_dictionaries(checkpoint))
@@ -116,13 +114,10 @@ def extract_network_state(
         first = ", ".join([key for content in places.values() for key in content][:3]) or "no tensors"
         raise WeightsError(f"{path}: holds {first}, no SEED network; {_ADVICE}.")
     most = max(counts.values())
-    states = {
-        f"{place}{prefix}": {
-            key.removeprefix(prefix): value for key, value in places[place].items() if key.startswith(prefix)
-        }
-        for (place, prefix), count in counts.items()
-        if count == most
-    }
+    states = {}
+    for place, prefix in (each for each, count in counts.items() if count == most):
+        named = {key.removeprefix(prefix): value for key, value in places[place].items() if key.startswith(prefix)}
+        states[f"{place}{prefix}"] = named
     if any(f"{prefix.removesuffix('network.')}domain_matrix" in places[""] for prefix in states):
         raise WeightsError(f"{path}: is a model that `seed enhance` accepts as it is; there is nothing to convert.")
     averages = [prefix for prefix in states if "ema" in re.split(r"[._]", prefix.lower())]
@@ -130,9 +125,7 @@ def extract_network_state(
     chosen, *others = kept or list(states)
     for other in others:
         if not _are_equal(states[chosen], states[other]):
-            raise WeightsError(
-                f"{path}: holds several networks, {chosen}* and {other}*; save one of them to a file of its own."
-            )
+            raise WeightsError(f"{path}: holds several networks, {chosen}* and {other}*; save one to its own file.")
     return states[chosen], chosen
 
 
@@ -169,8 +162,7 @@ def describe_encoder(name: str, params: Params, dim: int) -> dict[str, Any]:
 def describe_store_encoder(store: EmbeddingStore, name: str | None, dim: int) -> dict[str, Any]:
     """Return the facts about a store's encoder, renamed to `name` if given; a denoiser is left out.
 
-    Raises:
-        StoreError: the store holds enhanced vectors, or vectors whose dimension is not `dim`.
+    Raise StoreError if the store holds enhanced vectors, or vectors whose dimension is not `dim`.
     """
     store.check_raw()
     if store.dim != dim:

@@ -53,15 +53,7 @@ def unusable_mask(rows: InputRows) -> Tensor:
 
 
 def diagnose(model: SeedModel, rows: InputRows, result: Tensor, strength: float, shape: tuple[int, ...]) -> Info:
-    """Return the diagnostics of enhanced vectors.
-
-    Args:
-        model: the model that computed `result`.
-        rows: the raw vectors.
-        result: the enhanced vectors [B, D], on the model's device.
-        strength: the interpolation weight.
-        shape: the leading shape, of B elements.
-    """
+    """Return the diagnostics of raw vectors `rows` of a leading `shape`, enhanced to `result` [B, D] by the model."""
     unusable = unusable_mask(rows).cpu().numpy()
     # 1 - cos of unit vectors, exact for close vectors as well.
     moved = (normalize(rows.values, dim=1) - normalize(result, dim=1)).square().sum(dim=1).cpu().numpy() / 2

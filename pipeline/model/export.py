@@ -121,15 +121,8 @@ def export_format(out: PurePath | Place) -> str:
 def _properties(loaded: ModelFile, sampling: Sampling) -> dict[str, str]:
     """Return the description of a model; unknown facts about the encoder are left out."""
     encoder = {key: value for key, value in loaded.encoder.items() if value is not None}
-    facts = {
-        **encoder,
-        "objective": loaded.model.settings.objective,
-        "strength": sampling.strength,
-        "timestep": sampling.timestep,
-        "steps": sampling.steps,
-        "spacing": sampling.spacing,
-        "model_sha256": loaded.sha256,
-    }
+    used = {name: getattr(sampling, name) for name in ("strength", "timestep", "steps", "spacing")}
+    facts = {**encoder, "objective": loaded.model.settings.objective, **used, "model_sha256": loaded.sha256}
     return {key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in facts.items()}
 
 

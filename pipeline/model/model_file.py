@@ -88,9 +88,7 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
     if not 0 <= float(model.strength) <= 1:
-        raise WeightsError(
-            f"{path}: its strength is {float(model.strength):g}, not from 0 to 1. Train the model again."
-        )
+        raise WeightsError(f"{path}: its strength is {float(model.strength):g}, not from 0 to 1. Train it again.")
     model = model.eval().requires_grad_(False).to(device or torch.device("cpu"))
     return ModelFile(model, content["encoder"], sha256, content)
 
@@ -124,10 +122,8 @@ def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: P
     for key in filter(model.encoder.__contains__, SPACE):
         ours, theirs = model.encoder[key], attributes.get(key)
         if ours != theirs:
-            raise StoreError(
-                f"{store_path}: encoder {key} is {theirs!r}, but {model_path} was trained on {ours!r}."
-                " Train a model on this encoder."
-            )
+            trained = f"{model_path} was trained on {ours!r}"
+            raise StoreError(f"{store_path}: encoder {key} is {theirs!r}, but {trained}. Train one on this encoder.")
 
 
 def describe_unknown_encoder(encoder: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:

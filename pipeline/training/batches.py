@@ -89,9 +89,8 @@ class MemoryBatches:
         pairs, validation = (build_pairs(values[store.ok[chosen]], store, model.settings) for chosen in (~held, held))
         del values
         if fit:
-            _set_preconditioner(
-                model, *fit_preconditioner(model.settings.network.precondition, pairs[:, 0], pairs[:, 1:])
-            )
+            kind = model.settings.network.precondition
+            _set_preconditioner(model, *fit_preconditioner(kind, pairs[:, 0], pairs[:, 1:]))
         return cls(prepare_pairs(model, pairs, True), prepare_pairs(model, validation), model.settings.batch_size)
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:

@@ -49,11 +49,9 @@ class Checkpoints:
         self._lock = lock_folder(self.journal)
 
     def checkpoint(self, key: str, part: int = 0) -> "Checkpoint":
-        """Return the checkpoint of one training.
+        """Return the checkpoint of the training with a key, see `compute_training_key`.
 
-        Args:
-            key: fingerprint of the training, see `compute_training_key`.
-            part: number of the part that a training for the strength leaves out; 0 for the model's own training.
+        `part` is the number of the part that a training for the strength leaves out; 0 for the model's own training.
         """
         path = self.folder / (PART.format(part) if part else FILE)
         return Checkpoint(self, path, key, f"part {part}: " if part else "")
@@ -88,9 +86,8 @@ class Checkpoint:
             return
         try:
             if read_state_header(self.path)["key"] != self.key:
-                self._report_unused(
-                    "saved with another store, parameters, seed or versions; training starts from scratch"
-                )
+                reason = "saved with another store, parameters, seed or versions"
+                self._report_unused(f"{reason}; training starts from scratch")
                 return
             restore_state(self.path, state)
         except DAMAGED:
@@ -101,20 +98,12 @@ class Checkpoint:
         self.group.report(self.label + (resumed if state.losses else f"already trained, {steps} steps"))
 
     def step(self, state: TrainingState) -> None:
-        """Save after a step, if it is due.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """Save after a step, if it is due; raise OutputError if the disk is full."""
         if self.group.every and state.rate.last_epoch % self.group.every == 0:
             self._write(state)
 
     def end(self, state: TrainingState) -> None:
-        """Save a finished training, because others of the model may still run.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """Save a finished training, as others of the model may still run; raise OutputError if the disk is full."""
         if self.group.every:
             self._write(state)
 
@@ -135,11 +124,8 @@ class Checkpoint:
 def compute_training_key(store: EmbeddingStore, model: SeedModel, validation: Tensor, **values: Any) -> str:
     """Return a fingerprint of everything that a training depends on, before its first step.
 
-    Args:
-        store: embeddings [N, draws, views, D].
-        model: model with its settings, initial weights, preconditioner and device.
-        validation: prepared pairs [P, views, D].
-        values: other JSON values.
+    It covers the store, the model with its settings, weights, preconditioner and device, the prepared validation pairs
+    [P, views, D], and other JSON `values`.
     """
     values |= {
         "settings": model.settings.model_dump(exclude=set(WATCHING)),

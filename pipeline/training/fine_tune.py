@@ -9,40 +9,18 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.paths import Place
 
+# fmt: off
 CHANGEABLE = {
-    *WATCHING,
-    "loss",
-    "contrast",
-    "temperature",
-    "strength",
-    "folds",
-    "noisy_views",
-    "target",
-    "swap",
-    "batch_size",
-    "learning_rate",
-    "weight_decay",
-    "clip",
-    "warmup",
-    "schedule",
-    "ema",
-    "max_epochs",
-    "patience",
-    "validation",
-    "memory",
-    "threads",
-    "device",
+    *WATCHING, "loss", "contrast", "temperature", "strength", "folds", "noisy_views", "target", "swap", "batch_size",
+    "learning_rate", "weight_decay", "clip", "warmup", "schedule", "ema", "max_epochs", "patience", "validation",
+    "memory", "threads", "device",
 }
+# fmt: on
 """Parameters of training that may differ from the model's; so may `network.dropout`."""
 
 
 def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> str:
     """Copy the weights and the preconditioner of a model file into a new model, and return the file's SHA-256.
-
-    Args:
-        model: model to train on `store`.
-        path: file of the existing model.
-        store: embeddings [N, draws, views, D].
 
     Raises:
         ConfigError: the settings of the new model give it another network or other inputs.
@@ -54,10 +32,8 @@ def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> 
     wanted, given = _fixed_settings(model.settings), _fixed_settings(loaded.model.settings)
     for name, value in given.items():
         if wanted[name] != value:
-            raise ConfigError(
-                f"train.{name} is {wanted[name]}, but {path} was trained with {value}. Set it to {value}, or train"
-                " without --init."
-            )
+            remedy = f"Set it to {value}, or train without --init."
+            raise ConfigError(f"train.{name} is {wanted[name]}, but {path} was trained with {value}. {remedy}")
     model.load_state_dict(loaded.model.state_dict())
     return loaded.sha256
 

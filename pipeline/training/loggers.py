@@ -15,14 +15,9 @@ Logger = Callable[[Epoch], None]
 
 @contextmanager
 def open_loggers(names: Sequence[str], folder: Path) -> Iterator[list[Logger]]:
-    """Yield functions that log an epoch.
+    """Yield functions that log an epoch to `tensorboard` or `dvclive`, each in the folder of its name in `folder`.
 
-    Args:
-        names: any of `tensorboard` and `dvclive`.
-        folder: each logger writes to a folder of its name in it.
-
-    Raises:
-        ConfigError: a package is not installed.
+    Raise ConfigError if a package is not installed.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(LOGGERS[name](folder / name)) for name in dict.fromkeys(names)]

@@ -53,12 +53,9 @@ class Trained:
     def summary(self) -> dict[str, Any]:
         """Return what the model's file says about its training."""
         best = self.curve[self.best_epoch]
-        content: dict[str, Any] = {
-            "best_epoch": best.epoch,
-            "epochs": len(self.curve) - 1,
-            "validation_loss": best.validation_loss,
-        }
-        content |= {"first_validation_loss": self.curve[0].validation_loss, "held_out": self.held_out, **self.facts}
+        content: dict[str, Any] = {"best_epoch": best.epoch, "epochs": len(self.curve) - 1}
+        content |= {"validation_loss": best.validation_loss, "first_validation_loss": self.curve[0].validation_loss}
+        content |= {"held_out": self.held_out, **self.facts}
         content |= {"stopped": self.stopped} if self.stopped else {}
         return content | ({"init_sha256": self.init_sha256} if self.init_sha256 else {})
 
@@ -127,16 +124,12 @@ def run_training(
         held = compute_validation_loss(model, ema, batches.validation, timestep)
         losses, norms = (float(torch.stack(values).mean()) for values in (state.losses, state.norms))
         if not all(map(math.isfinite, (losses, held, norms))):
-            stopped = (
-                f"in epoch {epoch} the loss is {losses:g}, the gradient's norm {norms:g}, and the validation loss"
-                f" {held:g}"
-            )
+            measured = f"the loss is {losses:g}, the gradient's norm {norms:g}, and the validation loss {held:g}"
+            stopped = f"in epoch {epoch} {measured}"
             break
-        if held > DIVERGED * state.curve[0].validation_loss > 0:
-            stopped = (
-                f"in epoch {epoch} the validation loss is {held:.4g}, more than {DIVERGED:g} times the"
-                f" {state.curve[0].validation_loss:.4g} before training"
-            )
+        if held > DIVERGED * (untrained := state.curve[0].validation_loss) > 0:
+            excess = f"more than {DIVERGED:g} times the {untrained:.4g} before training"
+            stopped = f"in epoch {epoch} the validation loss is {held:.4g}, {excess}"
             break
         learning_rate = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
         state.end_epoch(Epoch(epoch, losses, held, norms, learning_rate, float(torch.stack(state.norms).max())))

@@ -48,8 +48,7 @@ def fits_in_memory(store: EmbeddingStore, settings: Train) -> bool:
 def plan_memory(store: EmbeddingStore, pairs: int, held: int, settings: Train) -> MemoryPlan:
     """Divide the memory between `pairs` training pairs, `held` held-out utterances, and everything in flight.
 
-    Raises:
-        ConfigError: the memory is too small.
+    Raise ConfigError if the memory is too small.
     """
     rows, draws, _, dim = store.shape
     vectors = USED * settings.memory * GB - PER_UTTERANCE * rows

@@ -15,8 +15,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 def select_views(store: EmbeddingStore, wanted: NoisyViews) -> list[int] | slice:
     """Return the index of the clean view and the wanted noisy views: the first few, the named ones, or all.
 
-    Raises:
-        TrainingError: the store has fewer noisy views, or none of a given name.
+    Raise TrainingError if the store has fewer noisy views, or none of a given name.
     """
     noisy = store.shape[2] - 1
     if wanted is None:
@@ -30,10 +29,8 @@ def select_views(store: EmbeddingStore, wanted: NoisyViews) -> list[int] | slice
         raise TrainingError(f"{store.path}: does not name its views. Set train.noisy_views to a number, or to null.")
     for name in wanted:
         if name not in names:
-            raise TrainingError(
-                f"{store.path}: has no noisy view {name!r}, which train.noisy_views names. Choose from"
-                f" {', '.join(names)}."
-            )
+            wrong = f"has no noisy view {name!r}, which train.noisy_views names"
+            raise TrainingError(f"{store.path}: {wrong}. Choose from {', '.join(names)}.")
     return [0, *sorted({1 + names.index(name) for name in wanted})]
 
 
@@ -49,11 +46,7 @@ def _read_view_names(store: EmbeddingStore) -> list[str]:
 
 
 def count_vectors(store: EmbeddingStore, settings: Train) -> int:
-    """Return the number of vectors of a pair: the target, and the views other than the target itself.
-
-    Raises:
-        TrainingError: the store does not have the configured noisy views.
-    """
+    """Return the number of vectors of a pair: the target, and the views other than the target, see `select_views`."""
     views = np.arange(store.shape[2])[select_views(store, settings.noisy_views)]
     return len(views) + _targets_utterance(store, settings)
 

@@ -58,8 +58,7 @@ class Moments:
     def solve(self) -> tuple[Matrix, Matrix]:
         """Return (mean [D], matrix [D, D]) of all added pairs.
 
-        Raises:
-            TrainingError: the map needs displaced noisy embeddings or distinct clean ones, and there are none.
+        Raise TrainingError if the map needs displaced noisy embeddings or distinct clean ones, and there are none.
         """
         dim = len(self.clean)
         if self.kind == "none":

@@ -71,15 +71,9 @@ class TrainingState:
 
 
 def write_state(path: Path, state: TrainingState, key: str) -> None:
-    """Write the state of a training, atomically.
+    """Write the state of a training, atomically; raise OutputError if the disk is full.
 
-    Args:
-        path: file to write.
-        state: state to resume from.
-        key: fingerprint of everything that the training depends on.
-
-    Raises:
-        OutputError: the disk is full.
+    `key` is the fingerprint of everything that the training depends on.
     """
     moments = state.optimiser.state_dict()["state"]
     tensors = {
@@ -114,8 +108,7 @@ def write_state(path: Path, state: TrainingState, key: str) -> None:
 def read_state_header(path: Path) -> dict[str, Any]:
     """Return the metadata of a state file: `key`, `curve`, `best`, `rate` and `order`.
 
-    Raises:
-        OSError, SafetensorError, ValueError, KeyError, TypeError: not a state file.
+    Raise OSError, SafetensorError, ValueError, KeyError or TypeError if it is not a state file.
     """
     with safe_open(path, framework="pt") as file:
         content: dict[str, Any] = json.loads(file.metadata()["seed"])
@@ -127,8 +120,7 @@ def read_state_header(path: Path) -> dict[str, Any]:
 def restore_state(path: Path, state: TrainingState) -> None:
     """Set a training that has not taken a step to the state in a file.
 
-    Raises:
-        OSError, SafetensorError, ValueError, KeyError, TypeError: not a state file, or a damaged one.
+    Raise the errors of `read_state_header`, for damaged files as well.
     """
     content = read_state_header(path)
     with safe_open(path, framework="pt") as file:

@@ -170,8 +170,7 @@ def _measure_strengths(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return EERs [strengths] of clean and of noisy crops, and bootstrap EERs [R, strengths] of clean ones.
 
-    Raises:
-        TrialError: speakers are unknown, or too few for trials.
+    Raise TrialError if speakers are unknown, or too few for trials.
     """
     if None in part.speakers:
         raise TrialError("speakers are unknown")

@@ -178,11 +178,7 @@ def _train_fold_models(
     on_batch: OnBatch | None,
     checkpoints: Checkpoints | None,
 ) -> list[FoldModel]:
-    """Train one model without each of the parts, and validate it on that part.
-
-    Raises:
-        TrainingError: a training failed; models of another quality say nothing about the strength.
-    """
+    """Train a model without each of the parts, and validate it on that part; raise TrainingError if any fails."""
     folds = []
     for number, held in enumerate(parts, 1):
         labelled = _add_label(on_batch, f"strength, part {number} of {len(parts)}, ")

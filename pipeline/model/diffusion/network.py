@@ -31,9 +31,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.in_layers = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, width))
-        self.out_layers = nn.Sequential(
-            nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout), zero_weights(nn.Linear(width, width))
-        )
+        last = zero_weights(nn.Linear(width, width))
+        self.out_layers = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout), last)
 
     def forward(self, h: Tensor, conditioning: Tensor) -> Tensor:
         """Return [B, width] for hidden vectors [B, width] and `emb_layers` of the time [B or 1, width]."""

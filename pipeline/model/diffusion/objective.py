@@ -33,11 +33,7 @@ class Objective:
 
 
 def load_objective(name: str) -> Objective:
-    """Import an objective, built-in or from another package.
-
-    Raises:
-        ConfigError: there is no such objective, or importing its plugin fails.
-    """
+    """Import an objective, built-in or of a plugin; raise ConfigError if there is none or its import fails."""
     if name in OBJECTIVES:
         module = import_module(f"pipeline.model.diffusion.objectives.{name.replace('-', '_')}")
         objective: Objective = module.OBJECTIVE

@@ -15,13 +15,9 @@ def cumulative_alphas(betas: Tensor) -> Tensor:
 
 
 def forward_diffuse(x0: Tensor, t: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
-    """Corrupt embeddings to timestep t (DDPM, eq. 4): sqrt(abar_t) x0 + sqrt(1 - abar_t) noise.
+    """Corrupt embeddings x0 [B, D] to timesteps t [B], 0 <= t < T, with normal noise [B, D] and abar [T].
 
-    Args:
-        x0: embeddings [B, D].
-        t: integer timesteps [B], 0 <= t < T.
-        noise: standard normal draws [B, D].
-        abar: cumulative products of 1 - beta [T].
+    DDPM, eq. 4: sqrt(abar_t) x0 + sqrt(1 - abar_t) noise.
     """
     scale = abar[t].sqrt()[:, None]
     return scale * x0 + (1 - abar[t]).sqrt()[:, None] * noise

@@ -42,10 +42,8 @@ def check_data(params: Params, data: SweepData) -> None:
         for key in SPACE:
             ours, theirs = data.store.attributes.get(key), store.attributes.get(key)
             if ours != theirs:
-                raise StoreError(
-                    f"{store.path}: encoder {key} is {theirs!r}, but {ours!r} in {data.store.path}. Extract both with"
-                    " one encoder."
-                )
+                other = f"{ours!r} in {data.store.path}"
+                raise StoreError(f"{store.path}: encoder {key} is {theirs!r}, but {other}. Use one encoder for both.")
     utterances = select_utterances(raw["raw"].ids, data.manifest, data.manifest_path)
     pair_utterances(utterances, usable_mask(raw), params.score.max_trials, params.seed, data.manifest_path)
 
@@ -53,8 +51,7 @@ def check_data(params: Params, data: SweepData) -> None:
 def hash_data(data: SweepData, conditions: Iterable[str]) -> dict[str, str]:
     """Return checksums of the training store, its speakers, the manifest, and the store of each condition.
 
-    Raises:
-        StoreError: a store is missing or damaged.
+    Raise StoreError if a store is missing or damaged.
     """
     stores = {f"{name}.zarr": EmbeddingStore.open(data.conditions / f"{name}.zarr") for name in sorted(conditions)}
     return {

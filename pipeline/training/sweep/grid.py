@@ -54,8 +54,7 @@ class PlannedRun:
 def read_grid(path: Path) -> tuple[list[ParameterChanges], list[int]]:
     """Return the distinct sets of changes of a grid file, and the seeds to run each with.
 
-    Raises:
-        ConfigError: the file is not a grid, or has no runs.
+    Raise ConfigError if the file is not a grid, or has no runs.
     """
     grid = validated(Grid, load_yaml(path), str(path))
     crossed = [dict(zip(grid.grid, values, strict=True)) for values in itertools.product(*grid.grid.values())]
@@ -83,9 +82,7 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """Return one run for each set of changes and each seed.
 
-    Raises:
-        ConfigError: a name is unknown, a value is not allowed, values conflict, or a subset is larger than the training
-            store.
+    Raise ConfigError if a name or value is not allowed, values conflict, or a subset is larger than the training store.
     """
     runs = []
     for changes in grid:
@@ -100,11 +97,7 @@ def plan_runs(
 
 
 def apply_changes(params: Params, changes: Mapping[str, Any]) -> Params:
-    """Return parameters with changes by dotted names.
-
-    Raises:
-        ConfigError: a name is unknown, a value is not allowed, or values conflict.
-    """
+    """Return parameters with changes by dotted names; raise ConfigError if a name or a value is not allowed."""
     content = params.model_dump(mode="json")
     for name, value in changes.items():
         *sections, last = name.split(".")

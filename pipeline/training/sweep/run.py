@@ -151,9 +151,8 @@ def run_one(params: Params, data: SweepData, models: TrainedModels) -> SweepRow:
         row["enhance_us"] = time_enhancement(trained.model, domain.read()[domain.ok].reshape(-1, domain.dim), resolved)
         sources = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
         utterances = select_utterances(next(iter(sources.values())).ids, data.manifest, data.manifest_path)
-        pairs = pair_utterances(
-            utterances, usable_mask(sources), params.score.max_trials, params.seed, data.manifest_path
-        )
+        usable, most = usable_mask(sources), params.score.max_trials
+        pairs = pair_utterances(utterances, usable, most, params.seed, data.manifest_path)
         score = params.score.model_copy(update={"systems": {}, "groups": {}, "both_sides": False})
         outcome = evaluate(sources, {"": pairs}, params.conditions, CLEAN, utterances, score, params.seed)
     figures = {condition: systems["seed"] for condition, systems in outcome.table.items()}
@@ -170,16 +169,11 @@ def time_enhancement(model: SeedModel, raw: NDArray[np.float32], sampling: Sampl
     return 1e6 * float(np.median(seconds[1:])) / TIMED  # the first is a warm-up
 
 
-def _measure_held_out(
-    fold_models: Sequence[FoldModel], params: Params, data: SweepData, sampling: Sampling
-) -> SweepRow:
-    """Return EERs in percent among held-out training speakers, see `measure_crop_eers`, as means over the models.
-
-    `held_out_speakers` is their number; `held_out_of` is a hash of the shape and the held-out utterances of each model.
-    """
+def _measure_held_out(folds: Sequence[FoldModel], params: Params, data: SweepData, sampling: Sampling) -> SweepRow:
+    """Return mean EERs of held-out training speakers (%), their number, and a hash of shape and held-out utterances."""
     ids, measured = [data.store.utterances[row] for row in data.store.ok], []
     encoded = data.store.read()[data.store.ok]
-    for fold in fold_models:
+    for fold in folds:
         rows = np.flatnonzero(fold.held)
         known = [data.speakers.get(ids[row]) for row in rows]
         values = encoded[rows]
@@ -189,8 +183,8 @@ def _measure_held_out(
             return {}
         measured.append((*eers, raw[0]))
     names = ("held_out_clean_eer", "held_out_noisy_eer", "held_out_raw_clean_eer")
-    parts = sorted(checksums.hash_texts([ids[row] for row in np.flatnonzero(fold.held)]) for fold in fold_models)
-    speakers = {data.speakers[ids[row]] for fold in fold_models for row in np.flatnonzero(fold.held)}
+    parts = sorted(checksums.hash_texts([ids[row] for row in np.flatnonzero(fold.held)]) for fold in folds)
+    speakers = {data.speakers[ids[row]] for fold in folds for row in np.flatnonzero(fold.held)}
     return {
         **dict(zip(names, np.mean(measured, axis=0).tolist(), strict=True)),
         "held_out_speakers": len(speakers),
