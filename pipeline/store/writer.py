@@ -203,7 +203,7 @@ def _replaceable(target: Place, publishing: Place) -> bool:
     if not names <= known:
         return False
     if ENTRY not in names:
-        return not names or exists(publishing)
+        return not names or exists(publishing)  # a run was about to replace its objects
     try:
         return "schema" in json.loads(read_bytes(target / ENTRY))["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
