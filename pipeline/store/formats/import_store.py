@@ -106,7 +106,9 @@ def import_store(
             reader.report(problems)
             problems.check()
             if failed == len(matched.utterances):
-                raise ExchangeError(f"{clean.path}: all utterances have failed. Check how the vectors were made.")
+                raise ExchangeError(
+                    f"{clean.path}: no utterance is left, all have failed. Check how vectors were made."
+                )
         except BaseException:  # an import is never resumed
             with suppress(PlaceError):
                 remove_folder(writer.folder if writer.unfinished_stores() else writer.folder.parent)
