@@ -41,7 +41,7 @@ def test_a_small_corpus_is_complete_and_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_or_not_empty(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="is no folder"):
+    with pytest.raises(CorpusError, match="is not a folder"):
         make_demo(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(CorpusError, match="not empty"):
