@@ -72,7 +72,7 @@ class SpeechBrainEcapa(Network):
         # frame is centred on the first sample, while Kaldi's needs a whole window.
         start = self.front_end.LENGTH if isinstance(self.front_end, KaldiFbank) else 0
         self.min_samples = start + DILATIONS[-1] * self.front_end.HOP
-        blocks = (_SeRes2Block(channels, dilation) for dilation in DILATIONS)
+        blocks = [_SeRes2Block(channels, dilation) for dilation in DILATIONS]
         self.blocks = nn.ModuleList([_Tdnn(MELS, channels, kernel=5), *blocks])
         self.mfa = _Tdnn(3 * channels, 3 * channels)
         self.asp = _AttentiveStatistics(3 * channels)
