@@ -9,13 +9,30 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.paths import Place
 
-# fmt: off
 CHANGEABLE = {
-    *WATCHING, "loss", "contrast", "temperature", "strength", "folds", "noisy_views", "target", "swap", "batch_size",
-    "learning_rate", "weight_decay", "clip", "warmup", "schedule", "ema", "max_epochs", "patience", "validation",
-    "memory", "threads", "device",
+    *WATCHING,
+    "loss",
+    "contrast",
+    "temperature",
+    "strength",
+    "folds",
+    "noisy_views",
+    "target",
+    "swap",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "clip",
+    "warmup",
+    "schedule",
+    "ema",
+    "max_epochs",
+    "patience",
+    "validation",
+    "memory",
+    "threads",
+    "device",
 }
-# fmt: on
 """Parameters of training that may differ from the model's; so may `network.dropout`."""
 
 

@@ -63,8 +63,8 @@ class Corruption(Frozen, ABC):
 
     @classmethod
     def settings_at(cls, number: int) -> dict[str, Any]:
-        """Return the settings for a number in a condition's name."""
-        raise NotImplementedError
+        """Return the settings for a number in a condition's name; none unless a subclass takes a number."""
+        return {}
 
     @classmethod
     def match_condition(cls, part: str) -> dict[str, Any] | None:
