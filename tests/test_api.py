@@ -136,7 +136,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.md").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         train(clean, noisy, settings=QUICK, out=tmp_path / "m.safetensors")
-    with pytest.raises(VectorError, match="a store has noisy views"):
+    with pytest.raises(VectorError, match="a store has its own noisy views"):
         train(store_at(tmp_path / "s.zarr"), noisy, settings=QUICK)
     with pytest.raises(StoreError, match="no embedding store there"):
         EmbeddingStore.open(str(tmp_path / "none.zarr"))

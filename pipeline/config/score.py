@@ -12,8 +12,11 @@ class OperatingPoint(Frozen):
     """The prior of targets, and the costs of rejecting a target and of accepting a non-target (NIST SRE plans)."""
 
     p_target: float = Field(gt=0, lt=1)
+    """The prior probability of a target."""
     c_miss: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """The cost of rejecting a target."""
     c_fa: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """The cost of accepting a non-target."""
 
     @property
     def name(self) -> str:

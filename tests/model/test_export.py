@@ -201,7 +201,7 @@ def test_the_example_needs_no_torch(files: Path) -> None:
     np.save(files / "raw.npy", vectors[:, :5])
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"raw.npy: holds [10000, 5], but below/m.onnx takes [N, {DIM}], embeddings of toy\n"
+    assert done.stderr == f"raw.npy: holds [10000, 5], but below/m.onnx takes [N, {DIM}] embeddings of toy\n"
 
 
 @pytest.fixture
@@ -217,9 +217,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("m.pt", Sampling(noise=1), ExportError, "cannot be exported with draws of noise"),
         ("m.onnx", Sampling(noise=2, eta=1.0), ExportError, "cannot be exported with draws of noise"),
-        ("m.bin", Sampling(), ConfigError, "m.bin: no form has this suffix"),
+        ("m.bin", Sampling(), ConfigError, "m.bin: no export format has this suffix"),
         ("m.pt", Sampling(1000), ConfigError, "timesteps are from 0 to 999"),
-        (".", Sampling(), ConfigError, "no form has this suffix"),
+        (".", Sampling(), ConfigError, "no export format has this suffix"),
     ],
 )
 def test_what_cannot_be_exported_says_so_and_leaves_nothing(
@@ -262,7 +262,9 @@ def test_a_file_that_gives_something_else_never_appears(
 
     monkeypatch.setitem(exporting._WRITERS, form, wrong)
     (place / f"m{suffix}").write_text("of before")
-    with pytest.raises(ExportError, match=r"was not exported to .*, as the file gave values .* off for 1 embeddings"):
+    with pytest.raises(
+        ExportError, match=r"was not exported to .*, because the file gave values .* off for 1 embeddings"
+    ):
         export_model(model, place / f"m{suffix}")
     assert (place / f"m{suffix}").read_text() == "of before"
     assert len(list(place.iterdir())) == 2

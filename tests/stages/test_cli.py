@@ -143,7 +143,7 @@ def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:
         "unknown condition": ([*extract, "--manifest", "m.csv", "--set", "hum"], "unknown condition 'hum'"),
         "no sources": ([*extract, "--manifest", "m.csv", "--set", "noise5"], "no noise files"),
         "wrong weights": ([*extract, "--manifest", "m.csv", "--weights", "w.pt"], "cannot read weights w.pt"),
-        "device": ([*extract, "--manifest", "m.csv", "--device", "cuda:99"], "is not there"),
+        "device": ([*extract, "--manifest", "m.csv", "--device", "cuda:99"], "is not available"),
         "corpus root": (
             ["fetch", "--corpora", "c.yaml", "--corpus", "x", "--data-root", "nowhere"],
             "no folder nowhere/speech",

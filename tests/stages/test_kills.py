@@ -362,7 +362,7 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
 
 
 def test_workers_killed_while_dvc_repro_goes_on(tmp_path: Path) -> None:
-    sets = ("train", "clean") if ENDURANCE else ("clean",)
+    sets = ("train", "clean")
     project = Tiny(tmp_path / "project", "processes", sets, warm=False)  # the commands as they are installed
     rng, whole = random.Random(11), dict[str, bytes]()
     kills, all_kills = 0, few_or_many(2, 10)

@@ -83,7 +83,7 @@ def test_the_worker_is_a_program(tmp_path: Path) -> None:
         return subprocess.run(command, input=line, capture_output=True, text=True, cwd=ROOT, check=False)
 
     job = SpeechJob("en-us+nobody", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
-    for line, complaint in ((json.dumps(asdict(job)), "no voice"), ("not json", "no JSON")):
+    for line, complaint in ((json.dumps(asdict(job)), "no voice"), ("not json", "not a JSON object")):
         done = run(line)
         assert done.returncode == 1
         assert complaint in done.stderr
