@@ -30,30 +30,38 @@ class SingleVectorPath:
 
     def __init__(self, model: SeedModel, sampling: Sampling) -> None:
         network: Any = model.network
+        strength = sampling.strength
         self._model, self._sampling = model, sampling
         self._supported = (
             all(getattr(type(network), name) is getattr(DiffusionNetwork, name) for name in ("forward", "_predict"))
             and (sampling.steps, sampling.noise) == (1, 0)
-            and sampling.strength is not None
             and model.mean.device.type == "cpu"
         )
-        if not self._supported:
+        if not self._supported or strength is None:
+            self._supported = False
             return
-        self._strength, self._mean, self._matrix = float(sampling.strength or 0), model.mean, model.matrix
         low, high = model.training_stats.fences if model.training_stats else (0.0, MAX_ABS)
         self._low, self._high = max(low, MIN_NORM), min(high, MAX_ABS)
         ((self._timestep, conditioning),) = model.compute_conditioning(sampling.timestep).items()
         self._time = torch.tensor([self._timestep], device="cpu")
+        # Scalars are tensors, which take less time to pass than Python's numbers.
+        self._strength, self._rest, self._root = (
+            torch.tensor(value, dtype=torch.float32, device="cpu") for value in (strength, 1 - strength, model.dim**0.5)
+        )
+        self._interpolated, self._network, self._predicted = strength < 1, network, network.predict
         ddim = model.objective.infer is infer_by_ddim
-        self._signal = float(model.abar[self._timestep].sqrt()) if ddim else None
-        self._input = network.input_proj.weight, network.input_proj.bias
+        self._signal = model.abar[self._timestep].sqrt() if ddim else None
+        self._mean, self._matrix = model.mean, model.matrix
+        self._input = _detach(network.input_proj.weight, network.input_proj.bias)
         self._blocks = [
             (_layers(block.in_layers), time, _layers(block.out_layers))
             for block, time in zip(network.res_blocks, conditioning, strict=True)
         ]
         self._output = _layers(network.out)
 
-    @torch.no_grad()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SingleVectorPath, (self._model, self._sampling)
+
     def __call__(self, x: Array) -> Array | None:
         """Return the enhanced vector of a raw one [..., D]; None if the path does not cover the model or the vector."""
         raw = self._row(x)
@@ -63,17 +71,19 @@ class SingleVectorPath:
         if not self._low <= norm.item() <= self._high:  # NaN is in no interval
             return None
         prepared = linear(raw - self._mean, self._matrix)
-        prepared /= _norm(prepared).clamp_(min=1e-12)
-        prepared *= self._model.dim**0.5
+        length = _norm(prepared)
+        if not length.item() >= MIN_NORM:
+            return None
+        prepared.div_(length).mul_(self._root)
         if self._signal is None:
             result = self._model.objective.infer(self._predict_at, prepared, self._sampling, self._model.abar, ())
         else:
             result = self._predict(prepared.mul_(self._signal))
-        result = self._interpolate(raw, norm, result)
-        if not _norm(result).item() <= MAX_ABS:
+        length = _norm(result)
+        if not MIN_NORM <= length.item() <= MAX_ABS:
             return None
-        out: Any = result.numpy() if isinstance(x, np.ndarray) else result
-        return out.reshape(x.shape)  # type: ignore[no-any-return]
+        out: Any = self._interpolate(raw, norm, result.div(length)) if self._interpolated else result
+        return (out.numpy() if isinstance(x, np.ndarray) else out).reshape(x.shape)  # type: ignore[no-any-return]
 
     def _row(self, x: Any) -> Tensor | None:
         """Return a vector as [1, D] if its type and layout are the usual ones."""
@@ -87,36 +97,39 @@ class SingleVectorPath:
             fits = fits and x.is_cpu and x.layout is torch.strided
         if not fits or x.shape[-1:] != (dim,):
             return None
-        return (torch.from_numpy(x) if isinstance(x, np.ndarray) else x.detach()).reshape(1, -1)
+        return torch.from_numpy(x.reshape(1, -1)) if isinstance(x, np.ndarray) else x.detach().reshape(1, -1)
 
     def _predict_at(self, x: Tensor, t: Tensor) -> Tensor:
         known = len(t) == 1 and int(t) == self._timestep
-        return self._predict(x) if known else self._model.network(x, t)
+        return self._predict(x) if known else self._network(x, t)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Return the predicted clean embedding [1, D], as `DiffusionNetwork` does at the timestep."""
         hidden = linear(x, *self._input)
         for inner, time, outer in self._blocks:
-            hidden = hidden + _apply(outer, _apply(inner, hidden).add_(time))
+            hidden = _apply(outer, _apply(inner, hidden).add_(time)).add_(hidden)
         out = _apply(self._output, hidden)
-        network = self._model.network
-        if network.predict == "correction":
+        if self._predicted == "correction":
             return out.add_(x)
-        return out if network.predict == "sample" else network._convert_to_clean(x, self._time, out)
+        return out if self._predicted == "sample" else self._network._convert_to_clean(x, self._time, out)
 
-    def _interpolate(self, raw: Tensor, norm: Tensor, enhanced: Tensor) -> Tensor:
-        """Return what `interpolate` does; `norm` [1, 1] is that of the raw vector."""
-        if self._strength == 1:
-            return enhanced
-        a, b = raw / norm, enhanced / _norm(enhanced).clamp_(min=1e-12)
-        angle = torch.atan2(_norm(a - b), _norm(a + b)).mul_(2).clamp_(min=1e-3)
-        mixed = torch.addcmul(a.mul_(((1 - self._strength) * angle).sin_()), (self._strength * angle).sin_(), b)
-        return mixed.mul_(norm.div_(_norm(mixed).clamp_(min=1e-12)))
+    def _interpolate(self, raw: Tensor, norm: Tensor, unit: Tensor) -> Tensor:
+        """Return what `interpolate` does, given the norm [1, 1] of the raw vector and the enhanced unit vector."""
+        raw_unit = raw / norm
+        angle = torch.atan2(_norm(raw_unit - unit), _norm(raw_unit + unit))
+        angle.add_(angle).clamp_min_(1e-3)
+        mixed = torch.addcmul(raw_unit.mul_((angle * self._rest).sin_()), angle.mul_(self._strength).sin_(), unit)
+        return mixed.mul_(norm.div_(_norm(mixed).clamp_min_(1e-12)))
 
 
 def _layers(layers: Any) -> Layers:
     norm, linear = layers[0], layers[-1]
-    return list(norm.normalized_shape), norm.weight, norm.bias, norm.eps, linear.weight, linear.bias
+    scale, shift, weight, bias = _detach(norm.weight, norm.bias, linear.weight, linear.bias)
+    return list(norm.normalized_shape), scale, shift, norm.eps, weight, bias
+
+
+def _detach(*parameters: Tensor) -> list[Tensor]:
+    return [parameter.detach() for parameter in parameters]
 
 
 def _apply(layers: Layers, hidden: Tensor) -> Tensor:
@@ -126,5 +139,5 @@ def _apply(layers: Layers, hidden: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     """Return the L2 norm [1, 1] of a vector [1, D]."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, 1, True)
     return norm
