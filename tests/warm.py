@@ -28,11 +28,11 @@ from typing import NoReturn
 from uuid import uuid4
 
 OTHERS = (
+    "altair",
     "dvc.cli",
     "dvc.commands.repro",
     "dvc.repo.reproduce",
     "dvc.repo.status",
-    "matplotlib.figure",
     "pyroomacoustics",
     "rich.progress",
     "rich.table",
