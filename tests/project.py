@@ -1,5 +1,6 @@
 """A clone of the project on a cut-down demo, run through DVC."""
 
+import json
 import os
 import re
 import shutil
@@ -54,7 +55,7 @@ class Project:
         (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
         params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
         params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
-        params["extract"] |= {"draws": 2, "shard": 8, "eval_crops": 4}
+        params["extract"] |= {"draws": 2, "shard": 8, "eval_crops": 2}
         params["train"] |= {"max_epochs": 4, "batch_size": 32}
         params["score"] |= {"bootstrap": 20}
         self.write(params)
@@ -90,6 +91,10 @@ class Project:
             (self.folder / ".venv" / path.relative_to(sys.prefix)).symlink_to(source)
         for name in (".installed", ".installed-dev"):
             (self.folder / ".venv" / name).touch()
+
+    def changed(self) -> list[str]:
+        """Return the stages whose dependencies or parameters have changed."""
+        return list(json.loads(self.call("dvc", "status", "--json")))
 
     def repro(self, *command: str) -> list[str]:
         """Run `dvc repro`, or a command that does so, and return the stages that did work."""

@@ -1,5 +1,6 @@
 """A real S3 server on loopback whose state outlives it: it can go away in the middle of a run, and come back."""
 
+import functools
 import logging
 import socket
 import threading
@@ -7,8 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from botocore.loaders import JSONFileLoader
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+# Each client would read megabytes of JSON, which take longer than most tests.
+_load = functools.cache(functools.partial(JSONFileLoader._load_file, JSONFileLoader()))
+JSONFileLoader._load_file = staticmethod(_load)
 
 
 class S3Server:

@@ -34,9 +34,9 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
     project.change("score", bootstrap=10)
     assert project.repro() == ["score@ge2e", "report"]
     project.change("quality", max_failed=0.5)
-    assert project.repro() == ["check@ge2e", "report"]
+    assert project.changed() == ["check@ge2e"]
     project.change("extract", workers=0)
-    assert project.repro() == []
+    assert project.changed() == ["check@ge2e"]
 
     voice = sorted((project.folder / "data/audio/mini/speech/train").iterdir())[0]
     shutil.copy(sorted(voice.iterdir())[0], voice / "99.flac")
@@ -45,8 +45,7 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
     tester = sorted((project.folder / "data/audio/mini/speech/test").iterdir())[0]
     shutil.copy(sorted(tester.iterdir())[0], tester / "99.flac")
     project.call("dvc", "repro", "manifest")
-    changed = json.loads(project.call("dvc", "status", "--json"))
-    assert [name for name in changed if name.startswith("extract")] == extracts(*CONDITIONS)
+    assert [name for name in project.changed() if name.startswith("extract")] == extracts(*CONDITIONS)
 
     (tester / "99.flac").unlink()
     (voice / "99.flac").unlink()
@@ -61,9 +60,9 @@ def test_experiments_are_queued(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     project.call("git", "add", "-A")
     project.call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "project")
-    told = project.call("dvc", "exp", "run", "--queue", "-S", "train.objective=seed,dae", "-S", "seed=1")
-    names = re.findall(r"Queued experiment '(.+)'", told)
-    assert [f"train.objective={objective}', 'seed=1'" in told for objective in ("seed", "dae")] == [True, True]
+    said = project.call("dvc", "exp", "run", "--queue", "-S", "train.objective=seed,dae", "-S", "seed=1")
+    names = re.findall(r"Queued experiment '(.+)'", said)
+    assert [f"train.objective={objective}', 'seed=1'" in said for objective in ("seed", "dae")] == [True, True]
     status = project.call("dvc", "queue", "status")
     assert re.findall(r"^\w+ +(\S+) .* Queued *$", status, re.MULTILINE) == names
     assert len(names) == 2
@@ -116,7 +115,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
     conditions = ["clean", "noise5", "reverb"]
     (tmp_path / "p.yaml").write_text(
         f"corpus: speechocean762\nconditions: [{', '.join(conditions)}]\nsets: [train, {', '.join(conditions)}]\n"
-        "manifest: {max_speakers: 20, max_utterances: 4}\nextract: {draws: 2, eval_crops: 4}\ntrain: {max_epochs: 20}\n"
+        "manifest: {max_speakers: 20, max_utterances: 3}\nextract: {draws: 2, eval_crops: 2}\ntrain: {max_epochs: 20}\n"
         "score: {bootstrap: 20}\n"
     )
     corpora = tmp_path / "corpora.yaml"
@@ -129,7 +128,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
     for name in ("train", *conditions):
         lists = ["--manifest", f"lists/{name}.csv", "--augment", f"lists/{name}.augment.csv"]
         out = seed("extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"raw/{name}.zarr", *common)
-        assert "80 utterances" in out
+        assert "60 utterances" in out
     seed("train", "--store", "raw/train.zarr", "--manifest", "lists/train.csv", "--out", "m.safetensors", *common)
     for name in conditions:
         seed(
@@ -142,7 +141,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
 
     metrics = json.loads((tmp_path / "results/metrics.json").read_text())["ge2e"]["results"]
     for systems_of in metrics.values():
-        assert systems_of["raw"]["targets"] == 20 * 4 * 3
+        assert systems_of["raw"]["targets"] == 20 * 3 * 2
         assert systems_of["raw"]["eer"] < 40
     # Real noise does harm, and even a model of 20 speakers takes some of it back.
     assert metrics["noise5"]["raw"]["eer"] > 1.5 * metrics["clean"]["raw"]["eer"]

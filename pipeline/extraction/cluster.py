@@ -7,6 +7,7 @@ single process writes.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,14 @@ from pipeline.utils.paths import Place
 
 MAX_DEATHS = 10
 """Number of workers that may die on one shard before it is given up; the default of Dask is three."""
+
+CONNECT_TIMEOUT = 10.0
+"""How long to wait for a scheduler to answer, in seconds."""
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""How worker processes are started: on Linux, as forks of one process that has imported torch.
+
+A worker then starts in milliseconds. Elsewhere, libraries of the system may not survive a fork.
+"""
 
 _loading = threading.Lock()
 
@@ -88,8 +97,9 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
             # Each worker has a nanny that restarts it. By default, Dask drops the nanny if the worker is not back 15 s
             # after its death, or dies again, and its work stops. A death counts against every shard assigned to the
             # worker, even if it has not begun.
-            waits = {"deploy.lost-worker-timeout": "365 days", "scheduler.allowed-failures": MAX_DEATHS}
-            stack.enter_context(dask.config.set({f"distributed.{key}": value for key, value in waits.items()}))
+            settings = {"deploy.lost-worker-timeout": "365 days", "scheduler.allowed-failures": MAX_DEATHS}
+            settings |= {"worker.multiprocessing-method": START_METHOD}
+            stack.enter_context(dask.config.set({f"distributed.{key}": value for key, value in settings.items()}))
             runner = _start_uninterruptible_loop()
             stack.callback(runner.stop)
             cluster = LocalCluster(
@@ -109,7 +119,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
                 raise
         return
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:
         raise ExtractionError(
             f"no Dask scheduler answers at {scheduler}: {' '.join(str(error).split())}. Start one with `dask"
@@ -124,8 +134,11 @@ def _start_uninterruptible_loop() -> Any:
 
     Each would print a traceback. Instead, they end with this process, however it ends.
     """
-    from distributed.utils import LoopRunner
+    from distributed.utils import LoopRunner, get_mp_context
 
+    context = get_mp_context()
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload([__name__, "distributed.nanny", "distributed.worker"])
     # When a process is killed, Python's resource tracker removes what it left behind, with a warning.
     warnings = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))

@@ -21,7 +21,7 @@ def test_error_rate_on_clean_crops_of_test_speakers(
     name: str, real_corpora: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder: Encoder = request.getfixturevalue(name)
-    speakers = sorted((real_corpora / "speechocean762/test").iterdir())[::4]
+    speakers = sorted((real_corpora / "speechocean762/test").iterdir())[::8]
     files = [(speaker.name, path) for speaker in speakers for path in sorted(speaker.iterdir())[:4]]
     crops = [torch.from_numpy(cut(read_audio(path), 0, 48_240)) for _, path in files]
     vectors = torch.nn.functional.normalize(encoder(crops), dim=1).numpy()

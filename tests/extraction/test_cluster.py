@@ -80,7 +80,8 @@ def test_a_scheduler_that_runs_elsewhere(spec: RemoteJob, client: Any, tmp_path:
     assert EmbeddingStore.open(tmp_path / "s.zarr").ok.tolist() == list(range(11))
 
 
-def test_a_scheduler_that_does_not_answer_is_one_clear_line() -> None:
+def test_a_scheduler_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.extraction.cluster.CONNECT_TIMEOUT", 1.0)
     with (
         pytest.raises(ExtractionError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1: .*"),
         connect_dask("tcp://127.0.0.1:1", 0),

@@ -63,8 +63,8 @@ def test_what_is_heard_is_what_was_encoded(place: Path, ge2e: Encoder, capsys: p
             assert code == 0, err
             assert f"same trace as in {name}.zarr" in out
             with torch.inference_mode():
-                (heard,) = ge2e([torch.from_numpy(read_audio(place / "x.wav"))]).numpy()
-            np.testing.assert_allclose(heard, values[1, 1, column], atol=1e-5)
+                (expected,) = ge2e([torch.from_numpy(read_audio(place / "x.wav"))]).numpy()
+            np.testing.assert_allclose(expected, values[1, 1, column], atol=1e-5)
     assert "reverb\n  room.wav\nnoise, 5 dB SNR\n  noise.wav from sample 0\nphone\n" in out
 
 

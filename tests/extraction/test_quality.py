@@ -152,8 +152,8 @@ def test_without_the_library_a_picture_is_refused_by_name(tmp_path: Path, monkey
 
 def test_the_report_holds_the_same_figures(tmp_path: Path) -> None:
     figures, _ = measure_store(stored(tmp_path, vectors()), LIMITS, 0)
-    heard = RecordingCheck(50, 1, 2, 3, ("a.wav", "b.wav"), ("c.wav", "d.wav", "e.wav"))
-    figures = quality.StoreQuality(**{**figures.__dict__, "recordings": heard})
+    recordings = RecordingCheck(50, 1, 2, 3, ("a.wav", "b.wav"), ("c.wav", "d.wav", "e.wav"))
+    figures = quality.StoreQuality(**{**figures.__dict__, "recordings": recordings})
     write_json(tmp_path / "q" / "ge2e" / "quality.json", as_json(figures, LIMITS))
     found = read_quality(tmp_path / "q", ["ge2e", "campplus"])
     assert list(found) == ["ge2e"]

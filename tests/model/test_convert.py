@@ -362,10 +362,10 @@ def test_from_a_checkpoint_to_enhanced_vectors(capsys: pytest.CaptureFixture[str
         content = json.loads(file.metadata()["seed"])
     assert content["training"] == {"converted_from_sha256": sha256_of(place / "c.pt"), "timestep": 50}
     assert content["encoder"]["weights_sha256"] == "11"
-    told = (place / "m/seed.md").read_text()
-    assert sha256_of(place / "m/seed.safetensors") in told
-    assert "only vectors that are zero or not finite are flagged" in told
-    assert "error rates above" not in told
+    card = (place / "m/seed.md").read_text()
+    assert sha256_of(place / "m/seed.safetensors") in card
+    assert "only vectors that are zero or not finite are flagged" in card
+    assert "error rates above" not in card
     (place / "p.yaml").write_text("enhance: {noise: 1}\nseed: 5\n")
     enhance = ["enhance", "--model", "m/seed.safetensors", "--params", "p.yaml", "--out", "e.zarr"]
     code, out, err = run(capsys, *enhance, "--store", "s.zarr")

@@ -54,13 +54,13 @@ def test_a_store_becomes_what_the_library_makes_of_its_vectors(tmp_path: Path, t
 
 
 def test_vectors_of_another_length_are_told_and_usual_ones_are_not(tmp_path: Path, trained: Path) -> None:
-    told: list[str] = []
-    enhance_store(stored(tmp_path / "s.zarr", usual(40)), trained, tmp_path / "e.zarr", warn=told.append)
-    assert told == []
-    enhance_store(stored(tmp_path / "ten.zarr", 30 * usual(40)), trained, tmp_path / "f.zarr", warn=told.append)
-    assert len(told) == 1
-    assert told[0].startswith(f"{tmp_path / 'ten.zarr'}: vectors have a median length of ")
-    assert "neither normalised nor scaled" in told[0]
+    warnings: list[str] = []
+    enhance_store(stored(tmp_path / "s.zarr", usual(40)), trained, tmp_path / "e.zarr", warn=warnings.append)
+    assert warnings == []
+    enhance_store(stored(tmp_path / "ten.zarr", 30 * usual(40)), trained, tmp_path / "f.zarr", warn=warnings.append)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{tmp_path / 'ten.zarr'}: vectors have a median length of ")
+    assert "neither normalised nor scaled" in warnings[0]
 
 
 def test_vectors_that_are_no_numbers_are_named(tmp_path: Path, trained: Path) -> None:

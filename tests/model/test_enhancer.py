@@ -31,7 +31,7 @@ from tests.linear_encoder import DIM, encoded, speech
 
 SETTINGS: dict[str, Any] = {"max_epochs": 5, "batch_size": 64, "validation": 0.25, "strength": 0.6, "device": "cpu"}
 ENCODER = {"encoder": "toy", "family": "linear", "weights_sha256": "ab", "front_end": None, "dim": DIM}
-HEARD = speech()
+SPEECH = speech()
 RAW = encoded(speech(8, seed=1))
 """Of other speakers than those of training."""
 TORCH = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -39,11 +39,11 @@ TORCH = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, values = tmp_path_factory.mktemp("model") / "seed.safetensors", encoded(HEARD)
+    path, values = tmp_path_factory.mktemp("model") / "seed.safetensors", encoded(SPEECH)
     train(
         values[:, :, 0],
         values[:, :, 1:],
-        speakers=HEARD.speakers,
+        speakers=SPEECH.speakers,
         encoder=ENCODER,
         settings=SETTINGS,
         out=path,
@@ -323,7 +323,7 @@ def test_info_against_plain_formulas(enhancer: Enhancer) -> None:
     out, info = enhancer.enhance(x, return_info=True)
     np.testing.assert_allclose(info.moved, np.diag(cdist(x, out, "cosine")), atol=1e-6)
     assert 0.01 < np.median(info.moved) < 0.5
-    values = encoded(HEARD)
+    values = encoded(SPEECH)
     lengths = np.linalg.norm(values[:, :, 0].reshape(-1, DIM), axis=1)
     assert info.norm_ratio is not None
     ratio = np.linalg.norm(x, axis=1) / np.median(lengths)  # of all, where the model looked at those not held out
@@ -350,12 +350,12 @@ def test_tensors_without_values_of_their_own_are_refused(enhancer: Enhancer) -> 
 
 
 def test_usual_vectors_are_rarely_flagged_and_those_of_other_encoders_always(enhancer: Enhancer) -> None:
-    heard = speech(12, seed=5)
-    _, known = enhancer.enhance(encoded(heard), return_info=True)
+    other_speech = speech(12, seed=5)
+    _, known = enhancer.enhance(encoded(other_speech), return_info=True)
     assert known.out_of_distribution.mean() < 0.03
-    usual = np.linalg.norm(encoded(heard), axis=-1, keepdims=True)
+    usual = np.linalg.norm(encoded(other_speech), axis=-1, keepdims=True)
     for other in (1, 2, 3):
-        foreign = encoded(heard, encoder=other)
+        foreign = encoded(other_speech, encoder=other)
         foreign *= usual / np.linalg.norm(foreign, axis=-1, keepdims=True)  # the length does not give them away
         out, info = enhancer.enhance(foreign, return_info=True)
         assert np.isfinite(out).all()
@@ -418,14 +418,14 @@ def test_files_of_before_work_without_what_they_do_not_say(model: Path, tmp_path
     assert info.norm_ratio is None
     assert np.isfinite(out).all()
     np.testing.assert_array_equal(old.enhance(RAW), enhancer.enhance(RAW))
-    _, foreign = old.enhance(encoded(HEARD, encoder=1), return_info=True)
+    _, foreign = old.enhance(encoded(SPEECH, encoder=1), return_info=True)
     assert (foreign.reason == "atypical").mean() > 0.99
     _, usual = old.enhance(RAW, return_info=True)
     assert not usual.out_of_distribution.any()
 
 
 def test_the_timestep_is_that_of_training(tmp_path: Path) -> None:
-    values = encoded(HEARD)
+    values = encoded(SPEECH)
     settings = {**SETTINGS, "max_epochs": 1, "max_timestep": None}
     out = tmp_path / "m.safetensors"
     trained = train(values[:, :, 0], values[:, :, 1:], settings=settings, timestep=300, out=out)

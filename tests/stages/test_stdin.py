@@ -84,17 +84,17 @@ def test_other_keys_come_back(enhancer: Enhancer, before: Any, after: Any, row: 
 def test_info_is_that_of_the_enhancer(enhancer: Enhancer) -> None:
     x = np.stack([RAW[0], 50 * RAW[1], 0 * RAW[2]]).astype(float)
     with pytest.warns(UserWarning, match="median length"):
-        told = answers(enhancer, {"id": 7, "embedding": x[0].tolist()}, x[1].tolist(), x[2].tolist(), with_info=True)
-    assert list(told[0]) == ["id", "embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
-    assert list(told[1]) == ["embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
+        parsed = answers(enhancer, {"id": 7, "embedding": x[0].tolist()}, x[1].tolist(), x[2].tolist(), with_info=True)
+    assert list(parsed[0]) == ["id", "embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
+    assert list(parsed[1]) == ["embedding", "moved", "atypicality", "confidence", "out_of_distribution"]
     out, info = enhancer.enhance(x[0], return_info=True)
-    assert told[0]["embedding"] == out.tolist()
-    assert (told[0]["moved"], told[0]["atypicality"]) == (float(info.moved), float(info.atypicality))
+    assert parsed[0]["embedding"] == out.tolist()
+    assert (parsed[0]["moved"], parsed[0]["atypicality"]) == (float(info.moved), float(info.atypicality))
     assert info.confidence is not None
-    assert told[0]["confidence"] == float(info.confidence)
-    assert [each["out_of_distribution"] for each in told] == [False, True, True]
+    assert parsed[0]["confidence"] == float(info.confidence)
+    assert [each["out_of_distribution"] for each in parsed] == [False, True, True]
     nothing = {"moved": 0.0, "atypicality": None, "confidence": 0.0, "out_of_distribution": True}
-    assert told[2] == {"embedding": [0.0] * DIM} | nothing
+    assert parsed[2] == {"embedding": [0.0] * DIM} | nothing
     with pytest.raises(VectorError, match=r"line 1: already has moved"):
         answers(enhancer, {"moved": 1, "embedding": x[0].tolist()}, with_info=True)
 

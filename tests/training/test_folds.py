@@ -91,15 +91,15 @@ def test_a_part_is_not_seen_by_its_model(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         module, "open_batches", lambda s, held, *rest, **more: feeds.append(held) or real(s, held, *rest, **more)
     )
-    told: list[PassProgress] = []
-    train(store, SHORT, 0, 50, speakers, on_batch=told.append)
+    reports: list[PassProgress] = []
+    train(store, SHORT, 0, 50, speakers, on_batch=reports.append)
     assert len(feeds) == 4
     assert np.stack(feeds[1:]).sum(axis=0).tolist() == [1] * len(store.ok)
-    assert {progress.label for progress in told} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
+    assert {progress.label for progress in reports} == {"", *(f"strength, part {n} of 3, " for n in (1, 2, 3))}
 
 
 SAVED = SHORT.model_copy(update={"save_every": 4, "network": NetworkSettings(dropout=0.5)})
-ANEW = "saved with another store, parameters, seed or versions; training starts from scratch"
+FROM_SCRATCH = "saved with another store, parameters, seed or versions; training starts from scratch"
 
 
 class KilledError(Exception):
@@ -187,7 +187,7 @@ def test_an_unsuitable_checkpoint_of_a_part_is_ignored(tmp_path: Path, wrong: st
         == {
             "damaged": [first, done, f"{two}: damaged; training starts from scratch"],
             "swapped": [first, done],
-            "other seed": [f"{main}: {ANEW}"],
+            "other seed": [f"{main}: {FROM_SCRATCH}"],
             "without --resume": [f"{main}: {left}"],
         }[wrong]
     )
@@ -218,7 +218,7 @@ def test_several_parts_are_averaged(tmp_path: Path) -> None:
 def test_a_failed_training_for_the_strength_does_not_affect_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    """It is left out, its kind with it, and told; the model is as if no parts had been asked for."""
+    """It and its kind are left out, with a warning; the model is as if no parts had been asked for."""
     store, speakers = make_store(tmp_path / "s.zarr", speakers=24)
     alone = train(store, SHORT.model_copy(update={"folds": 0}), 0, 50, speakers)
     broken: list[PassProgress] = []

@@ -170,9 +170,9 @@ def test_a_training_that_learns_nothing_leaves_no_checkpoint(tmp_path: Path, mon
 
 
 def command(folder: Path, *more: str, name: str = "m") -> list[str]:
-    told = ["train", "--store", str(folder / "s.zarr"), "--params", str(folder / "p.yaml")]
-    told += ["--manifest", str(folder / "m.csv")] if (folder / "m.csv").exists() else []
-    return [*told, "--out", str(folder / f"{name}.safetensors"), *more]
+    command = ["train", "--store", str(folder / "s.zarr"), "--params", str(folder / "p.yaml")]
+    command += ["--manifest", str(folder / "m.csv")] if (folder / "m.csv").exists() else []
+    return [*command, "--out", str(folder / f"{name}.safetensors"), *more]
 
 
 @pytest.mark.endurance

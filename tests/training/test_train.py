@@ -181,8 +181,8 @@ def test_seed_train_says_that_it_was_stopped_and_writes_the_model(
     (tmp_path / "p.yaml").write_text("train: {batch_size: 32, learning_rate: 2e-3, ema: 0.9, threads: 1}\n")
     use_loss(monkeypatch, fails_after(40))
     out = tmp_path / "m.safetensors"
-    told = ["train", "--store", str(tmp_path / "s.zarr"), "--out", str(out), "--params", str(tmp_path / "p.yaml")]
-    main(told)
+    given = ["train", "--store", str(tmp_path / "s.zarr"), "--out", str(out), "--params", str(tmp_path / "p.yaml")]
+    main(given)
     said = capsys.readouterr().err
     assert "stopped: in epoch 9 the loss is nan" in said
     assert "are kept. Lower train.learning_rate or set train.clip." in said
@@ -334,12 +334,12 @@ def test_a_manifest_that_lacks_an_utterance_is_refused(
     assert not list(tmp_path.glob("m.s*"))
 
 
-@pytest.mark.parametrize(("told", "used", "warned"), [(None, 300, False), (300, 300, False), (50, 50, True)])
+@pytest.mark.parametrize(("given", "used", "warned"), [(None, 300, False), (300, 300, False), (50, 50, True)])
 def test_stores_and_exports_are_of_the_models_timestep(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    told: int | None,
+    given: int | None,
     used: int,
     warned: bool,
 ) -> None:
@@ -347,8 +347,8 @@ def test_stores_and_exports_are_of_the_models_timestep(
     made = train(store, QUICK, 0, 300, speakers)
     save_model(tmp_path / "m.safetensors", made.model, store.encoder(), made.summary())
     monkeypatch.chdir(tmp_path)
-    if told is not None:
-        (tmp_path / "params.yaml").write_text(f"enhance: {{timestep: {told}}}\ntrain: {{max_timestep: null}}\n")
+    if given is not None:
+        (tmp_path / "params.yaml").write_text(f"enhance: {{timestep: {given}}}\ntrain: {{max_timestep: null}}\n")
     main(["enhance", "--store", "s.zarr", "--model", "m.safetensors", "--out", "e.zarr", "--strength", "1"])
     main(["export-model", "m.safetensors", "--out", "m.pt", "--strength", "1"])
     said = capsys.readouterr()
