@@ -7,6 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch is loaded: else thre
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,11 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
 
 def voice(pitch: float, seconds: float, seed: int, rate: int = 16_000) -> np.ndarray:
     """A buzz of harmonics with a wandering envelope; unlike noise, encoders tell these apart."""
+    return make_voice(pitch, seconds, seed, rate).copy()
+
+
+@cache
+def make_voice(pitch: float, seconds: float, seed: int, rate: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * rate)) / rate
     harmonics = np.arange(1, int(3500 / pitch))

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ruamel.yaml import YAML
 
@@ -16,6 +16,7 @@ from tests.warm import warm_seed
 PROJECT = Path(__file__).parent.parent
 ENDURANCE = "SEED_ENDURANCE" in os.environ
 """Whether tests marked so do all that they can; `make endurance` sets it."""
+T = TypeVar("T")
 CONDITIONS = ["clean", "noise0", "reverb"]
 
 MINI = """
@@ -30,8 +31,8 @@ mini:
 """
 
 
-def few_or_many(few: int, many: int) -> int:
-    """Return the first number, or the second one where tests have all the time they want."""
+def few_or_many(few: T, many: T) -> T:
+    """Return the first value, or the second one where tests have all the time they want."""
     return many if ENDURANCE else few
 
 
@@ -55,7 +56,7 @@ class Project:
         (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
         params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
         params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
-        params["extract"] |= {"draws": 2, "shard": 8, "eval_crops": 2}
+        params["extract"] |= {"draws": 1, "shard": 8, "eval_crops": 2}
         params["train"] |= {"max_epochs": 4, "batch_size": 32}
         params["score"] |= {"bootstrap": 20}
         self.write(params)

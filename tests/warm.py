@@ -34,6 +34,7 @@ OTHERS = (
     "dvc.repo.reproduce",
     "dvc.repo.status",
     "pyroomacoustics",
+    "onnxscript",
     "rich.progress",
     "rich.table",
     "ruamel.yaml",
@@ -108,6 +109,7 @@ def serve(folder: Path, parent: int) -> None:
     for name in (*ours, *OTHERS):
         if name not in ("pipeline.adapters", "pipeline.estimator"):  # no command needs them
             importlib.import_module(name)
+    importlib.import_module("pipeline.report.plots").javascript()  # takes two seconds, and is kept
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:

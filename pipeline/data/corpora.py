@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -146,12 +148,17 @@ def read_corpus(path: Path, name: str) -> Corpus:
     if name not in definitions:
         known = ", ".join(sorted(map(str, definitions)))
         raise CorpusError(f"{path}: no corpus {name!r}; there are {known}. Define it there.")
-    return validated(Corpus, definitions[name], f"{path}: {name}")
+    return _build_corpus(definitions, path, name)
 
 
 def read_corpora(path: Path) -> dict[str, Corpus]:
     """Read all corpus definitions, by name; see `read_corpus`."""
-    return {name: read_corpus(path, name) for name in load_yaml(path)}
+    definitions = load_yaml(path)
+    return {name: _build_corpus(definitions, path, name) for name in definitions}
+
+
+def _build_corpus(definitions: Mapping[str, Any], path: Path, name: str) -> Corpus:
+    return validated(Corpus, definitions[name], f"{path}: {name}")
 
 
 def find_data_root(corpus: Corpus, given: str | None) -> Path:

@@ -1,6 +1,7 @@
 """The plots of an encoder. They need the extra `plots`."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -85,6 +86,7 @@ def build_plots(table: Table, series: Series) -> list[Plot]:
     ]
 
 
+@cache
 def javascript() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`."""
     import vl_convert

@@ -35,6 +35,8 @@ PROJECT = Path(__file__).parents[2]
 VOICES, SHARD = few_or_many(39, 119), 2
 SHARDS = (VOICES + 1) // SHARD
 STOPPED = "seed: stopped. Run the same command again: extractions resume by themselves, trainings with --resume."
+MARK = "SEED_TEST"
+"""The environment variable that marks a command and all its children."""
 SPEED = {"threads": 1.0, "processes": 2.5}
 """How long it takes until the first shard, roughly."""
 
@@ -248,13 +250,14 @@ def test_an_extraction_killed_at_random_moments_goes_on(
     complete()
 
 
-def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Return the workers of a process that was started cold: what the server of forks has forked."""
+def workers_of(mark: Path) -> list[psutil.Process]:
+    """Return the workers of commands that were started with this mark: what servers of forks have forked."""
     found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has just ended
-            is_fork = all("forkserver" in " ".join(each.cmdline()) for each in (child, child.parent() or child))
-            found += [child] if is_fork and child.parent() else []
+            server = process.parent()
+            is_fork = server and all("forkserver" in " ".join(each.cmdline()) for each in (process, server))
+            found += [process] if is_fork and process.environ().get(MARK) == str(mark) else []
     return found
 
 
@@ -262,16 +265,14 @@ def test_workers_killed_while_the_run_goes_on(whole: Whole, tmp_path: Path) -> N
     rng, kills, runs, all_kills = random.Random(10), 0, 0, few_or_many(2, 10)
     while kills < all_kills:
         folder = tmp_path / str(runs)
-        process, runs, known = (
-            start(extraction(whole.place, folder / "s.zarr", "processes", cold=True)),
-            runs + 1,
-            Chunks(),
-        )
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), MARK: str(folder)}
+        process = start(extraction(whole.place, folder / "s.zarr", "processes"), env=environment)
+        runs, known = runs + 1, Chunks()
         goal = 8
         while kills < all_kills:
             until(process, lambda: shards_done(folder) >= goal or (folder / "s.zarr").exists())  # noqa: B023
             time.sleep(rng.uniform(0, 0.05))
-            workers = workers_of(process) if process.poll() is None else []
+            workers = workers_of(folder)
             if not workers:
                 break
             rng.choice(workers).kill()
@@ -296,10 +297,9 @@ class Tiny(Project):
         folder: Path,
         scheduler: str = "threads",
         sets: tuple[str, ...] = ("train", "clean"),
-        warm: bool = not ENDURANCE,
     ) -> None:
         super().__init__(folder)
-        self.sets, self.warm = sets, warm
+        self.sets = sets
         for part in ("train", "test"):
             write_voices(folder / "voices" / part / part, self.VOICES, 1.0)
         definition = {"title": "t", "licence": "l", "root": str(folder), "folders": {"speech": "voices"}}
@@ -315,9 +315,9 @@ class Tiny(Project):
         self.stores = folder / "data/embeddings/ge2e"
 
     def start(self) -> "subprocess.Popen[str]":
-        folders = [str(warm_seed())] if self.warm else []
+        folders = [] if ENDURANCE else [str(warm_seed())]
         path = os.pathsep.join([*folders, str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = os.environ | {"PATH": path, "PYTHONPATH": str(PROJECT)}
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(PROJECT), MARK: str(self.folder)}
         return start(["dvc", "repro", "extract"], cwd=self.folder, env=environment, stderr=subprocess.STDOUT)
 
     def progress(self) -> int:
@@ -417,7 +417,7 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
 
 
 def test_workers_killed_while_dvc_repro_goes_on(tmp_path: Path) -> None:
-    project = Tiny(tmp_path / "project", "processes", warm=False)  # the commands as they are installed
+    project = Tiny(tmp_path / "project", "processes")
     rng, whole = random.Random(11), dict[str, bytes]()
     kills, all_kills = 0, few_or_many(2, 10)
     while kills < all_kills:
@@ -426,7 +426,7 @@ def test_workers_killed_while_dvc_repro_goes_on(tmp_path: Path) -> None:
             goal = project.progress() + rng.randint(1, 3)
             until(process, lambda: project.progress() >= goal)  # noqa: B023
             time.sleep(rng.uniform(0, 0.05))
-            workers = workers_of(process) if process.poll() is None else []
+            workers = workers_of(project.folder)
             if workers:
                 rng.choice(workers).kill()
                 kills += 1
