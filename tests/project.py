@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 ENDURANCE = "SEED_ENDURANCE" in os.environ
 """Whether tests marked so do all that they can; `make endurance` sets it."""
 T = TypeVar("T")
-CONDITIONS = ["clean", "noise0", "reverb"]
+CONDITIONS = ["clean", "noise0"]
 
 MINI = """
 mini:

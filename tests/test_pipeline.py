@@ -115,7 +115,7 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
     conditions = ["clean", "noise5", "music5"]
     (tmp_path / "p.yaml").write_text(
         f"corpus: speechocean762\nconditions: [{', '.join(conditions)}]\nsets: [train, {', '.join(conditions)}]\n"
-        "manifest: {max_speakers: 20, max_utterances: 2}\nextract: {draws: 2, eval_crops: 2}\ntrain: {max_epochs: 20}\n"
+        "manifest: {max_speakers: 20, max_utterances: 2}\nextract: {draws: 1, eval_crops: 2}\ntrain: {max_epochs: 20}\n"
         "score: {bootstrap: 20}\n"
     )
     corpora = tmp_path / "corpora.yaml"

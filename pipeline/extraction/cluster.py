@@ -108,6 +108,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
+                env=dict(os.environ),  # the process that forks may be from an earlier cluster
                 silence_logs="CRITICAL",  # errors are raised; the rest are messages of workers being stopped
                 loop=runner.loop,
             )

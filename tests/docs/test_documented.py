@@ -27,7 +27,7 @@ from pipeline.store.writer import write_store
 from stages.cli import main
 from tests.docs.documented import Block, blocks, commands, quoted, wrong_with
 from tests.model.test_convert import checkpoint, vectors
-from tests.project import CONDITIONS, ENDURANCE, PROJECT, FirstRun, Project, few_or_many, surroundings
+from tests.project import CONDITIONS, ENDURANCE, PROJECT, FirstRun, Project, surroundings
 from tests.s3_server import S3Server
 from tests.warm import warm_seed
 
@@ -135,6 +135,7 @@ def test_the_readme_and_the_quick_start_run(place: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.endurance
+@pytest.mark.skipif(not ENDURANCE, reason="takes a minute: make endurance")
 @pytest.mark.corpora
 def test_the_experiment_of_the_readme_runs(tmp_path: Path, real_corpora: Path) -> None:
     """On a few recordings and rooms, and two conditions."""
@@ -155,13 +156,8 @@ def test_the_experiment_of_the_readme_runs(tmp_path: Path, real_corpora: Path) -
     project.change("extract", draws=1, eval_crops=2)
     project.call("git", "add", "-A")
     project.call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "project")
-    # What follows the training is the same for every corpus, and takes longer.
-    said = run_line(EXPERIMENT + few_or_many(" train", ""), project, "README.md")
-    assert sorted(re.findall(r"Running stage 'train@(.+)'", said)) == ["campplus", "ge2e"]
+    said = run_line(EXPERIMENT, project, "README.md")
     ran = re.findall(r"Running stage 'score@(.+)'", said)
-    if not ENDURANCE:
-        assert ran == []
-        return
     assert sorted(ran) == ["campplus", "ge2e"]
     metrics = json.loads((project.folder / "results/metrics.json").read_text())
     for encoder in ran:

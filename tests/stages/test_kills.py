@@ -291,15 +291,13 @@ class Tiny(Project):
     """A clone with sets of twelve shards each."""
 
     VOICES = 24
+    sets = ("train", "clean")
 
-    def __init__(
-        self,
-        folder: Path,
-        scheduler: str = "threads",
-        sets: tuple[str, ...] = ("train", "clean"),
-    ) -> None:
-        super().__init__(folder)
-        self.sets = sets
+    def __init__(self, folder: Path, source: Path | None = None) -> None:
+        super().__init__(folder, source)
+        self.stores = folder / "data/embeddings/ge2e"
+        if source:
+            return
         for part in ("train", "test"):
             write_voices(folder / "voices" / part / part, self.VOICES, 1.0)
         definition = {"title": "t", "licence": "l", "root": str(folder), "folders": {"speech": "voices"}}
@@ -309,10 +307,10 @@ class Tiny(Project):
             YAML(typ="safe").dump({"tiny": definition}, file)
         params = YAML(typ="safe").load((folder / "params.yaml").read_text())
         params |= {"corpus": "tiny", "conditions": ["clean"], "sets": list(self.sets)}
-        params["extract"] |= {"scheduler": scheduler, "shard": SHARD, "frames": 100}
+        params["extract"] |= {"shard": SHARD, "frames": 100}
         params["extract"] |= {"views": {"cut": [{"kind": "clip", "percent": [1, 5]}]}}
         self.write(params)
-        self.stores = folder / "data/embeddings/ge2e"
+        self.call("dvc", "repro", "manifest")
 
     def start(self) -> "subprocess.Popen[str]":
         folders = [] if ENDURANCE else [str(warm_seed())]
@@ -356,8 +354,14 @@ class Tiny(Project):
         (self.folder / torn[0]).unlink()
 
 
-def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
-    project, rng, left, met = Tiny(tmp_path / "project"), random.Random(20), few_or_many(3, 20), False
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("tiny") / "project")
+
+
+def test_dvc_repro_killed_at_random_moments_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    project = Tiny(tmp_path / "project", tiny.folder)
+    rng, left, met = random.Random(20), few_or_many(3, 20), False
     known: dict[str, Chunks] = {name: {} for name in project.sets}
 
     def check(said: str) -> None:
@@ -416,8 +420,9 @@ def test_dvc_repro_killed_at_random_moments_goes_on(tmp_path: Path) -> None:
     assert_same_stores(results(project.stores), whole)
 
 
-def test_workers_killed_while_dvc_repro_goes_on(tmp_path: Path) -> None:
-    project = Tiny(tmp_path / "project", "processes")
+def test_workers_killed_while_dvc_repro_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    project = Tiny(tmp_path / "project", tiny.folder)
+    project.change("extract", scheduler="processes")
     rng, whole = random.Random(11), dict[str, bytes]()
     kills, all_kills = 0, few_or_many(2, 10)
     while kills < all_kills:

@@ -17,6 +17,7 @@ from pipeline.training.loop import Trained
 from pipeline.training.progress import PassProgress
 from pipeline.training.strength import HeldOut, StrengthPoint, find_strength
 from pipeline.training.train import ENOUGH_SPEAKERS, FOLD_SPEAKERS, split_folds, train
+from tests.project import few_or_many
 from tests.training.test_train import ENCODER, QUICK, make_store, use_loss
 
 SHORT = QUICK.model_copy(update={"max_epochs": 3})
@@ -169,7 +170,8 @@ def models(trained: Trained, folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in files]
 
 
-@pytest.mark.parametrize("wrong", ["damaged", "other seed", "without --resume", "swapped"])
+@pytest.mark.endurance
+@pytest.mark.parametrize("wrong", ["damaged", "other seed", *few_or_many([], ["without --resume", "swapped"])])
 def test_an_unsuitable_checkpoint_of_a_part_is_ignored(tmp_path: Path, wrong: str) -> None:
     run = Run(tmp_path)
     run.once(until=("strength, part 2", 2))
