@@ -84,14 +84,10 @@ def test_a_page_that_the_navigation_leaves_out_ends_the_build(tmp_path: Path, bu
 
 
 def test_our_site_asks_nothing_of_a_network(tmp_path: Path) -> None:
-    site, sources = (
-        PROJECT / "site",
-        (PROJECT / "mkdocs.yml", PROJECT / "pipeline", PROJECT / "docs", PROJECT / "README.md"),
-    )
+    site, sources = PROJECT / "site", [PROJECT / name for name in ("mkdocs.yml", "README.md", "docs", "pipeline")]
     changed = max(path.stat().st_mtime for source in sources for path in (source, *source.rglob("*.*")))
-    if (
-        not (site / "sitemap.xml").exists() or (site / "sitemap.xml").stat().st_mtime < changed
-    ):  # else `make docs` was run
+    built = site / "sitemap.xml"
+    if not built.exists() or built.stat().st_mtime < changed:  # else `make docs` has just been run
         site = tmp_path
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)

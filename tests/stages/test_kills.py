@@ -463,7 +463,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", few_or_many(["threads"], ["threads", "processes"]))
 def test_a_full_disk_is_one_line_and_the_work_goes_on_after(whole: Whole, disk: Path, scheduler: str) -> None:
     command = extraction(whole.place, disk / "s.zarr", scheduler, "--workers", "1")
     process = start(command)

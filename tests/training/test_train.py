@@ -121,10 +121,10 @@ def test_every_objective_lowers_the_loss_on_speakers_it_has_not_seen(
     trained = train(store, settings, 0, 50, speakers)
     assert trained.curve[trained.best_epoch].validation_loss < 0.9 * trained.curve[0].validation_loss
     save_model(tmp_path / "m.safetensors", trained.model, ENCODER, {})
-    how = Sampling(50, 4 if objective in ("gap", "bridge") else 1)
-    enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+    sampling = Sampling(50, 4 if objective in ("gap", "bridge") else 1)
+    enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", sampling)
     x = torch.from_numpy(store.read()[7, 1])
-    expected = trained.model(x, how).numpy()
+    expected = trained.model(x, sampling).numpy()
     np.testing.assert_allclose(EmbeddingStore.open(tmp_path / "e.zarr").read()[7, 1], expected, atol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_a_model_enhances_only_in_ways_that_it_was_trained_for(tmp_path: Path) -
         model = SeedModel(DIM, QUICK.model_copy(update={"objective": objective}))
         save_model(tmp_path / "m.safetensors", model, ENCODER, {})
         with pytest.raises(ConfigError, match=says):
-            enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", how)
+            enhance_store(store, tmp_path / "m.safetensors", tmp_path / "e.zarr", sampling)
 
 
 def fails_after(steps: int) -> Loss:
