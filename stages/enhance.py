@@ -1,11 +1,13 @@
 """`seed enhance`."""
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.errors import OutputError
 from pipeline.utils.paths import Place
 from stages.helpers.options import (
     DEVICE,
@@ -89,6 +91,8 @@ def enhance(
         raise click.UsageError("--stdin excludes --store, --out, --timestep and --params")
     if with_info and stream_format != "json":
         raise click.UsageError("--info needs --stdin json")
+    if sys.stdin is None or sys.stdout is None:
+        raise OutputError("--stdin: standard input or output is closed. Leave both open, or give --store and --out.")
 
     from pipeline.model.enhancer import Enhancer
     from pipeline.store.embedding_store import EmbeddingStore

@@ -17,7 +17,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError, SeedWarning, VectorError
+from pipeline.errors import SeedWarning, VectorError
 from pipeline.model.diagnostics import Info
 from pipeline.model.enhancer import Enhancer
 
@@ -36,11 +36,8 @@ def serve_stdin(
     """Enhance the vectors of standard input to standard output, until it ends.
 
     Raises:
-        OutputError: standard input or output is closed.
         VectorError: a line or frame is malformed. Those before it were answered.
     """
-    if sys.stdin is None or sys.stdout is None:
-        raise OutputError("--stdin: standard input or output is closed. Leave both open, or give --store and --out.")
     if stream_format == "json":
         answers = enhance_lines(enhancer, sys.stdin.buffer, strength, on_bad, with_info)
     else:

@@ -248,7 +248,8 @@ def test_nan_and_infinity_are_an_error_or_come_back_flagged(enhancer: Enhancer, 
     wrong[3, 1] = wrong[4, 0] = True
     np.testing.assert_array_equal(out[wrong], x[wrong])
     np.testing.assert_array_equal(info.reason == "not finite", wrong)
-    np.testing.assert_array_equal(out[~wrong], enhancer.enhance(x[~wrong]))
+    # The order of summation depends on the number of rows.
+    np.testing.assert_allclose(out[~wrong], enhancer.enhance(x[~wrong]), atol=2e-6 * np.abs(RAW).max(), rtol=0)
     assert (info.moved[wrong] == 0).all()
     assert np.isposinf(info.atypicality[wrong]).all()
     assert info.confidence is not None

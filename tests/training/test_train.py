@@ -38,8 +38,8 @@ QUICK = Train(
     swap=0.0,
     max_timestep=None,
     strength=1.0,
-    max_epochs=40,
-    patience=40,
+    max_epochs=25,
+    patience=25,
     warmup=0,
     schedule="constant",
     batch_size=32,
@@ -72,7 +72,7 @@ def make_store(path: Path, speakers: int = 20, failed: int | None = None) -> tup
 def test_training_lowers_the_loss_on_speakers_it_has_not_seen(tmp_path: Path, predict: str, precondition: str) -> None:
     store, speakers = make_store(tmp_path / "s.zarr")
     settings = QUICK.model_copy(
-        update={"network": NetworkSettings(predict=predict, precondition=precondition, width=2)}
+        update={"max_epochs": 40, "network": NetworkSettings(predict=predict, precondition=precondition, width=2)}
     )  # type: ignore[arg-type]
     trained = train(store, settings, seed=0, timestep=50, speakers=speakers)
     losses = [epoch.validation_loss for epoch in trained.curve]
@@ -130,7 +130,7 @@ def test_every_objective_lowers_the_loss_on_speakers_it_has_not_seen(
 
 def test_a_model_enhances_only_in_ways_that_it_was_trained_for(tmp_path: Path) -> None:
     store, _ = make_store(tmp_path / "s.zarr")
-    for objective, how, says in (
+    for objective, sampling, says in (
         ("dae", Sampling(50, 3), "objective dae takes one pass"),
         ("bridge", Sampling(50, noise=1), "objective bridge is trained without Gaussian noise"),
     ):
@@ -237,8 +237,8 @@ def test_unselected_views_are_ignored(tmp_path: Path, wanted: int | list[str] | 
         assert torch.equal(value, theirs.model.state_dict()[name])
 
     held, streamed = np.arange(79) >= 70, []
-    for store, how in ((named, chosen), (part, settings)):
-        feed = StreamedBatches(store, held, SeedModel(DIM, how), np.random.default_rng(0))
+    for store, used in ((named, chosen), (part, settings)):
+        feed = StreamedBatches(store, held, SeedModel(DIM, used), np.random.default_rng(0))
         streamed.append([feed.validation, *feed.epoch(np.random.default_rng(0))])
     for one, other in zip(*streamed, strict=True):
         assert torch.equal(one, other)
@@ -282,12 +282,12 @@ def test_the_authors_scale_trains_on_vectors_as_they_are_and_validates_on_scaled
 def test_noise_depends_only_on_seed_and_index_of_a_vector(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(model_path).model
     x = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
-    for how in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
+    for sampling in (Sampling(50, noise=1), Sampling(50, 10, noise=1), Sampling(50, 10, 1.0, noise=2)):
         monkeypatch.setattr("pipeline.model.apply.BATCH", 4096)
-        whole = enhance_vectors(model, x, how, seed=1)
+        whole = enhance_vectors(model, x, sampling, seed=1)
         monkeypatch.setattr("pipeline.model.apply.BATCH", 7)
-        np.testing.assert_allclose(enhance_vectors(model, x, how, seed=1), whole, rtol=1e-4, atol=1e-5)
-        assert np.abs(enhance_vectors(model, x, how, seed=2) - whole).max() > 1e-3
+        np.testing.assert_allclose(enhance_vectors(model, x, sampling, seed=1), whole, rtol=1e-4, atol=1e-5)
+        assert np.abs(enhance_vectors(model, x, sampling, seed=2) - whole).max() > 1e-3
 
 
 def test_hold_out_takes_whole_speakers_where_they_are_known() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from stages.helpers.dvc_cache import previous_output
 from tests.conftest import tree_bytes
+from tests.warm import warm_seed
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "source" / "a").write_text("first")
     (root / "source" / "deep" / "b").write_text("second")
     (root / "dvc.yaml").write_text("stages: {copy: {cmd: cp -r source made/out, deps: [source], outs: [made/out]}}\n")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
+    dvc = str(warm_seed() / "dvc")
+    for command in (["git", "init", "-q"], [dvc, "init", "-q"], [dvc, "repro", "-q"]):
         subprocess.run(command, cwd=root, check=True, capture_output=True)
     return root
 
@@ -44,7 +46,7 @@ def test_what_dvc_has_deleted_is_found_in_its_cache(project: Path) -> None:
 
 def test_a_cache_elsewhere(project: Path, tmp_path: Path) -> None:
     shutil.move(project / ".dvc" / "cache", tmp_path / "cache")
-    subprocess.run(["dvc", "config", "cache.dir", str(tmp_path / "cache")], cwd=project, check=True)
+    subprocess.run([str(warm_seed() / "dvc"), "config", "cache.dir", str(tmp_path / "cache")], cwd=project, check=True)
     shutil.rmtree(project / "made" / "out")
     with previous_output(project / "made" / "out") as previous:
         assert previous is not None
