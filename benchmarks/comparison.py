@@ -25,7 +25,7 @@ from pipeline.utils.charts import write_svg
 
 SWEEPS = {
     "variants": "One change at a time",
-    "objectives": "Objective by prediction, what is not above",
+    "objectives": "Objective by prediction: the other combinations",
     "frontier": "The frontier: noise against clean speech",
     "size": "The size of the network",
     "draws": "Draws of each utterance",
@@ -152,7 +152,7 @@ def format_changes(parameters: Mapping[str, str]) -> str:
     recipe = given.get("train.max_epochs") == "60"
     shown = {name: value for name, value in given.items() if not recipe or name.startswith("enhance.")}
     cells = (["the paper's recipe"] if recipe else []) + [f"`{name}={value}`" for name, value in shown.items()]
-    return ", ".join(cells) or "as they are"
+    return ", ".join(cells) or "the defaults"
 
 
 def spread(rows: Sequence[Row], name: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.manifest import Utterance, read_manifest
-from pipeline.data.trials.table import Index
 from pipeline.errors import UnknownUtteranceError
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.utils.array_types import IntArray
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Utterances:
     genders: tuple[str | None, ...] = ()
     ages: tuple[float | None, ...] = ()
 
-    def numbers(self) -> Index:
+    def numbers(self) -> IntArray:
         """Return the number of each utterance's speaker [N], -1 if unknown."""
         known: dict[str, int] = {}
         return np.array([-1 if name is None else known.setdefault(name, len(known)) for name in self.speakers])

@@ -33,7 +33,7 @@ _NOISE_KINDS = {
 }
 
 README = """\
-Demo corpus of SEED, made by `pipeline/demo`
+Demo corpus of SEED, made by `seed fetch`
 =============================================
 
 Nothing here was recorded. The voices are synthetic, spoken by the program espeak-ng; the noise and the music are

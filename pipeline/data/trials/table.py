@@ -7,16 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TrialError
-
-Index = NDArray[np.int64]
+from pipeline.utils.array_types import IntArray
 
 
 @dataclass(frozen=True)
 class Trials:
     """Trials as row numbers: `enrol` and `test` [M] into lists of utterance ids (or of models)."""
 
-    enrol: Index
-    test: Index
+    enrol: IntArray
+    test: IntArray
     target: NDArray[np.bool_] | None
     """True for the same speaker [M]; None if unlabeled."""
 
@@ -60,7 +59,7 @@ def make_all_pairs(speakers: Sequence[str], limit: int, seed: int) -> Trials:
     return Trials(enrol, test, group[enrol] == group[test])
 
 
-def _target_pairs(group: Index) -> tuple[Index, Index]:
+def _target_pairs(group: IntArray) -> tuple[IntArray, IntArray]:
     """Return all ordered pairs of different rows of the same group."""
     enrol, test = [], []
     order = np.argsort(group, kind="stable")
@@ -72,10 +71,10 @@ def _target_pairs(group: Index) -> tuple[Index, Index]:
     return np.concatenate(enrol), np.concatenate(test)
 
 
-def _sample_nontargets(group: Index, wanted: int, rng: np.random.Generator) -> Index:
+def _sample_nontargets(group: IntArray, wanted: int, rng: np.random.Generator) -> IntArray:
     """Draw distinct non-target pairs as codes enrol * N + test, without listing all pairs."""
     count = len(group)
-    codes: Index = np.empty(0, dtype=np.int64)
+    codes: IntArray = np.empty(0, dtype=np.int64)
     while len(codes) < wanted:
         drawn = rng.integers(count * count, size=2 * (wanted - len(codes)) + 64)
         drawn = drawn[group[drawn // count] != group[drawn % count]]
