@@ -36,6 +36,7 @@ from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place, exists, list_names, to_place
 from stages.cli import main
 from tests.conftest import WriteVoice, tree_bytes
+from tests.project import few_or_many
 from tests.s3_server import S3Server
 from tests.warm import warm_seed
 
@@ -253,7 +254,8 @@ def test_after_a_long_outage_no_finished_shard_is_encoded_twice(
     assert list_names(place.parent) == {"s.zarr", "s.failures.csv"}
 
 
-@pytest.mark.parametrize("what", ["DELETE", "PUT"])
+@pytest.mark.endurance
+@pytest.mark.parametrize("what", few_or_many(["PUT"], ["DELETE", "PUT"]))
 def test_an_outage_while_a_store_is_replaced(server: S3Server, bucket: str, tmp_path: Path, what: str) -> None:
     place = made(to_place(f"{bucket}/s.zarr"))
     server.go_away_at(lambda method, path: method == what and "/s.zarr/" in path)

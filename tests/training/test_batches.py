@@ -213,7 +213,8 @@ def test_too_little_memory_is_one_line_that_says_how_much_is_needed(tmp_path: Pa
     assert trained.held_out.endswith(" of 40000 utterances used)")
 
 
-@pytest.mark.parametrize("memory", [0.012, 0.03])
+@pytest.mark.endurance
+@pytest.mark.parametrize("memory", few_or_many([0.012], [0.012, 0.03]))
 def test_the_vectors_stay_within_the_memory_given(tmp_path: Path, memory: float) -> None:
     rng = np.random.default_rng(0)
     path, rows = tmp_path / "s.zarr", 4000
