@@ -33,8 +33,8 @@ OTHERS = (
     "dvc.commands.repro",
     "dvc.repo.reproduce",
     "dvc.repo.status",
-    "pyroomacoustics",
     "onnxscript",
+    "pyroomacoustics",
     "rich.progress",
     "rich.table",
     "ruamel.yaml",
@@ -109,7 +109,7 @@ def serve(folder: Path, parent: int) -> None:
     for name in (*ours, *OTHERS):
         if name not in ("pipeline.adapters", "pipeline.estimator"):  # no command needs them
             importlib.import_module(name)
-    importlib.import_module("pipeline.report.plots").javascript()  # takes two seconds, and is kept
+    importlib.import_module("pipeline.report.plots").javascript()  # takes two seconds; forks find it in the cache
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:

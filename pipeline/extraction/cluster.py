@@ -40,9 +40,9 @@ MAX_DEATHS = 10
 CONNECT_TIMEOUT = 10.0
 """How long to wait for a scheduler to answer, in seconds."""
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-"""How worker processes are started: on Linux, as forks of one process that has imported torch.
+"""The way to start worker processes: on Linux, forks of a server process that has imported torch once for all of them.
 
-A worker then starts in milliseconds. Elsewhere, libraries of the system may not survive a fork.
+On other systems, libraries of the system may not work after a fork.
 """
 
 _loading = threading.Lock()
@@ -100,6 +100,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
             settings = {"deploy.lost-worker-timeout": "365 days", "scheduler.allowed-failures": MAX_DEATHS}
             settings |= {"worker.multiprocessing-method": START_METHOD}
             stack.enter_context(dask.config.set({f"distributed.{key}": value for key, value in settings.items()}))
+            _preload_fork_server()
             runner = _start_uninterruptible_loop()
             stack.callback(runner.stop)
             cluster = LocalCluster(
@@ -108,7 +109,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
-                env=dict(os.environ),  # the process that forks may be from an earlier cluster
+                env=dict(os.environ),  # otherwise workers have the environment in which the fork server started
                 silence_logs="CRITICAL",  # errors are raised; the rest are messages of workers being stopped
                 loop=runner.loop,
             )
@@ -130,16 +131,22 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
         yield client
 
 
+def _preload_fork_server() -> None:
+    """Make the fork server, if there will be one, import what workers need."""
+    from distributed.utils import get_mp_context
+
+    context = get_mp_context()  # first, because its first call sets a preload list of its own
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload([__name__, "distributed.nanny", "distributed.worker"])
+
+
 def _start_uninterruptible_loop() -> Any:
     """Start an event loop whose worker processes ignore Ctrl-C, which goes to every process of a terminal.
 
     Each would print a traceback. Instead, they end with this process, however it ends.
     """
-    from distributed.utils import LoopRunner, get_mp_context
+    from distributed.utils import LoopRunner
 
-    context = get_mp_context()
-    if START_METHOD == "forkserver":
-        context.set_forkserver_preload([__name__, "distributed.nanny", "distributed.worker"])
     # When a process is killed, Python's resource tracker removes what it left behind, with a warning.
     warnings = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (warnings, "ignore:resource_tracker")))
