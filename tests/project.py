@@ -24,7 +24,7 @@ mini:
   title: synthetic voices of espeak-ng, a few
   licence: made here
   origin:
-    synthesis: {train_voices: 10, test_voices: 6, babble_voices: 3, utterances: 3, background: 0.2}
+    synthesis: {train_voices: 10, test_voices: 6, babble_voices: 3, utterances: 3, background: 0.05}
   speaker: '([^/]+)/[^/]+$'
   train: {speech: train/*/*.flac, noise: train/*.flac, music: train/*.flac, rooms: train/*.wav, babble: train/*/*.flac}
   test: {speech: test/*/*.flac, noise: test/*.flac, music: test/*.flac, rooms: test/*.wav, babble: babble/*/*.flac}

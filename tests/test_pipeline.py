@@ -28,29 +28,29 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
     assert sorted(first_run.stages) == sorted(whole)
     check_results(project.folder)
     first = (project.folder / "results/metrics.json").read_bytes()
-    assert project.repro() == []
-
-    # What a change of `train` reruns, tests/docs/test_documented.py looks at.
+    # That nothing reruns without a change, and what a change of `train` reruns, tests/docs/test_documented.py looks at.
     project.change("score", bootstrap=10)
-    assert project.repro() == ["score@ge2e", "report"]
+    assert project.changed() == ["score@ge2e", "report"]
     project.change("quality", max_failed=0.5)
-    assert project.changed() == ["check@ge2e"]
+    assert project.changed() == ["check@ge2e", "score@ge2e", "report"]
+    project.change("quality", max_failed=0.05)
     project.change("extract", workers=0)
-    assert project.changed() == ["check@ge2e"]
+    assert project.changed() == ["score@ge2e", "report"]
 
     voice = sorted((project.folder / "data/audio/mini/speech/train").iterdir())[0]
     shutil.copy(sorted(voice.iterdir())[0], voice / "99.flac")
-    assert project.repro() == ["manifest", *extracts("train"), "check@ge2e", "train@ge2e", *after_training]
+    assert project.repro("dvc", "repro", "manifest") == ["manifest"]
+    assert project.changed() == [*extracts("train"), "check@ge2e", "train@ge2e", "score@ge2e", "report"]
 
     tester = sorted((project.folder / "data/audio/mini/speech/test").iterdir())[0]
     shutil.copy(sorted(tester.iterdir())[0], tester / "99.flac")
-    project.call("dvc", "repro", "manifest")
+    (voice / "99.flac").unlink()
+    assert project.repro("dvc", "repro", "manifest") == ["manifest"]
     assert [name for name in project.changed() if name.startswith("extract")] == extracts(*CONDITIONS)
 
     (tester / "99.flac").unlink()
-    (voice / "99.flac").unlink()
     project.change("score", bootstrap=20)
-    project.repro()  # the run cache knows these inputs
+    assert project.repro() == []  # the run cache knows these inputs
     assert (project.folder / "results/metrics.json").read_bytes() == first
 
 
@@ -101,7 +101,7 @@ def check_results(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.corpora
-def test_the_stages_by_hand_on_twenty_real_speakers(
+def test_the_stages_by_hand_on_twelve_real_speakers(
     tmp_path: Path, real_corpora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Extract, train, enhance and score real recordings with paths given by hand, without DVC and parameter file."""
@@ -112,11 +112,11 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
         main(list(map(str, arguments)))  # in this process, which spares the start of torch
         return capsys.readouterr().out
 
-    conditions = ["clean", "noise5", "music5"]
+    conditions = ["clean", "noise5"]
     (tmp_path / "p.yaml").write_text(
         f"corpus: speechocean762\nconditions: [{', '.join(conditions)}]\nsets: [train, {', '.join(conditions)}]\n"
-        "manifest: {max_speakers: 20, max_utterances: 2}\nextract: {draws: 1, eval_crops: 2}\ntrain: {max_epochs: 20}\n"
-        "score: {bootstrap: 20}\n"
+        "manifest: {max_speakers: 12, max_utterances: 2}\nextract: {draws: 1, eval_crops: 1, eval_frames: 300}\n"
+        "train: {max_epochs: 20}\nscore: {bootstrap: 20}\n"
     )
     corpora = tmp_path / "corpora.yaml"
     corpora.write_text(
@@ -128,12 +128,11 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
     for name in ("train", *conditions):
         lists = ["--manifest", f"lists/{name}.csv", "--augment", f"lists/{name}.augment.csv"]
         out = seed("extract", *lists, "--set", name, "--encoder", "ge2e", "--out", f"raw/{name}.zarr", *common)
-        assert "40 utterances" in out
+        assert "24 utterances" in out
     seed("train", "--store", "raw/train.zarr", "--manifest", "lists/train.csv", "--out", "m.safetensors", *common)
     for name in conditions:
-        seed(
-            "enhance", "--store", f"raw/{name}.zarr", "--model", "m.safetensors", "--out", f"seed/{name}.zarr", *common
-        )
+        stores = ["--store", f"raw/{name}.zarr", "--domain", "raw/clean.zarr", "--out", f"seed/{name}.zarr"]
+        seed("enhance", *stores, "--model", "m.safetensors", *common)
     systems = ["--system", "raw=raw", "--system", "seed=seed"]
     seed("score", *systems, "--manifest", "lists/clean.csv", "--out", "scores/ge2e", *common)
     table = seed("report", "--results", "scores", "--corpora", corpora, "--out", "results", *common)
@@ -141,11 +140,11 @@ def test_the_stages_by_hand_on_twenty_real_speakers(
 
     metrics = json.loads((tmp_path / "results/metrics.json").read_text())["ge2e"]["results"]
     for systems_of in metrics.values():
-        assert systems_of["raw"]["targets"] == 20 * 2 * 1
+        assert systems_of["raw"]["targets"] == 12 * 2 * 1
         assert systems_of["raw"]["eer"] < 40
-    # Real noise does harm, and even a model of 20 speakers takes some of it back.
+    # Real noise does harm, and even a model of 12 speakers takes some of it back.
     assert metrics["noise5"]["raw"]["eer"] > 1.5 * metrics["clean"]["raw"]["eer"]
-    noisy = [sum(metrics[name][system]["eer"] for name in conditions[1:]) for system in ("raw", "seed")]
+    noisy = [metrics["noise5"][system]["eer"] for system in ("raw", "seed")]
     assert noisy[1] < noisy[0]
 
     lines = [f"{int(a == b)} {a}/{n} {b}/{m}" for a, n, b, m in some_trials(tmp_path / "lists/clean.csv")]

@@ -85,7 +85,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
 
     Raises:
         ConfigError: the extra `cluster` is not installed.
-        ExtractionError: no scheduler answers at the address.
+        ExtractionError: no scheduler answers at the address, or a worker dies while it starts.
     """
     try:
         from distributed import Client, LocalCluster
@@ -103,16 +103,22 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
             _preload_fork_server()
             runner = _start_uninterruptible_loop()
             stack.callback(runner.stop)
-            cluster = LocalCluster(
-                n_workers=max(1, workers),
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                dashboard_address="127.0.0.1:0",
-                env=dict(os.environ),  # otherwise workers have the environment in which the fork server started
-                silence_logs="CRITICAL",  # errors are raised; the rest are messages of workers being stopped
-                loop=runner.loop,
-            )
+            try:
+                cluster = LocalCluster(
+                    n_workers=max(1, workers),
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=0,
+                    dashboard_address="127.0.0.1:0",
+                    env=dict(os.environ),  # otherwise workers have the environment in which the fork server started
+                    silence_logs="CRITICAL",  # errors are raised; the rest are messages of workers being stopped
+                    loop=runner.loop,
+                )
+            except RuntimeError as error:
+                raise ExtractionError(
+                    f"a worker process died while it started ({error}). The usual reason is too little memory: lower"
+                    " extract.workers, and run the command again. Finished shards are kept."
+                ) from error
             client = stack.enter_context(Client(stack.enter_context(cluster)))
             try:
                 yield client

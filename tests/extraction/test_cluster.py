@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 from pipeline.audio.augment.sources import Source
@@ -85,6 +86,16 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.
     with (
         pytest.raises(ExtractionError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1: .*"),
         connect_dask("tcp://127.0.0.1:1", 0),
+    ):
+        pass
+
+
+def test_a_worker_that_dies_while_it_starts_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "die.py").write_text("import os\n\nos._exit(3)\n")
+    with (
+        dask.config.set({"distributed.worker.preload": [str(tmp_path / "die.py")]}),
+        pytest.raises(ExtractionError, match=r"a worker process died while it started .*lower extract.workers"),
+        connect_dask("processes", 1),
     ):
         pass
 
