@@ -106,6 +106,8 @@ class StoreWriter(ShardWriter):
         journal = journal_of(target)
         if not target.name or not _replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: exists and is no embedding store. Give another path with --out.")
+        if whole:  # its chunks are files of equal size, so a larger one would take space and time for nothing
+            shard = min(shard, max(1, len(utterances)))
         self.target, self.shard, self.rows, self._utterances = target, shard, len(utterances), utterances
         made_of = {"attributes": attributes, "shape": shape, "shard": shard, "of_audio": of_audio}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())

@@ -70,6 +70,13 @@ def exported(store: EmbeddingStore, folder: Path, view: str = "0", draw: int | N
     return np.asarray(np.load(folder / "out.npz")["embeddings"])
 
 
+def test_a_small_store_takes_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # in blocks of the usual size
+    run(tmp_path / "s.zarr", npz(tmp_path / "clean.npz", IDS, VALUES))
+    assert sum(path.stat().st_size for path in (tmp_path / "s.zarr").rglob("*") if path.is_file()) < 5_000
+    np.testing.assert_array_equal(EmbeddingStore.open(tmp_path / "s.zarr").read()[:, 0, 0], VALUES)
+
+
 def test_two_imports_write_the_same_bytes(tmp_path: Path) -> None:
     from tests.conftest import tree_bytes
 
