@@ -47,7 +47,7 @@ def main(encoders: tuple[str, ...], seeds: int, strength: float | None) -> None:
         names = [name for name, ok in zip(stores["clean"].utterances, whole, strict=True) if ok]
         trials = make_all_pairs([str(speakers[name]) for name in names], TRIALS, params.seed)
         trust, _ = domain_confidence(model, raw["clean"].reshape(-1, model.dim))
-        how = Sampling(**params.enhance.model_dump())
+        how = Sampling(**params.enhance.sampling())
         if how.strength is None:
             how = replace(how, strength=float(model.strength) * trust if strength is None else strength)
         for draws in (0, 1, 8):

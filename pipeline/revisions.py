@@ -10,9 +10,9 @@ EXTRACT = 2
 """Embedding stores."""
 CHECK = 1
 """Figures of `seed store check`."""
-TRAIN = 5
+TRAIN = 6
 """Models."""
-ENHANCE = 5
+ENHANCE = 6
 """Enhanced stores."""
 SCORE = 4
 """Scores and error rates."""

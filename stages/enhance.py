@@ -50,14 +50,15 @@ if TYPE_CHECKING:
 @click.option(
     "--strength",
     type=click.FloatRange(0, 1),
-    help="Interpolation weight from raw (0) to enhanced (1) embeddings.  [default: the model's, lowered by --domain]",
+    help="Interpolation weight from raw (0) to enhanced (1) embeddings.  [default: the model's; without adaptation"
+    " less, down to 0, for speech unlike its training]",
 )
 @click.option(
-    "--domain",
+    "--adapt",
     type=STORE,
-    help="Store of raw, preferably clean, embeddings that represents the speech. The less this speech is like the"
-    " training data, the lower the strength, down to 0. Use the same store for all that you compare."
-    "  [default: --store]",
+    help="Store of raw, unlabelled embeddings to adapt the model to: 10 or more, 30 are enough, preferably clean and of"
+    " many speakers. Adapt enrolments and tests to one store, or each to its own.  [default: enhance.adapt of the"
+    " parameter file]",
 )
 @click.option("--device", default="auto", help=DEVICE)
 @params_option
@@ -70,7 +71,7 @@ def enhance(
     on_bad: "OnBad | None",
     timestep: int | None,
     strength: float | None,
-    domain: Place | None,
+    adapt: Place | None,
     device: str,
     params: Path | None,
 ) -> None:
@@ -85,7 +86,7 @@ def enhance(
             raise click.UsageError("--info and --on-bad need --stdin")
         if store is None or out is None:
             raise click.UsageError("give --store and --out, or --stdin")
-        _enhance_store(store, model, out, timestep, strength, domain, device, params)
+        _enhance_store(store, model, out, timestep, strength, adapt, device, params)
         return
     if any(value is not None for value in (store, out, timestep, params)):
         raise click.UsageError("--stdin excludes --store, --out, --timestep and --params")
@@ -100,7 +101,7 @@ def enhance(
 
     with warnings_on_stderr():
         enhancer = Enhancer.load(model, device)
-        enhancer = enhancer.for_domain(EmbeddingStore.open(domain)) if domain else enhancer
+        enhancer = enhancer.adapt(EmbeddingStore.open(adapt)) if adapt else enhancer
         serve_stdin(enhancer, stream_format, strength, on_bad or "raise", with_info)
 
 
@@ -110,15 +111,14 @@ def _enhance_store(
     out: Place,
     timestep: int | None,
     strength: float | None,
-    domain: Place | None,
+    adapt: Place | None,
     device: str,
     params: Path | None,
 ) -> None:
     from functools import partial
 
     from pipeline.model.diffusion.sampler import Sampling
-    from pipeline.model.domain import FAMILIAR
-    from pipeline.model.enhance_store import enhance_store
+    from pipeline.model.enhance_store import enhance_store, find_reference
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.utils.device import choose_device
     from stages.helpers.dvc_cache import remove_cached_journals
@@ -126,26 +126,50 @@ def _enhance_store(
     settings, opened = load_params(params), EmbeddingStore.open(store)
     enhance = enhance_settings(model, settings, timestep, strength)
     remove_cached_journals(store.parent)
+    if adapt is None and enhance.adapt:
+        adapt = find_reference(enhance.adapt, store)
+        if adapt is None:
+            click.echo(
+                f"  {store}: not adapted, because there is no {enhance.adapt}.zarr beside it (enhance.adapt). To adapt"
+                " the model to this speech, give its vectors with --adapt STORE.",
+                err=True,
+            )
     with progress_bar("enhancing", None) as advance:
-        sampling = Sampling(**enhance.model_dump())
-        reference = EmbeddingStore.open(domain) if domain else None
+        sampling = Sampling(**enhance.sampling())
+        reference = EmbeddingStore.open(adapt) if adapt else None
         warn = partial(click.echo, err=True)
         done = enhance_store(
             opened, model, out, sampling, settings.seed, choose_device(device), advance, reference, warn
         )
-    click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}")
-    speech = domain or store
-    if not done.atypicality and enhance.strength is None:
+    adapted = f", adapted to {done.adaptation.vectors:,} vectors" if done.adaptation else ""
+    click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}{adapted}")
+    if not done.adaptation:
+        _warn_about_domain(store, model, done.atypicality, done.strength, enhance.strength is not None)
+
+
+def _warn_about_domain(store: Place, model: Place, atypicality: float, strength: float, given: bool) -> None:
+    """Say what speech unlike that of the training means for vectors enhanced without adaptation."""
+    from pipeline.model.domain import FAMILIAR
+
+    remedy = "Adapt the model to clean, unlabelled vectors of this speech with --adapt STORE."
+    if not atypicality:
+        if not given:
+            click.echo(
+                f"  {model}: has no record of its training data, so its strength is the same on any speech. Check with"
+                " --strength what suits yours.",
+                err=True,
+            )
+    elif math.isinf(atypicality):
+        click.echo(f"  {store}: has no vectors to compare with the training data.", err=True)
+    elif not strength and not given:
         click.echo(
-            f"  {model}: has no record of its training data, so its strength is the same on any speech. Check with"
-            " --strength what suits yours.",
+            f"  {store}: NOT ENHANCED: the strength is 0, because the speech is unlike that of the training"
+            f" (atypicality {atypicality:.1f}, the usual is 1) or because the model did not learn to help. {remedy}",
             err=True,
         )
-    if math.isinf(done.atypicality):
-        click.echo(f"  {speech}: has no vectors to compare with the training data.", err=True)
-    elif done.atypicality > FAMILIAR:
+    elif atypicality > FAMILIAR:
         click.echo(
-            f"  {speech}: speech is unlike that of the training (atypicality {done.atypicality:.1f}; usual is 1,"
-            f" trusted up to {FAMILIAR:g}). Train on your own speech, or check with --strength what suits it.",
+            f"  {store}: speech is unlike that of the training (atypicality {atypicality:.1f}; usual is 1, trusted up"
+            f" to {FAMILIAR:g}). {remedy}",
             err=True,
         )

@@ -36,7 +36,7 @@ def export_model(
     from pipeline.model.export import export_model as run
 
     enhance = enhance_settings(model, load_params(params), timestep, strength)
-    metadata = run(model, out, form, Sampling(**enhance.model_dump()))
+    metadata = run(model, out, form, Sampling(**enhance.sampling()))
     click.echo(
         f"{out}: {metadata['dim']} numbers in and out, strength {float(metadata['strength']):.2f}, timestep"
         f" {metadata['timestep']}"

@@ -158,7 +158,7 @@ def _score_systems(
     from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
     from pipeline.data.utterances import select_utterances
     from pipeline.scoring.cohort import read_cohort
-    from pipeline.scoring.condition_stores import open_condition_stores
+    from pipeline.scoring.condition_stores import describe_adaptations, open_condition_stores
     from pipeline.scoring.evaluation import evaluate, pair_utterances, usable_mask
     from pipeline.scoring.provenance import describe_list, describe_protocol
     from pipeline.store.embedding_store import EmbeddingStore
@@ -183,7 +183,8 @@ def _score_systems(
         outcome = evaluate(
             sources, trials, conditions, CLEAN, utterances, score, settings.seed, others, lambda: advance(1)
         )
-    for warning in outcome.warnings:
+    adapted = [note for source in sources.values() if (note := describe_adaptations(source.stores))]
+    for warning in (*outcome.warnings, *adapted):
         click.echo(f"  {warning}", err=True)
     used = {f"{name}/{which}": store for (which, name), store in stores.items()}
     protocol = describe_protocol(
@@ -231,7 +232,7 @@ def _score_list(
     from pipeline.data.trials.streaming import spool_trials
     from pipeline.metrics import figures, thin
     from pipeline.report import write_det
-    from pipeline.scoring.condition_stores import check_comparable
+    from pipeline.scoring.condition_stores import check_comparable, describe_adaptations
     from pipeline.scoring.enrolment import read_models
     from pipeline.scoring.provenance import describe_file, describe_list, describe_protocol
     from pipeline.scoring.score_writer import FILES, score_to_file
@@ -242,6 +243,8 @@ def _score_list(
 
     left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
     check_comparable(left, right)
+    if note := describe_adaptations({str(enrol): left, str(test): right}):
+        click.echo(f"  {note}", err=True)
     models = read_models(enrolment, left.utterances) if enrolment else None
     names = models.names if models else left.utterances, right.utterances
     where = "among the enrolment models or in the store" if models else "in the store"

@@ -131,7 +131,7 @@ def test_the_stages_by_hand_on_twelve_real_speakers(
         assert "24 utterances" in out
     seed("train", "--store", "raw/train.zarr", "--manifest", "lists/train.csv", "--out", "m.safetensors", *common)
     for name in conditions:
-        stores = ["--store", f"raw/{name}.zarr", "--domain", "raw/clean.zarr", "--out", f"seed/{name}.zarr"]
+        stores = ["--store", f"raw/{name}.zarr", "--adapt", "raw/clean.zarr", "--out", f"seed/{name}.zarr"]
         seed("enhance", *stores, "--model", "m.safetensors", *common)
     systems = ["--system", "raw=raw", "--system", "seed=seed"]
     seed("score", *systems, "--manifest", "lists/clean.csv", "--out", "scores/ge2e", *common)

@@ -116,6 +116,12 @@ class Enhance(Frozen):
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
     noise: int = Field(0, ge=0)
     strength: float | None = Field(None, ge=0, le=1)
+    adapt: str | None = None
+    """The vectors to adapt the model to: the name of a set, whose store lies beside the one to enhance, or a store."""
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the settings of `pipeline.model.diffusion.sampler.Sampling`."""
+        return self.model_dump(exclude={"adapt"})
 
     @model_validator(mode="after")
     def _check_combination(self) -> "Enhance":

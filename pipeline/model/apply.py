@@ -62,7 +62,7 @@ def enhance_vectors(
     """
     device, enhanced = model.mean.device, np.empty_like(vectors)
     rng = np.random.default_rng(seed) if sampling.noise else None
-    strength = float(model.strength) if sampling.strength is None else sampling.strength
+    strength = model.default_strength if sampling.strength is None else sampling.strength
     noises = sampling.noise * (1 + sampling.steps if sampling.eta > 0 else 1)
     size = BATCH if noises <= _MAX_NOISES else max(1, BATCH * _MAX_NOISES // noises)  # noise takes most of the memory
     for start in range(0, len(vectors), size):

@@ -37,7 +37,7 @@ import numpy as np
 from pipeline import Enhancer, scoring
 
 enhancer = Enhancer.load("{file}", sha256="{sha256}")
-# If speech may be out of domain: enhancer = enhancer.for_domain(clean_vectors), which lowers the strength.
+# If your speech is unlike that of the training: enhancer = enhancer.adapt(vectors), with 30 vectors of it or more.
 raw = np.random.default_rng(0).standard_normal((8, {dim})) * {norm:.4g} / {dim} ** 0.5
 vectors, info = enhancer.enhance(raw, return_info=True)
 print(info.out_of_distribution, info.reason)
@@ -49,9 +49,10 @@ _LIMITS = """
 ## Limits
 
 - The model is for vectors of exactly this encoder, with these weights and this front end. It does not help others.
-- Compare enhanced vectors only with vectors enhanced by this model at the same strength, never with raw vectors.
-- Speech unlike the training speech (languages, channels, noise) gains less or gets worse: see `for_domain`, and measure
-  on trials of your own.{figures}
+- Compare enhanced vectors only with vectors enhanced by this model at the same strength, adapted or not, never with raw
+  vectors.
+- Speech unlike the training speech (languages, channels, noise) gains less or gets worse: adapt the model to it, and
+  measure on trials of your own.{figures}
 - {flags}
 - This card names no licence: the licence depends on the recordings of the training, and on the encoder.
 """
@@ -124,7 +125,7 @@ def _scales(loaded: ModelFile) -> Iterator[str]:
 
 
 def _training(loaded: ModelFile) -> Iterator[str]:
-    training, strength = loaded.metadata.get("training", {}), round(float(loaded.model.strength), 6)
+    training, strength = loaded.metadata.get("training", {}), round(loaded.model.default_strength, 6)
     epochs = training.get("epochs", "?")
     facts = {
         "utterances": training.get("utterances"),
@@ -138,6 +139,7 @@ def _training(loaded: ModelFile) -> Iterator[str]:
         "timestep": training.get("timestep"),
         "seed": training.get("seed"),
         "initial model, SHA-256": training.get("init_sha256"),
+        "adapted to": _adaptation(loaded),
         "stopped early": training.get("stopped"),
     }
     yield from _table(("", ""), _known(facts))
@@ -149,6 +151,16 @@ def _training(loaded: ModelFile) -> Iterator[str]:
     yield from ("", "Settings (docs/training.md):", "")
     for name, value in _flatten(loaded.metadata.get("settings", {})):
         yield f"    {name}: {value}"
+
+
+def _adaptation(loaded: ModelFile) -> str | None:
+    record = loaded.model.adaptation
+    if record is None:
+        return None
+    return (
+        f"{record.vectors} unlabelled vectors, whose mean has a weight of {record.weight:.3g}; base model"
+        f" {record.base_sha256 or 'without a file'}"
+    )
 
 
 def _loss(training: Mapping[str, Any]) -> str | None:

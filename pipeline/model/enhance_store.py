@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import OutputError, StoreError
+from pipeline.model.adaptation import Adaptation, adapt_model
 from pipeline.model.apply import AS_TRAINED, check_sampling, describe_sampling, enhance_vectors
 from pipeline.model.diagnostics import MIN_NORM
 from pipeline.model.diffusion.sampler import Sampling
@@ -14,7 +15,7 @@ from pipeline.model.domain import strength_in_domain
 from pipeline.model.model_file import check_encoder, describe_denoiser_mismatch, describe_unknown_encoder, load_model
 from pipeline.model.training_stats import describe_norm_mismatch
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.utils.paths import Place
+from pipeline.utils.paths import ENTRY, Place, exists, to_place
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,20 @@ class EnhanceSummary:
     strength: float
     """The interpolation weight from raw to enhanced embeddings."""
     atypicality: float
-    """Median over the domain, see `SeedModel.atypicality`."""
+    """Median over the vectors that decided the strength, see `SeedModel.atypicality`."""
+    adaptation: Adaptation | None
+    """The adaptation of the model, if any."""
+
+
+def find_reference(name: str | None, store: Place) -> Place | None:
+    """Return the store that `enhance.adapt` names for a store to enhance.
+
+    It is a store ….zarr, or that of a set beside the store to enhance; None if there is none, or without a name.
+    """
+    if name is None or name.endswith(".zarr"):
+        return to_place(name) if name else None
+    reference = store.parent / f"{name}.zarr"
+    return reference if exists(reference / ENTRY) else None
 
 
 def enhance_store(
@@ -36,14 +50,14 @@ def enhance_store(
     seed: int = 0,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
-    domain: EmbeddingStore | None = None,
+    adapt: EmbeddingStore | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> EnhanceSummary:
     """Write the enhanced copy of a store, row for row.
 
-    Failed rows stay failed. The new store has the attributes of the old one and the model's checksum. If `sampling` has
-    no strength, it is the model's own, lowered down to 0 if the speech is out of domain, see `pipeline.model.domain`.
-    Stores that will be compared with each other need the same `domain`.
+    Failed rows stay failed. The new store has the attributes of the old one, and the checksum of the model as it was
+    trained. If `sampling` has no strength, it is the model's own. A model that is not adapted uses less of it, down to
+    0, if the speech is out of domain, see `pipeline.model.domain`.
 
     Args:
         store: a store of raw embeddings.
@@ -53,13 +67,14 @@ def enhance_store(
         seed: seed of the noise.
         device: the device to compute on; the CPU if not given.
         progress: called with the number of vectors of each finished batch.
-        domain: raw embeddings of the same kind of speech, preferably clean; `store` if not given.
-        warn: called with a warning if the training audio was denoised differently, the encoder may be another one, or
-            the vectors are much longer or shorter than those of training.
+        adapt: raw embeddings to adapt the model to, see `pipeline.model.adaptation`: unlabelled, preferably clean.
+        warn: called with a warning if the training audio was denoised differently, the encoder may be another one, the
+            vectors are much longer or shorter than those of training, or those to adapt to are few or implausible.
 
     Raises:
         WeightsError: the model cannot be read.
-        ConfigError: the model does not support the sampling.
+        ConfigError: the model does not support the sampling, or cannot be adapted.
+        VectorError: there are too few vectors to adapt to.
         StoreError: a store is damaged, of another encoder than the model's, or enhanced already; or the model returns
             NaN.
         OutputError: `out` is the store itself, or exists and is not a store.
@@ -70,7 +85,7 @@ def enhance_store(
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another path for the enhanced one.")
     loaded = load_model(model_path, device or torch.device("cpu"))
-    for each in (store, domain or store):
+    for each in (store, adapt or store):
         each.check_raw()
         check_encoder(loaded, each.attributes, model_path, each.path)
     for describe in (describe_unknown_encoder, describe_denoiser_mismatch):
@@ -80,17 +95,27 @@ def enhance_store(
     values = store.read()
     rows = values[store.ok]
     flat = rows.reshape(-1, store.dim)
-    domain_vectors = flat if domain is None else domain.read()[domain.ok].reshape(-1, store.dim)
     norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1)
     if (warning := describe_norm_mismatch(loaded.model.training_stats, norms[norms >= MIN_NORM])) and warn:
         warn(f"{store.path}: {warning}")
-    strength, atypicality = strength_in_domain(loaded.model, domain_vectors)
+    model = loaded.model
+    if adapt:
+        raw = adapt.read()[adapt.ok].reshape(-1, store.dim)
+        model = adapt_model(model, raw, loaded.base_sha256, f"{model_path} with {adapt.path}")
+    if model.adaptation:
+        strength, atypicality = round(model.default_strength, 6), model.adaptation.atypicality
+        if (problem := model.adaptation.describe_problem()) and warn:
+            warn(f"{adapt.path if adapt else model_path}: {problem}.")
+    else:
+        strength, atypicality = strength_in_domain(model, flat)
     if sampling.strength is None:
         sampling = replace(sampling, strength=strength)
-    values[store.ok] = enhance_vectors(loaded.model, flat, sampling, seed, progress).reshape(rows.shape)
+    values[store.ok] = enhance_vectors(model, flat, sampling, seed, progress).reshape(rows.shape)
     if not np.isfinite(values[store.ok]).all():
         raise StoreError(f"{store.path}: {model_path} returns NaN or infinite vectors for it. Train the model again.")
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
-    attributes |= {"enhanced_by_sha256": loaded.sha256, **describe_sampling(sampling, seed)}
+    attributes |= {"enhanced_by_sha256": loaded.base_sha256, **describe_sampling(sampling, seed)}
+    if model.adaptation:
+        attributes |= {"adaptation": model.adaptation.model_dump(), "shift": model.shift.cpu().tolist()}
     write_store(out, store.utterances, values, store.status, attributes)
-    return EnhanceSummary(len(flat), float(sampling.strength or 0.0), atypicality)
+    return EnhanceSummary(len(flat), float(sampling.strength or 0.0), atypicality, model.adaptation)

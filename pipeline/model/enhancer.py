@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from copy import copy
 from typing import Any, Literal, overload
 
 import torch
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
+from pipeline.model.adaptation import Adaptation, adapt_model
 from pipeline.model.apply import BATCH
 from pipeline.model.diagnostics import Info, diagnose, require_finite, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import strength_in_domain
 from pipeline.model.model_file import (
     TIMESTEP,
     ModelFile,
@@ -60,7 +59,7 @@ class Enhancer:
             raise ConfigError(f"timestep {timestep}: {name} has timesteps from 0 to {len(model.abar) - 1}.")
         self.model, self.encoder = model.eval().requires_grad_(False), dict(encoder or {})
         self.name, self.sha256 = name, sha256
-        self._timestep, self._strength = timestep, round(float(model.strength), 6)
+        self._timestep, self._strength = timestep, round(model.default_strength, 6)
         self._conditioning = self.model.compute_conditioning(timestep)
         self._single_vector = SingleVectorPath(self.model, Sampling(timestep, strength=self._strength))
 
@@ -102,8 +101,18 @@ class Enhancer:
 
     @property
     def strength(self) -> float:
-        """The interpolation weight from raw (0) to enhanced (1): from training, or lower, see `for_domain`."""
+        """The interpolation weight from raw (0) to enhanced (1): from training, or 0, see `adapt`."""
         return self._strength
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """The record of the adaptation, or None."""
+        return self.model.adaptation
+
+    @property
+    def base_sha256(self) -> str:
+        """SHA-256 of the model as it was trained: vectors of all its adaptations can be compared."""
+        return self.model.adaptation.base_sha256 if self.model.adaptation else self.sha256
 
     def check(self, encoder: EmbeddingStore | Mapping[str, Any]) -> None:
         """Warn if vectors are from another encoder than the model's, comparing the facts that both sides have.
@@ -127,21 +136,24 @@ class Enhancer:
             if isinstance(encoder, EmbeddingStore) and (warning := describe(self.encoder, theirs)):
                 _warn(f"{self.name}: {warning}.")
 
-    def for_domain(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore") -> "Enhancer":
-        """Return an enhancer with a lower strength, down to 0, if speech is out of domain, as `seed enhance` does.
+    def adapt(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore") -> "Enhancer":
+        """Return an enhancer for the domain of raw vectors, as `seed enhance --adapt` uses it.
 
-        A single vector does not show whether speech is out of domain. Pass a set, preferably of clean enrolments, once
-        for all vectors that will be compared. See `pipeline.model.domain`.
+        The mean of the vectors takes the place of the mean of training, see `pipeline.model.adaptation`. No labels are
+        needed. Vectors enhanced by different adaptations of one model can be compared, so enrolments and tests from
+        different domains can each be adapted. An earlier adaptation is replaced.
 
         Args:
-            vectors: raw vectors [..., D], or a store of them.
+            vectors: 10 or more raw vectors [..., D], or a store of them; preferably clean and of many speakers.
 
         Raises:
-            VectorError: the vectors have another type or dimension, or hold NaN.
+            VectorError: the vectors are fewer than 10, have another type or dimension, or hold NaN.
+            ConfigError: the model does not know the mean of its training vectors.
             StoreError: the store is damaged, or holds enhanced vectors.
 
         Warns:
-            SeedWarning: there are no vectors, or the store's are from another encoder.
+            SeedWarning: the vectors are few, vary little, or are not of speech by the model's encoder: the
+                strength is then 0, so vectors are returned raw.
         """
         if isinstance(vectors, EmbeddingStore):
             vectors.check_raw()
@@ -151,12 +163,10 @@ class Enhancer:
             rows = self._rows(vectors)
             require_finite(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
-        enhancer = copy(self)
-        enhancer._strength, atypicality = strength_in_domain(self.model, raw)
-        if math.isinf(atypicality):
-            _warn(f"{self.name}: no vectors to assess the domain with; the strength is 0, so vectors are returned raw.")
-        enhancer._single_vector = SingleVectorPath(self.model, Sampling(self._timestep, strength=enhancer._strength))
-        return enhancer
+        model = adapt_model(self.model, raw, self.base_sha256, self.name)
+        if model.adaptation and (problem := model.adaptation.describe_problem()):
+            _warn(f"{self.name}: {problem}.")
+        return Enhancer(model, self.encoder, timestep=self._timestep, name=self.name, sha256=self.sha256)
 
     @overload
     def enhance(

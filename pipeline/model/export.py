@@ -93,7 +93,7 @@ def export_model(path: Place, out: Place, form: str | None = None, sampling: Sam
             " same output for the same input. Set enhance.noise and enhance.eta to 0."
         )
     if sampling.strength is None:
-        sampling = replace(sampling, strength=round(float(loaded.model.strength), 6))
+        sampling = replace(sampling, strength=round(loaded.model.default_strength, 6))
     module, properties = ExportModule(loaded.model, sampling).eval(), _properties(loaded, sampling)
     with replacing(out) as temporary:
         try:

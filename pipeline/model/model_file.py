@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.config.train import WATCHING, Train
 from pipeline.errors import OutputError, StoreError, WeightsError
+from pipeline.model.adaptation import Adaptation
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import TrainingStats
 from pipeline.store.schema import DENOISE, SPACE
@@ -37,8 +38,13 @@ class ModelFile:
     sha256: str
     """SHA-256 of the file."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """All metadata: `settings`, `encoder`, `training`, and except in files of older versions `strength` and `vectors`
-    (see `TrainingStats`)."""
+    """All metadata: `settings`, `encoder`, `training`, except in files of older versions `strength` and `vectors` (see
+    `TrainingStats`), and in those of adapted models `adaptation` (see `Adaptation`)."""
+
+    @property
+    def base_sha256(self) -> str:
+        """SHA-256 of the file of the model as it was trained: vectors of all its adaptations can be compared."""
+        return self.model.adaptation.base_sha256 if self.model.adaptation else self.sha256
 
     @property
     def timestep(self) -> int:
@@ -57,9 +63,12 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
     }
     if model.training_stats:
         content["vectors"] = model.training_stats.model_dump()
+    if model.adaptation:
+        content["adaptation"] = model.adaptation.model_dump()
     # A single key, because safetensors keeps metadata in a hash map, whose order differs from run to run.
     metadata = {"seed": json.dumps(content, sort_keys=True)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
+    state = model.state_dict() | ({"shift": model.shift} if model.adaptation else {})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
@@ -84,7 +93,12 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     except (SafetensorError, OSError, RecursionError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
     model, content = _build_model(path, metadata.get("seed"), state)
+    shift = state.pop("shift", None) if model.adaptation else None
     load_state(model, state, str(path))
+    if shift is not None:
+        if shift.shape != model.shift.shape or not torch.isfinite(shift).all():
+            raise WeightsError(f"{path}: its adaptation is damaged. Adapt the model again.")
+        model.shift.copy_(shift)
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
     if not 0 <= float(model.strength) <= 1:
@@ -107,6 +121,8 @@ def _build_model(path: Place, text: str | None, state: Mapping[str, Tensor]) -> 
         model = SeedModel(dim, settings)
         if "vectors" in content:  # missing in files of older versions
             model.training_stats = validated(TrainingStats, content["vectors"], f"{path}: vectors")
+        if "adaptation" in content:
+            model.adaptation = validated(Adaptation, content["adaptation"], f"{path}: adaptation")
         return model, content | {"encoder": encoder}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):

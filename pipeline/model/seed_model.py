@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from pipeline.model.diffusion.objective import load_objective
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.model.training_stats import TrainingStats
+
+if TYPE_CHECKING:
+    from pipeline.model.adaptation import Adaptation
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]; the first view of a row is the target of all its views."""
@@ -30,8 +34,13 @@ class SeedModel(nn.Module):
     """The default interpolation weight from raw (0) to enhanced (1) embeddings, a scalar."""
     domain_mean: Tensor
     domain_matrix: Tensor
+    shift: Tensor
+    """The vector [D] added to raw embeddings: the training mean minus that of an adapted domain; 0 without adaptation.
+    It maps speech of the domain to where the training speech is, see `pipeline.model.adaptation`."""
     training_stats: TrainingStats | None = None
     """Statistics of the training vectors, if known; stored in the metadata of the model file."""
+    adaptation: "Adaptation | None" = None
+    """The record of the adaptation that `shift` comes from."""
 
     def __init__(self, dim: int, settings: Train) -> None:
         super().__init__()
@@ -48,10 +57,16 @@ class SeedModel(nn.Module):
         self.register_buffer("strength", torch.ones(()))
         self.register_buffer("domain_mean", torch.zeros(dim))
         self.register_buffer("domain_matrix", torch.zeros(dim, dim))
+        self.register_buffer("shift", torch.zeros(dim), persistent=False)
+
+    @property
+    def default_strength(self) -> float:
+        """The interpolation weight to use: `strength`, or 0 if the model was adapted to implausible vectors."""
+        return float(self.strength) if self.adaptation is None or self.adaptation.is_plausible else 0.0
 
     def prepare(self, embeddings: Tensor, scale: bool = True) -> Tensor:
         """Return the network's inputs [B, D]: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
-        conditioned = (embeddings - self.mean) @ self.matrix.T
+        conditioned = (embeddings + self.shift - self.mean) @ self.matrix.T
         if not scale:
             return conditioned
         scaled: Tensor = nn.functional.normalize(conditioned, dim=1) * self.dim**0.5
@@ -79,17 +94,17 @@ class SeedModel(nn.Module):
             draws: draws of noise, see `NoiseDraws`.
             conditioning: the result of `compute_conditioning`, to avoid computing it again.
         """
-        strength = float(self.strength) if sampling.strength is None else sampling.strength
+        strength = self.default_strength if sampling.strength is None else sampling.strength
         network = partial(self.network, conditioning=conditioning) if conditioning else self.network
         enhanced = self.objective.infer(network, self.prepare(embeddings), sampling, self.abar, draws)
-        return interpolate(embeddings, enhanced, strength)
+        return interpolate(embeddings + self.shift if strength else embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:
         """Return the atypicality [B] of raw embeddings [B, D]: about 1 in domain, larger out of domain.
 
         It is the squared Mahalanobis distance of the direction, divided by its median over held-out speakers.
         """
-        directions = nn.functional.normalize(embeddings, dim=1)
+        directions = nn.functional.normalize(embeddings + self.shift, dim=1)
         return ((directions - self.domain_mean) @ self.domain_matrix.T).square().sum(dim=1)
 
 

@@ -1,5 +1,7 @@
 """Statistics of the raw training vectors, stored in a model's metadata to detect vectors unlike them."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,6 +44,8 @@ class TrainingStats(Frozen):
     """Percentile `OUTLIER_PERCENTILE` of `SeedModel.atypicality` over clean and noisy vectors of held-out speakers."""
     percentiles: list[float] | None = Field(None, min_length=len(LEVELS), max_length=len(LEVELS))
     """Percentiles of the same atypicalities at `LEVELS`; None for models saved by older versions."""
+    spread: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Spread of the clean vectors, see `measure_spread`; None for models saved by older versions."""
 
     @property
     def fences(self) -> tuple[float, float]:
@@ -77,6 +81,13 @@ def describe_norm_mismatch(stats: TrainingStats | None, norms: Tensor) -> str | 
         f"vectors have a median length of {median:.4g}, training vectors {stats.clean_norm.p50:.4g}. Pass them exactly"
         " as the encoder returns them, neither normalised nor scaled."
     )
+
+
+def measure_spread(vectors: NDArray[np.floating[Any]]) -> float:
+    """Return the total variance of the directions of vectors [..., D], 0 to 1."""
+    flat = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
+    directions = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    return _round(float(directions.var(axis=0).sum()))
 
 
 def norm_percentiles(vectors: NDArray[np.float32]) -> NormPercentiles:

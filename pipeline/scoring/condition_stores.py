@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE, SPACE
@@ -66,25 +68,49 @@ class ConditionStores:
                     f"{path}: encoder {key} is {actual!r}, but {expected!r} in {self._first.path}. Extract it {remedy}."
                 )
 
-    def convert_raw(self, values: Float32Array) -> Float32Array:
-        """Return raw embeddings [N, crops, D] enhanced like these vectors; unchanged if these are raw."""
+    def convert_raw(self, values: Float32Array, adapted: bool = True) -> Float32Array:
+        """Return raw embeddings [N, crops, D] enhanced like these vectors; unchanged if these are raw.
+
+        With `adapted`, they are of the domain that the model was adapted to; otherwise of that of its training.
+        """
         if not self.enhanced:
             return values
+        from pipeline.model.adaptation import remove_adaptation
         from pipeline.model.apply import enhance_vectors, read_sampling
 
-        model, sampling = self.require_model().model, read_sampling(self._first.attributes)
-        return enhance_vectors(model, values.reshape(-1, values.shape[-1]), *sampling).reshape(values.shape)
+        model, sampling = remove_adaptation(self.require_model().model), read_sampling(self._first.attributes)
+        flat = values.reshape(-1, values.shape[-1])
+        return enhance_vectors(model, flat + self._shift if adapted else flat, *sampling).reshape(values.shape)
 
     def prepare_originals(self, values: Float32Array) -> Float32Array:
         """Return raw embeddings [N, crops, D] in the vector space of the enhanced ones, so that they can be added.
 
         This is the model's preconditioned space, unless the enhanced vectors are interpolated with raw ones.
         """
+        from pipeline.model.adaptation import remove_adaptation
         from pipeline.model.apply import read_sampling
         from pipeline.model.seed_model import prepare_pairs
 
-        interpolated = read_sampling(self._first.attributes)[0].strength != 1
-        return values if interpolated else prepare_pairs(self.require_model().model, values).cpu().numpy()
+        values = values + self._shift
+        if read_sampling(self._first.attributes)[0].strength != 1:
+            return values
+        return prepare_pairs(remove_adaptation(self.require_model().model), values).cpu().numpy()
+
+    @property
+    def _shift(self) -> Float32Array:
+        """The vector [D] that the adaptation of the model added to raw embeddings; zeros without adaptation.
+
+        Raises:
+            ConfigError: the conditions were adapted differently.
+        """
+        dim = self._first.shape[3]
+        shifts = {tuple(store.attributes.get("shift", [0.0] * dim)) for store in self.stores.values()}
+        if len(shifts) > 1:
+            raise ConfigError(
+                f"{self.name}: its conditions were enhanced by different adaptations, so raw vectors cannot be enhanced"
+                " like them. Adapt all conditions to one store."
+            )
+        return np.array(shifts.pop(), dtype=np.float32)
 
 
 def open_condition_stores(
@@ -105,7 +131,7 @@ def open_condition_stores(
     if models:
         from pipeline.model.model_file import check_encoder, load_model
 
-    files = {loaded.sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
+    files = {loaded.base_sha256: (path, loaded) for path in models for loaded in [load_model(path)]}
     sources: dict[str, ConditionStores] = {}
     opened: list[EmbeddingStore] = []
     for name, folder in folders.items():
@@ -143,8 +169,21 @@ def _check_same_audio(one: EmbeddingStore, other: EmbeddingStore) -> None:
             )
 
 
+def describe_adaptations(stores: Mapping[str, EmbeddingStore]) -> str | None:
+    """Return a note if stores, by name, were enhanced by different adaptations of one model, else None."""
+    adapted = {name: store.attributes.get("adaptation") for name, store in stores.items()}
+    kinds = {None if each is None else each["fingerprint"] for each in adapted.values()}
+    if len(kinds) < 2:
+        return None
+    each = [f"{name} ({record['fingerprint'] if record else 'none'})" for name, record in adapted.items()]
+    return f"enhanced by different adaptations of one model, which can be compared: {', '.join(each)}"
+
+
 def check_comparable(enrol: EmbeddingStore, test: EmbeddingStore) -> None:
-    """Raise StoreError unless the vectors of two stores lie in one vector space."""
+    """Raise StoreError unless the vectors of two stores lie in one vector space.
+
+    Different adaptations of one model map to one space, see `describe_adaptations`.
+    """
     for key in ("dim", *SPACE, DENOISE, "enhanced_by_sha256", "timestep", "sampling"):
         if enrol.attributes.get(key) != test.attributes.get(key):
             alike = "with the same denoise setting" if key == DENOISE else "both raw or both enhanced by one model"

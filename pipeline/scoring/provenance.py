@@ -16,9 +16,9 @@ PACKAGES = ("numpy", "scipy", "torch", "zarr")
 
 MADE_OF = (
     *("encoder", "family", "weights_sha256", "front_end", "precision", "dim", "recipe", "manifest_sha256"),
-    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling"),
+    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling", "adaptation"),
 )
-"""Attributes that identify the vectors of a store; only enhanced ones have the last three."""
+"""Attributes that identify the vectors of a store; only enhanced ones have the last four."""
 
 
 def read_versions() -> dict[str, str | None]:

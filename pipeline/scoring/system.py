@@ -108,7 +108,11 @@ def build_system(
 
 def convert_to_sources(values: Float32Array, sources: Mapping[str, ConditionStores]) -> dict[str, Float32Array]:
     """Return raw embeddings [N, crops, D] as each source has them, leaving out enhanced ones of unknown models."""
-    return {name: each.convert_raw(values) for name, each in sources.items() if each.model or not each.enhanced}
+    return {
+        name: each.convert_raw(values, adapted=False)
+        for name, each in sources.items()
+        if each.model or not each.enhanced
+    }
 
 
 def _find_source(

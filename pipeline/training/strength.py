@@ -22,6 +22,7 @@ from pipeline.model.training_stats import (
     OUTLIER_PERCENTILE,
     TrainingStats,
     atypicality_percentiles,
+    measure_spread,
     norm_percentiles,
 )
 from pipeline.scoring.comparison import mean_units, unit_crops
@@ -113,6 +114,7 @@ def calibrate_strength(
             noisy_norm=norm_percentiles(seen[:, :, 1:]),
             atypicality=known[LEVELS.index(OUTLIER_PERCENTILE)],
             percentiles=known,
+            spread=measure_spread(seen[:, :, 0]),
         )
     parts = []
     for fold in fold_models:

@@ -18,8 +18,6 @@ from scipy.spatial.distance import cdist, mahalanobis
 from pipeline import EmbeddingStore, Enhancer
 from pipeline.errors import ConfigError, SeedWarning, StoreError, VectorError, WeightsError
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.domain import FAMILIAR
-from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import load_model
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
@@ -91,25 +89,6 @@ def test_it_gives_what_the_model_gives(enhancer: Enhancer, model: Path) -> None:
         expected = loaded.model(x, Sampling(50, strength=enhancer.strength if strength is None else strength)).numpy()
         np.testing.assert_array_equal(enhancer.enhance(RAW, strength), expected.reshape(RAW.shape))
     np.testing.assert_array_equal(enhancer.enhance(RAW, 0.0), RAW)
-
-
-def test_for_a_domain_it_gives_the_store_of_seed_enhance(enhancer: Enhancer, model: Path, tmp_path: Path) -> None:
-    clean = np.concatenate([RAW[:, :, :1], RAW[:1, :, :1] * np.nan])
-    noisy = np.concatenate([RAW[:, :, 2:3], RAW[:1, :, :1]])
-    drifted = clean + 0.12 * np.random.default_rng(0).standard_normal(DIM).astype(np.float32)
-    test = store_at(tmp_path / "noisy.zarr", noisy)
-    for name, values in (("clean", clean), ("drifted", drifted)):
-        domain = store_at(tmp_path / f"{name}.zarr", values)
-        done = enhance_store(test, model, tmp_path / f"{name}.seed.zarr", domain=domain)
-        ours = enhancer.for_domain(domain)
-        assert ours.strength == done.strength
-        theirs = EmbeddingStore.open(tmp_path / f"{name}.seed.zarr").read()
-        np.testing.assert_array_equal(ours.enhance(test.read()), theirs)
-        np.testing.assert_allclose(ours.enhance(test.read()[3, 1, 0]), theirs[3, 1, 0], atol=1e-6 * 20)
-        assert enhancer.for_domain(values[~np.isnan(values).any(axis=(1, 2, 3))]).strength == done.strength
-    assert done.atypicality > FAMILIAR
-    assert 0 < ours.strength < enhancer.strength
-    assert enhancer.strength == round(float(load_model(model).model.strength), 6)  # a new one was made
 
 
 @pytest.mark.parametrize("shape", [(DIM,), (1, DIM), (7, DIM), (3, 4, DIM), (2, 3, 2, DIM), (0, DIM), (0, 4, DIM)])
@@ -194,11 +173,6 @@ def test_a_callers_default_device_changes_nothing(model: Path, enhancer: Enhance
         np.testing.assert_array_equal(loaded.enhance(RAW[:, 0, 0]), enhancer.enhance(RAW[:, 0, 0]))
 
 
-def test_a_domain_without_vectors_is_warned_of(enhancer: Enhancer) -> None:
-    with pytest.warns(SeedWarning, match="no vectors to assess the domain with"):
-        assert enhancer.for_domain(RAW[:0, 0, 0]).strength == 0
-
-
 def test_threads_share_one(enhancer: Enhancer) -> None:
     parts = [RAW[row, :, 1] for row in range(len(RAW))] * 4
     expected = [enhancer.enhance(part) for part in parts]
@@ -261,7 +235,7 @@ def test_nan_and_infinity_are_an_error_or_come_back_flagged(enhancer: Enhancer, 
     with pytest.raises(VectorError, match=r"1 of 1 vectors hold NaN or infinite values\. "):
         enhancer.enhance(single)
     with pytest.raises(VectorError, match="2 of 10"):
-        enhancer.for_domain(x)
+        enhancer.adapt(x)
 
 
 def test_zeros_come_back_as_they_are_and_flagged(enhancer: Enhancer) -> None:
@@ -402,14 +376,14 @@ def test_vectors_of_another_encoder_are_refused_or_warned_of(enhancer: Enhancer,
             Enhancer.load(model, encoder=wrong)
         assert caught[0].filename == __file__
     with pytest.warns(SeedWarning, match="another encoder"):
-        enhancer.for_domain(other)
+        enhancer.adapt(other)
     longer = store_at(tmp_path / "longer.zarr", np.concatenate([values, values], axis=3), dim=2 * DIM)
     for too_long in (longer, {"dim": 2 * DIM}):
         with pytest.raises(VectorError, match=rf"vectors have {2 * DIM} numbers; .* takes {DIM}"):
             Enhancer.load(model, encoder=too_long)
     enhanced = store_at(tmp_path / "enhanced.zarr", values, enhanced_by_sha256="ef")
     with pytest.raises(StoreError, match="enhanced embeddings already"):
-        enhancer.for_domain(enhanced)
+        enhancer.adapt(enhanced)
 
 
 def test_files_of_before_work_without_what_they_do_not_say(model: Path, tmp_path: Path, enhancer: Enhancer) -> None:

@@ -176,14 +176,14 @@ def test_a_partner_has_its_answer_before_it_asks_again(enhancer: Enhancer, model
     drifted = RAW + 0.12 * np.random.default_rng(0).standard_normal(DIM).astype(np.float32)
     ids = list(map(str, range(len(drifted))))
     write_store(tmp_path / "d.zarr", ids, drifted[:, None, None], np.full(len(ids), OK, np.uint8), {"dim": DIM})
-    lowered = enhancer.for_domain(drifted)
-    assert lowered.strength < enhancer.strength
-    with running("--model", model, "--stdin", "json", "--domain", tmp_path / "d.zarr") as process:
+    adapted = enhancer.adapt(drifted)
+    assert adapted.adaptation is not None
+    with running("--model", model, "--stdin", "json", "--adapt", tmp_path / "d.zarr") as process:
         for row in range(5):
             process.stdin.write(line({"id": row, "embedding": RAW[row].tolist()}))
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
-            assert answer == {"id": row, "embedding": lowered.enhance(RAW[row].astype(float)).tolist()}
+            assert answer == {"id": row, "embedding": adapted.enhance(RAW[row].astype(float)).tolist()}
         process.stdin.write(b"[1]\n")
         process.stdin.close()
         assert process.stdout.read() == b""

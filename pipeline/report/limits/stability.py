@@ -131,7 +131,7 @@ def train_on_view(
     store: EmbeddingStore, speakers: Mapping[str, str | None], test: TestData, params: Params, view: str, seed: int
 ) -> TrainingRow:
     """Train on the clean view and a noisy one; a training that fails has only its reason, as `failed`."""
-    sampling = Sampling(**params.enhance.model_dump())
+    sampling = Sampling(**params.enhance.sampling())
     settings = params.train.model_copy(update={"noisy_views": [view]})
     try:
         trained = train(store, settings, seed, sampling.timestep, speakers)

@@ -20,7 +20,7 @@ from pipeline.data.utterances import select_utterances
 from pipeline.errors import ConfigError, StoreError, TrainingError, TrialError
 from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import enhance_store
+from pipeline.model.enhance_store import enhance_store, find_reference
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.scoring.condition_stores import open_condition_stores
@@ -121,7 +121,7 @@ def run_one(params: Params, data: SweepData, models: TrainedModels) -> SweepRow:
         TrainingError: training fails, see `train`.
         TrialError: scores are not finite.
     """
-    sampling = Sampling(**params.enhance.model_dump())
+    sampling = Sampling(**params.enhance.sampling())
     torch.set_num_threads(params.train.threads)
     key = json.dumps([params.seed, params.train.model_dump(mode="json"), sampling.timestep, str(data.store.path)])
     if key not in models:
@@ -143,12 +143,15 @@ def run_one(params: Params, data: SweepData, models: TrainedModels) -> SweepRow:
     with TemporaryDirectory() as name:
         folder = Path(name)
         save_model(folder / "m.safetensors", trained.model, data.store.encoder(), {})
-        domain = EmbeddingStore.open(data.conditions / f"{CLEAN}.zarr")
+        clean = EmbeddingStore.open(data.conditions / f"{CLEAN}.zarr")
+        reference = find_reference(params.enhance.adapt, clean.path)
+        # Without a reference, each condition would get a strength of its own, and could not be compared with others.
+        adapt, used = (EmbeddingStore.open(reference), sampling) if reference else (None, resolved)
         for condition in params.conditions:
             opened = EmbeddingStore.open(data.conditions / f"{condition}.zarr")
             made = folder / "seed" / f"{condition}.zarr"
-            enhance_store(opened, folder / "m.safetensors", made, sampling, params.seed, domain=domain)
-        row["enhance_us"] = time_enhancement(trained.model, domain.read()[domain.ok].reshape(-1, domain.dim), resolved)
+            enhance_store(opened, folder / "m.safetensors", made, used, params.seed, adapt=adapt)
+        row["enhance_us"] = time_enhancement(trained.model, clean.read()[clean.ok].reshape(-1, clean.dim), resolved)
         sources = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
         utterances = select_utterances(next(iter(sources.values())).ids, data.manifest, data.manifest_path)
         usable, most = usable_mask(sources), params.score.max_trials
