@@ -20,11 +20,22 @@ class TrainCommand(click.Command):
 
 
 @click.command(cls=TrainCommand)
-@click.option("--store", type=STORE, required=True, help="Training store: view 0 clean, the other views corrupted.")
+@click.option(
+    "--store",
+    "stores",
+    type=STORE,
+    multiple=True,
+    required=True,
+    help="Training store: view 0 clean, the other views corrupted. Repeatable: each store is a domain of speech, moved"
+    " so that the mean of its clean embeddings is that of all.",
+)
 @click.option(
     "--manifest",
+    "manifests",
     type=FILE,
-    help="Manifest of the store, to hold out whole speakers for validation.  [default: hold out utterances]",
+    multiple=True,
+    help="Manifest of the store, to hold out whole speakers for validation; with several stores, one for each, in the"
+    " same order.  [default: hold out utterances]",
 )
 @click.option("--out", type=OUTPUT, required=True, help="Model file to write (….safetensors).")
 @click.option("--curve", type=OUTPUT, help="CSV file for the losses of each epoch.  [default: <model>.curve.csv]")
@@ -55,8 +66,8 @@ class TrainCommand(click.Command):
 )
 @params_option
 def train(
-    store: Place,
-    manifest: Path | None,
+    stores: tuple[Place, ...],
+    manifests: tuple[Path, ...],
     out: Place,
     curve: Place | None,
     seed: int | None,
@@ -69,6 +80,8 @@ def train(
 ) -> None:
     """Train SEED on pairs of clean and noisy embeddings, without speaker labels.
 
+    A model trained on several stores is for speech of any domain: adapt it to yours (`seed adapt`).
+
     Keeps the epoch with the lowest loss on held-out training speakers, and writes the training curve after every epoch.
     --resume continues an interrupted training to exactly the same model and curve. A model card (….md) beside the
     model says what it was trained on, what it does, and how to use it.
@@ -76,6 +89,8 @@ def train(
     curve, card = curve or out.with_suffix(".curve.csv"), out.with_suffix(".md")
     if out.suffix != ".safetensors" or curve in (out, card):
         raise click.UsageError("--out must be a ….safetensors file, and --curve must differ from it and from its ….md")
+    if len(manifests) not in (0, len(stores)):
+        raise click.UsageError(f"{len(manifests)} --manifest for {len(stores)} --store; give one for each, or none")
     if init and init.resolve() == out.resolve():
         raise click.UsageError("--init and --out are the same file; give another --out")
 
@@ -88,6 +103,7 @@ def train(
     from pipeline.model.card import write_card
     from pipeline.model.model_file import save_model
     from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.training.aligned_stores import align_stores, join_speakers
     from pipeline.training.checkpoints import Checkpoints
     from pipeline.training.loggers import open_loggers
     from pipeline.training.progress import Epoch, write_training_curve
@@ -103,9 +119,11 @@ def train(
         raise ConfigError(f"{out}: --resume and train.log keep files beside the model, so they need a local --out.")
     for file in (out, card, curve):
         check_output(file)
-    remove_cached_journals(store.parent)
-    opened = EmbeddingStore.open(store)
-    speakers = read_speakers(opened, manifest) if manifest else None
+    for store in stores:
+        remove_cached_journals(store.parent)
+    parts = [EmbeddingStore.open(store) for store in stores]
+    known = [read_speakers(part, manifest) for part, manifest in zip(parts, manifests, strict=False)]
+    opened, speakers = align_stores(parts), join_speakers(known) if known else None
     torch.set_num_threads(settings.train.threads)  # the last bits depend on the number of threads
     target = choose_device(settings.train.device)
     with ExitStack() as stack:

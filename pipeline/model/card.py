@@ -130,6 +130,7 @@ def _training(loaded: ModelFile) -> Iterator[str]:
     facts = {
         "utterances": training.get("utterances"),
         "speakers (names are used for holding out only)": training.get("speakers"),
+        "domains, each moved to one mean": _several(training.get("domains")),
         "clean crops per utterance": training.get("draws"),
         "noisy views per crop": ", ".join(training.get("noisy_views", ())),
         "held out for validation": training.get("held_out"),
@@ -151,6 +152,10 @@ def _training(loaded: ModelFile) -> Iterator[str]:
     yield from ("", "Settings (docs/training.md):", "")
     for name, value in _flatten(loaded.metadata.get("settings", {})):
         yield f"    {name}: {value}"
+
+
+def _several(count: int | None) -> int | None:
+    return count if count and count > 1 else None
 
 
 def _adaptation(loaded: ModelFile) -> str | None:

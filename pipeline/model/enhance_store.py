@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import OutputError, StoreError
-from pipeline.model.adaptation import Adaptation, adapt_model
+from pipeline.model.adaptation import adapt_model
+from pipeline.model.adaptation_record import Adaptation
 from pipeline.model.apply import AS_TRAINED, check_sampling, describe_sampling, enhance_vectors
 from pipeline.model.diagnostics import MIN_NORM
 from pipeline.model.diffusion.sampler import Sampling

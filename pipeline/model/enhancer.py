@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
-from pipeline.model.adaptation import Adaptation, adapt_model
+from pipeline.model.adaptation import adapt_model
+from pipeline.model.adaptation_record import Adaptation
 from pipeline.model.apply import BATCH
 from pipeline.model.diagnostics import Info, diagnose, require_finite, unusable_mask
 from pipeline.model.diffusion.sampler import Sampling

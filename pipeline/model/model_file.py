@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config.train import WATCHING, Train
 from pipeline.errors import OutputError, StoreError, WeightsError
-from pipeline.model.adaptation import Adaptation
+from pipeline.model.adaptation_record import Adaptation
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import TrainingStats
 from pipeline.store.schema import DENOISE, SPACE

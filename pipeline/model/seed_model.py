@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,15 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config.train import NetworkSettings, Train
+from pipeline.model.adaptation_record import Adaptation
 from pipeline.model.diffusion.interpolation import interpolate
 from pipeline.model.diffusion.network import Conditioning
 from pipeline.model.diffusion.objective import load_objective
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.diffusion.schedule import cumulative_alphas, scaled_linear_betas
 from pipeline.model.training_stats import TrainingStats
-
-if TYPE_CHECKING:
-    from pipeline.model.adaptation import Adaptation
 
 Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]; the first view of a row is the target of all its views."""
@@ -39,7 +36,7 @@ class SeedModel(nn.Module):
     It maps speech of the domain to where the training speech is, see `pipeline.model.adaptation`."""
     training_stats: TrainingStats | None = None
     """Statistics of the training vectors, if known; stored in the metadata of the model file."""
-    adaptation: "Adaptation | None" = None
+    adaptation: Adaptation | None = None
     """The record of the adaptation that `shift` comes from."""
 
     def __init__(self, dim: int, settings: Train) -> None:

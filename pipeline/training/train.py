@@ -92,6 +92,7 @@ def train(
         "timestep": timestep,
         "utterances": len(ids),
         "speakers": None if None in known else len(known),
+        "domains": len(store.attributes.get("domains", [1])),
         "draws": store.shape[1],
         "noisy_views": name_noisy_views(store, settings.noisy_views),
     }

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from pipeline import EmbeddingStore, Enhancer
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.metrics import eer
-from pipeline.model.adaptation import LIMIT, PRIOR_VECTORS, Adaptation, adapt_model, estimate_weight, remove_adaptation
+from pipeline.model.adaptation import adapt_model, estimate_weight, remove_adaptation
+from pipeline.model.adaptation_record import LIMIT, PRIOR_VECTORS, Adaptation
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhance_store import find_reference
 from pipeline.model.model_file import load_model, save_model

@@ -1,0 +1,51 @@
+"""The record of an adaptation to another domain, see `pipeline.model.adaptation`."""
+
+from pydantic import Field
+
+from pipeline.utils.validation import Frozen
+
+PRIOR_VECTORS = 10
+"""Number of vectors at which the estimate lies halfway between the mean of training and that of the vectors."""
+LIMIT = 6.0
+"""Median atypicality of adapted vectors above which they are not taken for vectors of the model's encoder. Speech of
+four corpora has 1.0 to 3.6 with models trained on each other corpus alone, vectors of another encoder 10 and more."""
+
+
+class Adaptation(Frozen):
+    """A record of an adaptation, stored in an adapted model's file and with the vectors that it enhanced."""
+
+    base_sha256: str
+    """SHA-256 of the file of the model that was adapted; empty if it has no file."""
+    vectors: int = Field(ge=1)
+    """Number of vectors that it was adapted to."""
+    weight: float = Field(ge=0, le=1)
+    """Share of their mean in the estimate of the domain's mean; the rest is the mean of training."""
+    atypicality: float = Field(ge=0)
+    """Median atypicality of the vectors, moved so that their mean is that of training."""
+    fingerprint: str
+    """Start of the SHA-256 of the vector that is added."""
+
+    @property
+    def is_plausible(self) -> bool:
+        """True unless the adapted vectors are unlike vectors of speech by the model's encoder."""
+        return self.atypicality <= LIMIT
+
+    def describe_problem(self) -> str | None:
+        """Return what limits the adaptation and what to do, or None."""
+        if not self.is_plausible:
+            return (
+                f"the {self.vectors} vectors to adapt to are not of speech, or not of the model's encoder (atypicality"
+                f" {self.atypicality:.1f} after adaptation; the limit is {LIMIT:g}), so vectors are returned raw. Give"
+                " vectors of speech by that encoder"
+            )
+        if self.weight < 0.75 * self.vectors / (self.vectors + PRIOR_VECTORS):
+            return (
+                f"the {self.vectors} vectors to adapt to vary little, like those of one or two speakers, so their mean"
+                f" has a weight of only {self.weight:.2f}. Give vectors of more speakers"
+            )
+        if self.vectors < 3 * PRIOR_VECTORS:
+            return (
+                f"{self.vectors} vectors to adapt to are few, so their mean has a weight of {self.weight:.2f}. Give 30"
+                " or more"
+            )
+        return None
