@@ -136,10 +136,12 @@ def _enhance_store(
             )
     with progress_bar("enhancing", None) as advance:
         sampling = Sampling(**enhance.sampling())
-        reference = EmbeddingStore.open(adapt) if adapt else None
+        vectors = EmbeddingStore.open(adapt) if adapt else None
+        clean = find_reference("clean", store)  # so that all conditions get one strength
+        reference = EmbeddingStore.open(clean) if clean and not adapt else None
         warn = partial(click.echo, err=True)
         done = enhance_store(
-            opened, model, out, sampling, settings.seed, choose_device(device), advance, reference, warn
+            opened, model, out, sampling, settings.seed, choose_device(device), advance, vectors, reference, warn
         )
     adapted = f", adapted to {done.adaptation.vectors:,} vectors" if done.adaptation else ""
     click.echo(f"{out}: {done.vectors:,} vectors enhanced, strength {done.strength:.2f}{adapted}")

@@ -116,7 +116,7 @@ class Enhance(Frozen):
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
     noise: int = Field(0, ge=0)
     strength: float | None = Field(None, ge=0, le=1)
-    adapt: str | None = "clean"
+    adapt: str | None = None
     """The vectors to adapt the model to: the name of a set, whose store lies beside the one to enhance, or a store."""
 
     def sampling(self) -> dict[str, Any]:

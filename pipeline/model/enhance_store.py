@@ -52,6 +52,7 @@ def enhance_store(
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,
     adapt: EmbeddingStore | None = None,
+    reference: EmbeddingStore | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> EnhanceSummary:
     """Write the enhanced copy of a store, row for row.
@@ -69,6 +70,8 @@ def enhance_store(
         device: the device to compute on; the CPU if not given.
         progress: called with the number of vectors of each finished batch.
         adapt: raw embeddings to adapt the model to, see `pipeline.model.adaptation`: unlabelled, preferably clean.
+        reference: without `adapt`, raw embeddings of the same speech, preferably clean, that decide the strength;
+            `store` if not given. Stores that will be compared with each other need the same one.
         warn: called with a warning if the training audio was denoised differently, the encoder may be another one, the
             vectors are much longer or shorter than those of training, or those to adapt to are few or implausible.
 
@@ -86,7 +89,7 @@ def enhance_store(
     if out.resolve() == store.path.resolve():
         raise OutputError(f"{out}: is the store to enhance; give another path for the enhanced one.")
     loaded = load_model(model_path, device or torch.device("cpu"))
-    for each in (store, adapt or store):
+    for each in filter(None, (store, adapt, reference)):
         each.check_raw()
         check_encoder(loaded, each.attributes, model_path, each.path)
     for describe in (describe_unknown_encoder, describe_denoiser_mismatch):
@@ -108,7 +111,8 @@ def enhance_store(
         if (problem := model.adaptation.describe_problem()) and warn:
             warn(f"{adapt.path if adapt else model_path}: {problem}.")
     else:
-        strength, atypicality = strength_in_domain(model, flat)
+        others = reference.read()[reference.ok].reshape(-1, store.dim) if reference else flat
+        strength, atypicality = strength_in_domain(model, others)
     if sampling.strength is None:
         sampling = replace(sampling, strength=strength)
     values[store.ok] = enhance_vectors(model, flat, sampling, seed, progress).reshape(rows.shape)

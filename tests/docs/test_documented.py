@@ -22,6 +22,7 @@ from s3fs import S3FileSystem
 from torch.nn.functional import normalize
 
 from pipeline.model.enhancer import Enhancer
+from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 from stages.cli import main
@@ -32,7 +33,15 @@ from tests.s3_server import S3Server
 from tests.warm import warm_seed
 
 PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
-RUN = ("README.md", "docs/index.md", "docs/recipes.md", "docs/api.md", "docs/systems.md", "docs/deploy.md")
+RUN = (
+    "README.md",
+    "docs/index.md",
+    "docs/recipes.md",
+    "docs/api.md",
+    "docs/systems.md",
+    "docs/deploy.md",
+    "docs/adaptation.md",
+)
 """Pages whose blocks are run, from the first to the last, in a project whose pipeline has run."""
 
 SHELL = ("", "sh", "bash", "console")
@@ -51,6 +60,9 @@ NOT_RUN = {
     "dvc exp run -S corpus=mine": "all of the pipeline again; the same stages run by hand below it",
     "seed corpus check paper": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed trials vcmix": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
+    "python -m benchmarks.transfer --work <folder> --encoder ge2e --seeds 1": "trains eight models",
+    "seed train --store a/train.zarr --manifest a/train.csv --store b/train.zarr --manifest b/train.csv"
+    " --out seed.safetensors": "needs two corpora; tests/training/test_aligned_stores.py trains on two",
     "cp params/paper.yaml params.yaml": "would leave the demo; tests/stages/test_paper.py runs with these parameters",
     "make test": "runs the tests; continuous integration runs it",
     "pip install -e '.[cluster]'": "installs packages",
@@ -181,6 +193,8 @@ def test_the_pages_on_other_programs_run(place: Project) -> None:
     check_adapters(defined, place)
     of_the_authors(place)
     run_page("docs/deploy.md", place)
+    run_page("docs/adaptation.md", place)
+    assert EmbeddingStore.open(place.folder / "my/noise0.seed.zarr").attributes["adaptation"]["vectors"] == 36
     raw, enhanced = (np.load(place.folder / f"{name}.npy") for name in ("raw", "enhanced"))
     ours = Enhancer.load(place.folder / "models/ge2e/seed.safetensors").enhance(raw)
     np.testing.assert_allclose(enhanced, ours, atol=1e-5 * np.abs(ours).max())

@@ -144,13 +144,12 @@ def run_one(params: Params, data: SweepData, models: TrainedModels) -> SweepRow:
         folder = Path(name)
         save_model(folder / "m.safetensors", trained.model, data.store.encoder(), {})
         clean = EmbeddingStore.open(data.conditions / f"{CLEAN}.zarr")
-        reference = find_reference(params.enhance.adapt, clean.path)
-        # Without a reference, each condition would get a strength of its own, and could not be compared with others.
-        adapt, used = (EmbeddingStore.open(reference), sampling) if reference else (None, resolved)
+        domain = find_reference(params.enhance.adapt, clean.path)
+        adapt = EmbeddingStore.open(domain) if domain else None
         for condition in params.conditions:
             opened = EmbeddingStore.open(data.conditions / f"{condition}.zarr")
             made = folder / "seed" / f"{condition}.zarr"
-            enhance_store(opened, folder / "m.safetensors", made, used, params.seed, adapt=adapt)
+            enhance_store(opened, folder / "m.safetensors", made, sampling, params.seed, adapt=adapt, reference=clean)
         row["enhance_us"] = time_enhancement(trained.model, clean.read()[clean.ok].reshape(-1, clean.dim), resolved)
         sources = open_condition_stores({"raw": data.conditions, "seed": folder / "seed"}, params.conditions)
         utterances = select_utterances(next(iter(sources.values())).ids, data.manifest, data.manifest_path)
