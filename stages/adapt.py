@@ -7,7 +7,7 @@ from stages.helpers.options import MODEL, OUTPUT, STORE
 
 
 @click.command()
-@click.option("--model", type=MODEL, required=True, help="Model to adapt (….safetensors).")
+@click.option("--model", type=MODEL, required=True, help="Model to adapt (….safetensors), or ge2e or campplus.")
 @click.option(
     "--store",
     type=STORE,

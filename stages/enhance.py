@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--store", type=STORE, help="Store of embeddings to enhance.")
-@click.option("--model", type=MODEL, required=True, help="Trained model (….safetensors).")
+@click.option("--model", type=MODEL, required=True, help="Trained model (….safetensors), or ge2e or campplus.")
 @click.option("--out", type=OUTPUT, help="Store to write: a folder named ….zarr, or s3://….zarr.")
 @click.option(
     "--stdin",

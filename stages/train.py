@@ -162,6 +162,13 @@ def train(
             " lower train.learning_rate or more pairs may help.",
             err=True,
         )
+    if settings.train.strength and not float(trained.model.strength):
+        click.echo(
+            f"  {out}: THE STRENGTH IS 0: on held-out speakers, nothing was better than raw vectors, so `seed enhance` will"
+            " return them unchanged. Train on more speakers or corpora (--store, repeated), or check the views with"
+            " `seed store check`.",
+            err=True,
+        )
     if failed := trained.facts.get("folds_failed"):
         click.echo(f"  train.folds: {failed} The strength was found on the held-out speakers instead.", err=True)
     if trained.stopped:

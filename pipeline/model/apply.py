@@ -27,6 +27,11 @@ def check_sampling(model: SeedModel, sampling: Sampling, path: Place) -> None:
     """Raise ConfigError if a model, read from `path`, does not support the sampling."""
     if conflict := model.settings.find_timestep_conflict(sampling.timestep):
         raise ConfigError(f"timestep {sampling.timestep}: cannot be used with {path}, {conflict}.")
+    if model.only_timestep is not None and (sampling.timestep, sampling.steps) != (model.only_timestep, 1):
+        raise ConfigError(
+            f"{path}: is a compact model, which enhances in one step from timestep {model.only_timestep} only. Use that"
+            " timestep, or train a model."
+        )
     if conflict := model.settings.find_sampling_conflict(sampling.steps, sampling.noise):
         raise ConfigError(f"enhance: {conflict}, because {path} was trained on it.")
 

@@ -25,6 +25,7 @@ from pipeline.model.model_file import (
     describe_unknown_encoder,
     load_model,
 )
+from pipeline.model.packaged import SHA256, find_packaged
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.single_vector import SingleVectorPath
 from pipeline.model.training_stats import describe_norm_mismatch
@@ -75,9 +76,9 @@ class Enhancer:
         """Read a model file.
 
         Args:
-            path_or_uri: a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> (needs the extra `hub`), or
-                another URL scheme that stores support (needs `remote`). Downloads are cached in `$SEED_CACHE`, else
-                `~/.cache/speaker-seed`.
+            path_or_uri: a packaged model, `ge2e` or `campplus`; a path; https://…,
+                hf://<owner>/<repository>[@<revision>]/<file> (needs the extra `hub`), or another URL scheme that stores
+                support (needs `remote`). Downloads are cached in `$SEED_CACHE`, else `~/.cache/speaker-seed`.
             device: the device to compute on: auto, cpu, cuda, cuda:<index> or mps.
             sha256: the expected SHA-256 (64 hexadecimal digits); without it a download is accepted with a warning.
             encoder: a store of the vectors to enhance, or its attributes, see `check`.
@@ -233,6 +234,9 @@ class Enhancer:
 
 def _load_model(path_or_uri: "str | os.PathLike[str] | Place", device: torch.device, sha256: str | None) -> ModelFile:
     text = str(path_or_uri)
+    if packaged := find_packaged(text):
+        sha256 = sha256 or SHA256[text]
+        path_or_uri = text = str(packaged)
     if is_url(text) and text.partition("://")[0].lower() in _REMOTE_SCHEMES:
         from pipeline.encoders.weights import find_weights  # imports the download code, which local files do not need
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.config.train import WATCHING, Train
 from pipeline.errors import OutputError, StoreError, WeightsError
 from pipeline.model.adaptation_record import Adaptation
+from pipeline.model.compact import compact_state, expand_state
 from pipeline.model.seed_model import SeedModel
 from pipeline.model.training_stats import TrainingStats
 from pipeline.store.schema import DENOISE, SPACE
@@ -52,8 +53,13 @@ class ModelFile:
         return int(self.metadata.get("training", {}).get("timestep", TIMESTEP))
 
 
-def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-    """Write a model with its configuration in the metadata, whole or not at all."""
+def save_model(
+    path: Place, model: SeedModel, encoder: Mapping[str, Any], summary: Mapping[str, Any], compact: bool = False
+) -> None:
+    """Write a model with its configuration in the metadata, whole or not at all.
+
+    If `compact`, it is written in half precision for the timestep of `summary`, see `pipeline.model.compact`.
+    """
     content = {
         "format": FORMAT,
         "settings": model.settings.model_dump(exclude={"device", "threads", "memory", *WATCHING}),
@@ -65,9 +71,13 @@ def save_model(path: Place, model: SeedModel, encoder: Mapping[str, Any], summar
         content["vectors"] = model.training_stats.model_dump()
     if model.adaptation:
         content["adaptation"] = model.adaptation.model_dump()
+    timestep = int(summary.get("timestep", TIMESTEP))
+    if compact or model.only_timestep is not None:
+        content["only_timestep"] = timestep if compact else model.only_timestep
     # A single key, because safetensors keeps metadata in a hash map, whose order differs from run to run.
     metadata = {"seed": json.dumps(content, sort_keys=True)}
-    state = model.state_dict() | ({"shift": model.shift} if model.adaptation else {})
+    state = compact_state(model, timestep) if compact else model.state_dict()
+    state |= {"shift": model.shift} if model.adaptation else {}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     with replacing(path) as temporary:
         try:
@@ -94,7 +104,7 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
     model, content = _build_model(path, metadata.get("seed"), state)
     shift = state.pop("shift", None) if model.adaptation else None
-    load_state(model, state, str(path))
+    load_state(model, expand_state(state, model), str(path))
     if shift is not None:
         if shift.shape != model.shift.shape or not torch.isfinite(shift).all():
             raise WeightsError(f"{path}: its adaptation is damaged. Adapt the model again.")
@@ -121,6 +131,8 @@ def _build_model(path: Place, text: str | None, state: Mapping[str, Tensor]) -> 
         model = SeedModel(dim, settings)
         if "vectors" in content:  # missing in files of older versions
             model.training_stats = validated(TrainingStats, content["vectors"], f"{path}: vectors")
+        if "only_timestep" in content:
+            model.only_timestep = int(content["only_timestep"])
         if "adaptation" in content:
             model.adaptation = validated(Adaptation, content["adaptation"], f"{path}: adaptation")
         return model, content | {"encoder": encoder}

@@ -36,6 +36,8 @@ class SeedModel(nn.Module):
     It maps speech of the domain to where the training speech is, see `pipeline.model.adaptation`."""
     training_stats: TrainingStats | None = None
     """Statistics of the training vectors, if known; stored in the metadata of the model file."""
+    only_timestep: int | None = None
+    """The only timestep of a model from a compact file; None for others."""
     adaptation: Adaptation | None = None
     """The record of the adaptation that `shift` comes from."""
 

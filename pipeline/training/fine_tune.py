@@ -46,6 +46,8 @@ def load_initial_model(model: SeedModel, path: Place, store: EmbeddingStore) -> 
     """
     loaded = load_model(path)
     check_encoder(loaded, store.attributes, path, store.path)
+    if loaded.model.only_timestep is not None:
+        raise ConfigError(f"{path}: is a compact model, which cannot be trained further. Adapt it (`seed adapt`).")
     wanted, given = _fixed_settings(model.settings), _fixed_settings(loaded.model.settings)
     for name, value in given.items():
         if wanted[name] != value:

@@ -33,10 +33,21 @@ class PlaceType(click.Path):
         return to_place(value)
 
 
+class ModelType(PlaceType):
+    """A model file, or the name of a packaged model."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `pipeline.utils.paths.Place`."""
+        from pipeline.model.packaged import find_packaged
+
+        packaged = find_packaged(value) if isinstance(value, str) else None
+        return packaged or super().convert(value, param, ctx)
+
+
 FILE = PlaceType(exists=True, dir_okay=False)
 FOLDER = PlaceType(exists=True, file_okay=False)
 NEW = PlaceType()
-MODEL = PlaceType(remote=True, exists=True, dir_okay=False)
+MODEL = ModelType(remote=True, exists=True, dir_okay=False)
 STORE = PlaceType(remote=True, exists=True, file_okay=False)
 OUTPUT = PlaceType(remote=True)
 

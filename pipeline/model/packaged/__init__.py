@@ -1,0 +1,17 @@
+"""Models that come with this package, one for each of the encoders whose weights it fetches.
+
+Each `<name>.safetensors` is compact (`pipeline.model.compact`), and `<name>.md` is its card: data, licences,
+figures and limits. `python -m benchmarks.packaged_models` trains them again.
+"""
+
+from pathlib import Path
+
+SHA256: dict[str, str] = {}
+"""SHA-256 of each file, by name."""
+
+
+def find_packaged(name: str) -> Path | None:
+    """Return the file of a packaged model, by its name; None if there is none, or if a file has this name."""
+    if name not in SHA256 or Path(name).exists():
+        return None
+    return Path(__file__).with_name(f"{name}.safetensors")
