@@ -164,9 +164,9 @@ def train(
         )
     if settings.train.strength and not float(trained.model.strength):
         click.echo(
-            f"  {out}: THE STRENGTH IS 0: on held-out speakers, nothing was better than raw vectors, so `seed enhance` will"
-            " return them unchanged. Train on more speakers or corpora (--store, repeated), or check the views with"
-            " `seed store check`.",
+            f"  {out}: THE STRENGTH IS 0: on held-out speakers, nothing was better than raw vectors, so `seed enhance`"
+            " will return them unchanged. Train on more speakers or corpora (--store, repeated), or check the views"
+            " with `seed store check`.",
             err=True,
         )
     if failed := trained.facts.get("folds_failed"):

@@ -476,3 +476,26 @@ def test_a_truncated_model_or_a_strangers_safetensors_is_refused(tmp_path: Path,
     model_path.write_bytes(model_path.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="not a readable safetensors"):
         load_model(model_path)
+
+
+def test_a_strength_of_0_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    rows = [Utterance(name, f"{name}.wav", speaker) for name, speaker in speakers.items()]
+    write_manifest(tmp_path / "m.csv", rows)
+    (tmp_path / "p.yaml").write_text("train: {max_epochs: 0, folds: 0, network: {precondition: none}}\n")
+    command = ["train", "--store", str(store.path), "--manifest", str(tmp_path / "m.csv")]
+    main([*command, "--params", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "m.safetensors")])
+    assert "THE STRENGTH IS 0" in capsys.readouterr().err
+    main(
+        [
+            "enhance",
+            "--store",
+            str(store.path),
+            "--model",
+            str(tmp_path / "m.safetensors"),
+            "--out",
+            str(tmp_path / "e.zarr"),
+        ]
+    )
+    assert "NOT ENHANCED: the strength is 0" in capsys.readouterr().err
+    np.testing.assert_array_equal(EmbeddingStore.open(tmp_path / "e.zarr").read(), store.read())
