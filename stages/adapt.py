@@ -3,11 +3,11 @@
 import click
 
 from pipeline.utils.paths import Place
-from stages.helpers.options import MODEL, OUTPUT, STORE
+from stages.helpers.options import MODEL, MODEL_HELP, OUTPUT, STORE
 
 
 @click.command()
-@click.option("--model", type=MODEL, required=True, help="Model to adapt (….safetensors), or ge2e or campplus.")
+@click.option("--model", type=MODEL, required=True, help=MODEL_HELP)
 @click.option(
     "--store",
     type=STORE,

@@ -12,6 +12,7 @@ from pipeline.utils.paths import Place
 from stages.helpers.options import (
     DEVICE,
     MODEL,
+    MODEL_HELP,
     OUTPUT,
     STORE,
     enhance_settings,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--store", type=STORE, help="Store of embeddings to enhance.")
-@click.option("--model", type=MODEL, required=True, help="Trained model (….safetensors), or ge2e or campplus.")
+@click.option("--model", type=MODEL, required=True, help=MODEL_HELP)
 @click.option("--out", type=OUTPUT, help="Store to write: a folder named ….zarr, or s3://….zarr.")
 @click.option(
     "--stdin",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.utils.paths import Place
-from stages.helpers.options import FOLDER, MODEL, load_params, make_console, params_option, progress_bar
+from stages.helpers.options import FOLDER, MODEL, MODEL_HELP, load_params, make_console, params_option, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +28,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".
 @click.command(name="try")
 @click.argument("recordings", type=FOLDER)
 @click.option("--encoder", required=True, help="Encoder: a name in the parameter file, or a family.")
-@click.option(
-    "--model", type=MODEL, help="Model to try (….safetensors).  [default: the packaged model of this encoder's name]"
-)
+@click.option("--model", type=MODEL, help=f"{MODEL_HELP}  [default: the packaged model of this encoder's name]")
 @click.option(
     "--files", type=click.IntRange(min=20), default=FILES, help="Maximum number of recordings, evenly spaced by name."
 )

@@ -76,7 +76,7 @@ class Enhancer:
         """Read a model file.
 
         Args:
-            path_or_uri: a packaged model, `ge2e` or `campplus`; a path; https://…,
+            path_or_uri: the name of a packaged model, see `pipeline.model.packaged`; a path; https://…,
                 hf://<owner>/<repository>[@<revision>]/<file> (needs the extra `hub`), or another URL scheme that stores
                 support (needs `remote`). Downloads are cached in `$SEED_CACHE`, else `~/.cache/speaker-seed`.
             device: the device to compute on: auto, cpu, cuda, cuda:<index> or mps.

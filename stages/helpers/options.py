@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.model.packaged import SHA256, find_packaged
 from pipeline.utils.paths import Place, is_url, to_place
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ class ModelType(PlaceType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pipeline.utils.paths.Place`."""
-        from pipeline.model.packaged import find_packaged
-
         packaged = find_packaged(value) if isinstance(value, str) else None
         return packaged or super().convert(value, param, ctx)
 
@@ -51,6 +50,8 @@ MODEL = ModelType(remote=True, exists=True, dir_okay=False)
 STORE = PlaceType(remote=True, exists=True, file_okay=False)
 OUTPUT = PlaceType(remote=True)
 
+MODEL_HELP = f"Model (….safetensors), or the name of a packaged one: {', '.join(SHA256)}."
+"""The help text of `--model`."""
 DEVICE = "Device to compute on: auto, cpu, cuda, cuda:<index> or mps."
 """The help text of `--device`."""
 

@@ -32,7 +32,7 @@ def audio(tmp_path: Path, write_voice: WriteVoice) -> Path:
 
 def test_the_shipped_definitions_are_valid() -> None:
     corpora = read_corpora(CORPORA)
-    assert [name for name, corpus in corpora.items() if corpus.train] == ["demo", "speechocean762", "paper"]
+    assert [name for name, corpus in corpora.items() if corpus.train] == ["demo", "speechocean762", "commands", "arabic", "paper"]
     lists = [name for corpus in corpora.values() for name in corpus.lists]
     assert len(set(lists)) == len(lists)
     for name, corpus in corpora.items():
@@ -87,7 +87,7 @@ def test_a_definition_that_will_not_do_is_an_error(tmp_path: Path, text: str, sa
 
 
 def test_an_unknown_corpus_or_key_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"no corpus 'voxceleb9'; there are demo, libri-light, "):
+    with pytest.raises(CorpusError, match=r"no corpus 'voxceleb9'; there are arabic, commands, demo, libri-light, "):
         read_corpus(CORPORA, "voxceleb9")
     (tmp_path / "c.yaml").write_text(
         "x: {title: t, licence: l, train: {speech: '*'}, test: {speech: '*'}, colour: red}\n"

@@ -41,11 +41,15 @@ RUN = (
     "docs/systems.md",
     "docs/deploy.md",
     "docs/adaptation.md",
+    "docs/try.md",
 )
 """Pages whose blocks are run, from the first to the last, in a project whose pipeline has run."""
 
 SHELL = ("", "sh", "bash", "console")
-PICTURES = {"fetch ─ manifest ─ extract ─ train ─ enhance ─ score ─ report"}
+PICTURES = {
+    "fetch ─ manifest ─ extract ─ train ─ enhance ─ score ─ report",
+    "40 recordings, EER in % [95 % interval]",
+}
 """First lines of blocks that are no code."""
 FILES = {"encoders: [ge2e, own]": "params.yaml", "mine:": "data/corpora.yaml"}
 """First lines of YAML blocks, and the file that the page says they belong in."""
@@ -60,6 +64,7 @@ NOT_RUN = {
     "dvc exp run -S corpus=mine": "all of the pipeline again; the same stages run by hand below it",
     "seed corpus check paper": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed trials vcmix": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
+    "seed try my/recordings --encoder ge2e": "needs twenty recordings; tests/stages/test_try.py has them",
     "python -m benchmarks.transfer --work <folder> --encoder ge2e --seeds 1": "trains eight models",
     "seed train --store a/train.zarr --manifest a/train.csv --store b/train.zarr --manifest b/train.csv"
     " --out seed.safetensors": "needs two corpora; tests/training/test_aligned_stores.py trains on two",
@@ -194,6 +199,7 @@ def test_the_pages_on_other_programs_run(place: Project) -> None:
     of_the_authors(place)
     run_page("docs/deploy.md", place)
     run_page("docs/adaptation.md", place)
+    run_page("docs/try.md", place)
     assert EmbeddingStore.open(place.folder / "my/noise0.seed.zarr").attributes["adaptation"]["vectors"] == 36
     raw, enhanced = (np.load(place.folder / f"{name}.npy") for name in ("raw", "enhanced"))
     ours = Enhancer.load(place.folder / "models/ge2e/seed.safetensors").enhance(raw)
