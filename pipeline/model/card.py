@@ -38,7 +38,7 @@ from pipeline import Enhancer, scoring
 
 enhancer = Enhancer.load("{file}", sha256="{sha256}")
 # If your speech is unlike that of the training: enhancer = enhancer.adapt(vectors), with 30 vectors of it or more.
-raw = np.random.default_rng(0).standard_normal((8, {dim})) * {norm:.4g} / {dim} ** 0.5
+raw = np.random.default_rng(0).standard_normal((8, {dim})) * {norm:.4g} / {dim}**0.5
 vectors, info = enhancer.enhance(raw, return_info=True)
 print(info.out_of_distribution, info.reason)
 print(scoring.score(vectors[:4], vectors[4:], trials=[(0, 0), (0, 1)]))
