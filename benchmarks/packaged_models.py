@@ -12,12 +12,13 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.transfer import read
 from pipeline.config.params import read_params
 from pipeline.data.corpora import read_corpus
+from pipeline.data.utterances import read_speakers
 from pipeline.model import packaged
 from pipeline.model.card import card
 from pipeline.model.model_file import load_model, save_model
+from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.training.aligned_stores import align_stores, join_speakers
 from pipeline.training.train import train
 from pipeline.utils.atomic import sha256_of, write_text
@@ -50,10 +51,11 @@ def main(work: Path, encoder: str) -> None:
     """Train one model and write it."""
     params = read_params(Path("params.yaml"))
     torch.set_num_threads(1)
-    corpora = [read(name, work / name, encoder, ["clean"]) for name in CORPORA]
-    speakers = [{each: corpus.speakers[each] for each in corpus.store.utterances} for corpus in corpora]
+    stores = [EmbeddingStore.open(work / name / encoder / "train.zarr") for name in CORPORA]
+    lists = [work / name / "manifests/train.csv" for name in CORPORA]
+    speakers = [read_speakers(store, path) for store, path in zip(stores, lists, strict=True)]
     settings = params.train.model_copy(update={"noisy_views": VIEWS, "threads": 1})
-    store = align_stores([corpus.store for corpus in corpora])
+    store = align_stores(stores)
     trained = train(store, settings, params.seed, params.enhance.timestep, join_speakers(speakers))
     out = Path(packaged.__file__).with_name(f"{encoder}.safetensors")
     save_model(out, trained.model, store.encoder(), trained.summary(), compact=True)
