@@ -37,7 +37,7 @@ DATA = """
 
 - Trained on each corpus moved to one mean: **adapt it to your speech** with 30 unlabelled vectors or more
   (`enhancer.adapt(vectors)`, `seed enhance --adapt STORE`).
-- docs/adaptation.md has error rates of such models on a corpus that they were not trained on.
+- docs/adaptation.md has error rates of such models on a corpus that they were not trained on, for GE2E.
 - The speakers are Mandarin speakers of English, or say single words. Broadcasts, telephones and distant microphones
   were not tried.
 - The weights are stored in half precision, for the timestep {timestep} only.
