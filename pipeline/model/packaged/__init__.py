@@ -7,6 +7,7 @@ figures and limits. `python -m benchmarks.packaged_models` trains them again.
 from pathlib import Path
 
 SHA256 = {
+    "campplus": "21fcc8002dec14b0827eb4c5e8a1dfe3bf2c22e6b60a35fe13aef5cf47707ce0",
     "ge2e": "2b991f8104c895701764d6be99d8addc836a0d5df93952e3ecdf5d6e3d3c3e97",
 }
 """SHA-256 of each file, by name."""
