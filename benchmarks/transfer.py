@@ -13,7 +13,7 @@ in the condition, with 95 % intervals by a bootstrap over speakers; means over s
 
     raw              the encoder's vectors
     mean alone       minus the mean of all vectors to adapt to, without any model
-    as is            the model without adaptation, at the strength that its trust leaves
+    as is            the model without adaptation, at the strength that its trust in the domain allows
     10, 30, …, all   adapted to so many clean vectors
     mixed            adapted to all vectors, clean and corrupted as in training
     each side        enrolment and test adapted to the vectors of their own condition (test vectors, unlabelled)

@@ -119,7 +119,7 @@ def _enhance_store(
     from functools import partial
 
     from pipeline.model.diffusion.sampler import Sampling
-    from pipeline.model.enhance_store import enhance_store, find_reference
+    from pipeline.model.enhance_store import enhance_store, find_clean, find_reference
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.utils.device import choose_device
     from stages.helpers.dvc_cache import remove_cached_journals
@@ -138,8 +138,7 @@ def _enhance_store(
     with progress_bar("enhancing", None) as advance:
         sampling = Sampling(**enhance.sampling())
         vectors = EmbeddingStore.open(adapt) if adapt else None
-        clean = find_reference("clean", store)  # so that all conditions get one strength
-        reference = EmbeddingStore.open(clean) if clean and not adapt else None
+        reference = None if vectors else find_clean(opened)
         warn = partial(click.echo, err=True)
         done = enhance_store(
             opened, model, out, sampling, settings.seed, choose_device(device), advance, vectors, reference, warn

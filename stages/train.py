@@ -26,8 +26,8 @@ class TrainCommand(click.Command):
     type=STORE,
     multiple=True,
     required=True,
-    help="Training store: view 0 clean, the other views corrupted. Repeatable: each store is a domain of speech, moved"
-    " so that the mean of its clean embeddings is that of all.",
+    help="Training store: view 0 clean, the other views corrupted. Repeatable: each store is a domain of speech, and"
+    " all are shifted to the same mean clean embedding.",
 )
 @click.option(
     "--manifest",

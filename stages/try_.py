@@ -38,8 +38,8 @@ def try_(recordings: Path, encoder: str, model: Place | None, files: int, params
 
     RECORDINGS holds 20 audio files or more, at any depth, of more than two seconds each and of many speakers. Two crops
     of each are encoded clean, in synthetic noise at 0-15 dB, and in simulated rooms. Crops of one recording count as
-    one speaker, crops of two as two. The model is used as it is, and adapted to the other half of the recordings.
-    Nothing is kept.
+    the same speaker, crops of different recordings as different speakers. The model is tried as it is, and adapted to
+    one half of the recordings for the other half. Nothing is kept.
     """
     import tempfile
 
@@ -61,7 +61,7 @@ def try_(recordings: Path, encoder: str, model: Place | None, files: int, params
     for name, reason in failed:
         click.echo(f"  {name}: left out: {reason}", err=True)
     verdict = try_model(loaded.model, crops, loaded.timestep, settings.seed)
-    _print_verdict(verdict, len(crops), encoder, found)
+    _print_verdict(verdict, len(crops), encoder, model or encoder)
 
 
 def _choose_files(folder: Path, count: int) -> list[Path]:
@@ -132,7 +132,7 @@ def _make_sources(folder: Path) -> "dict[str, list[Source]]":
     }
 
 
-def _print_verdict(verdict: "Verdict", count: int, encoder: str, model: Place) -> None:
+def _print_verdict(verdict: "Verdict", count: int, encoder: str, model: Place | str) -> None:
     from rich.table import Table
 
     from pipeline.training.verdict import ADAPTED, AS_IS

@@ -8,7 +8,7 @@ PRIOR_VECTORS = 10
 """Number of vectors at which the estimate lies halfway between the mean of training and that of the vectors."""
 LIMIT = 6.0
 """Median atypicality of adapted vectors above which they are not taken for vectors of the model's encoder. Speech of
-four corpora has 1.0 to 3.6 with models trained on each other corpus alone, vectors of another encoder 10 and more."""
+four corpora has 1.0 to 3.6 with models trained on another corpus alone, another encoder has 10 and more (GE2E)."""
 
 
 class Adaptation(Frozen):

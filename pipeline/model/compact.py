@@ -1,7 +1,7 @@
 """A compact form of model files: half precision, and one timestep.
 
-Enhancement in one step uses the network at one timestep. The file therefore holds what the layers of the time embedding
-give there, instead of these layers. They are two fifths of a small network.
+Enhancement in one step uses the network at one timestep. The file therefore stores the output of the time-embedding
+layers at that timestep instead of the layers themselves, which are two fifths of a small network.
 """
 
 import re

@@ -43,6 +43,16 @@ def find_reference(name: str | None, store: Place) -> Place | None:
     return reference if exists(reference / ENTRY) else None
 
 
+def find_clean(store: EmbeddingStore) -> EmbeddingStore | None:
+    """Return the store `clean.zarr` beside a store if it holds raw embeddings of the same encoder, else None.
+
+    Conditions in one folder thus get one strength. Nobody asked for this store, so an unsuitable one is no error.
+    """
+    place = find_reference("clean", store.path)
+    clean = EmbeddingStore.open(place) if place else None
+    return clean if clean and clean.encoder() == store.encoder() and not clean.is_enhanced else None
+
+
 def enhance_store(
     store: EmbeddingStore,
     model_path: Place,

@@ -43,7 +43,7 @@ class ConditionStores:
     @property
     def enhanced(self) -> bool:
         """True if a model made the vectors, False if an encoder did."""
-        return bool(self._first.attributes.get("enhanced_by_sha256"))
+        return self._first.is_enhanced
 
     def require_model(self) -> "ModelFile":
         """Return the model that made the vectors.

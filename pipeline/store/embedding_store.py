@@ -95,9 +95,14 @@ class EmbeddingStore:
         denoised = {DENOISE: self.attributes[DENOISE]} if DENOISE in self.attributes else {}
         return {key: self.attributes.get(key) for key in ("encoder", *SPACE)} | denoised
 
+    @property
+    def is_enhanced(self) -> bool:
+        """True if the store holds enhanced embeddings instead of an encoder's own."""
+        return bool(self.attributes.get("enhanced_by_sha256"))
+
     def check_raw(self) -> None:
         """Raise StoreError if the store holds enhanced embeddings instead of an encoder's own."""
-        if self.attributes.get("enhanced_by_sha256"):
+        if self.is_enhanced:
             raise StoreError(f"{self.path}: holds enhanced embeddings already. Give the store they were made from.")
 
     def blocks(self, numbers: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:

@@ -1,7 +1,7 @@
-"""Several training stores as one: each is a domain, moved so that the mean of its clean vectors is that of all.
+"""Read several training stores as one. Each is a domain, shifted so that all have the same mean clean vector.
 
-A model trained on them learns what noise does, and not what tells the domains apart. Speech of any domain, among them
-or not, is then moved to the same mean by adapting the model (`pipeline.model.adaptation`).
+A model trained on them learns what noise does, not what distinguishes the domains. Adapting the model then shifts
+speech of any domain, known or new, to the same mean (`pipeline.model.adaptation`).
 """
 
 import hashlib

@@ -14,7 +14,7 @@ from pipeline.metrics import eer
 from pipeline.model.adaptation import adapt_model, estimate_weight, remove_adaptation
 from pipeline.model.adaptation_record import LIMIT, PRIOR_VECTORS, Adaptation
 from pipeline.model.diffusion.sampler import Sampling
-from pipeline.model.enhance_store import find_reference
+from pipeline.model.enhance_store import find_clean, find_reference
 from pipeline.model.model_file import load_model, save_model
 from pipeline.model.training_stats import measure_spread
 from pipeline.store.schema import OK
@@ -263,3 +263,12 @@ def test_the_record_says_what_is_wrong(atypicality: float, plausible: bool) -> N
     record = Adaptation(base_sha256="", vectors=90, weight=0.9, atypicality=atypicality, fingerprint="ab")
     assert record.is_plausible == plausible
     assert (record.describe_problem() is None) == plausible
+
+
+def test_only_a_suitable_store_beside_it_decides_the_strength(tmp_path: Path, model: Path) -> None:
+    store = store_at(tmp_path / "n.zarr", RAW[:, :, 1:2])
+    assert find_clean(store) is None
+    for other, suits in (({}, True), ({"enhanced_by_sha256": "ef"}, False), ({"weights_sha256": "cd"}, False)):
+        store_at(tmp_path / "clean.zarr", RAW[:, :, :1], **other)
+        assert (find_clean(store) is not None) == suits
+        main(["enhance", "--store", str(store.path), "--model", str(model), "--out", str(tmp_path / "e.zarr")])
