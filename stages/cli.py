@@ -32,7 +32,7 @@ COMMANDS = {
     "augment": "Re-create a corrupted view of an utterance as a WAV file.",
     "train": "Train SEED on a store of clean and noisy embeddings.",
     "try": "Try a model on recordings without labels, and print a verdict.",
-    "adapt": "Adapt a model to other speech by unlabelled embeddings of it.",
+    "adapt": "Adapt a model to other speech, with unlabelled embeddings of it.",
     "convert": "Convert a network trained with the SEED paper's code.",
     "sweep": "Compare trainings with different parameters on the same stores.",
     "enhance": "Enhance a store of embeddings with a trained model.",
