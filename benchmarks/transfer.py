@@ -3,10 +3,11 @@
     python -m benchmarks.transfer --work FOLDER [--encoder ge2e] [--seeds 3]
 
 Makes the stores of four corpora in FOLDER with the parameters of params.yaml, once: speechocean762, commands and arabic
-(below $SEED_DATA), and the demo's voices. For each of them, a model is trained on the three others, each moved to one
-mean (`seed train --store … --store …`), and tested on the corpus left out: as it is, and adapted to unlabelled vectors
-of its training speakers, who are not among the test speakers. Nothing is chosen on the corpus that is tested, but
-`adaptation.PRIOR_VECTORS` and the thresholds of the spread were chosen once for all, on training speakers of all four.
+(below $SEED_DATA), and the demo's voices; trained models are kept there too. For each of them, a model is trained on
+the three others, each moved to one mean (`seed train --store … --store …`), and tested on the corpus left out: as it
+is, and adapted to unlabelled vectors of its training speakers, who are not among the test speakers. Nothing
+is chosen on the corpus that is tested, but `adaptation.PRIOR_VECTORS`, the thresholds of the spread and
+`refit.PRIOR_RECORDINGS` were chosen once for all, on training speakers of all four.
 
 Columns: EER in % on clean speech, the mean over the noisy conditions with clean enrolment, and the same with both sides
 in the condition, with 95 % intervals by a bootstrap over speakers; means over seeds, intervals of seed 0. Rows:
@@ -38,6 +39,7 @@ from pipeline.model.adaptation import adapt_model
 from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import strength_in_domain
+from pipeline.model.model_file import load_model, save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.scoring.comparison import unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
@@ -109,11 +111,16 @@ def read(name: str, folder: Path, encoder: str, conditions: list[str]) -> Corpus
     return Corpus(name, EmbeddingStore.open(folder / encoder / "train.zarr"), known, sides, tested)
 
 
-def train_on(corpora: list[Corpus], params: Params, number: int) -> SeedModel:
-    """Train a model on one or several corpora, as `seed train` does."""
-    speakers = [{each: corpus.speakers[each] for each in corpus.store.utterances} for corpus in corpora]
-    store = align_stores([corpus.store for corpus in corpora])
-    return train(store, params.train, number, params.enhance.timestep, join_speakers(speakers)).model
+def train_on(corpora: list[Corpus], params: Params, number: int, folder: Path) -> SeedModel:
+    """Train a model on one or several corpora, as `seed train` does, or read it from a folder of models."""
+    path = folder / f"{'+'.join(corpus.name for corpus in corpora)}-{number}.safetensors"
+    if not path.exists():
+        speakers = [{each: corpus.speakers[each] for each in corpus.store.utterances} for corpus in corpora]
+        store = align_stores([corpus.store for corpus in corpora])
+        trained = train(store, params.train, number, params.enhance.timestep, join_speakers(speakers))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(path, trained.model, store.encoder(), trained.summary())
+    return load_model(path).model
 
 
 def measure(sides: Sides, trials: Trials, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -200,8 +207,9 @@ def main(work: Path, encoder: str, seeds: int, only: tuple[str, ...]) -> None:
         found: dict[str, list[NDArray[np.float64]]] = {}
         for number in range(seeds):
             click.echo(f"without {name}, seed {number}", err=True)
-            model = train_on([each for each in corpora.values() if each is not corpus], params, number)
-            own = train_on([corpus], params, number)
+            others = [each for each in corpora.values() if each is not corpus]
+            model = train_on(others, params, number, work / "models" / encoder)
+            own = train_on([corpus], params, number, work / "models" / encoder)
             for system, make in systems(corpus, model, own, sampling, number).items():
                 found.setdefault(system, []).append(measure(make(), trials, numbers))
         raw = np.mean([each[0] for each in found["raw"]], axis=0)

@@ -8,7 +8,7 @@ from stages.helpers.options import NEW, corpora_option, load_params, make_consol
 
 
 @click.command()
-@click.option("--corpus", help="Name of a corpus.  [default: corpus of the parameter file]")
+@click.option("--corpus", help="Name of a corpus.  [default: all of corpus of the parameter file]")
 @click.option("--manifests", type=NEW, default="data/manifests", help="Folder of <set>.csv, if any.")
 @click.option(
     "--rate",
@@ -43,7 +43,7 @@ def plan(
     settings = load_params(params, {"corpus": corpus, "data_root": data_root})
     speeds = _parse_rates(rates, settings.encoders)
     steps = make_plan(settings, read_corpora(corpora), manifests, speeds)
-    table = Table("stage", "of", title=f"{settings.corpus}: what a run takes")
+    table = Table("stage", "of", title=f"{', '.join(settings.corpus)}: what a run takes")
     for column in ("utterances, crops or trials", "counted by", "store", "hours"):
         table.add_column(column, justify="left" if column == "counted by" else "right")
     for step in steps:

@@ -59,7 +59,7 @@ def report(
 
     settings = load_params(params, {"encoders": list(encoders) or None})
     metrics = read_metrics(results, settings.encoders)
-    corpus = read_corpus(corpora, settings.corpus) if corpora.exists() else None
+    corpus = read_corpus(corpora, settings.tested_corpus) if corpora.exists() else None
     checked = read_quality(quality, settings.encoders)
     series = {encoder: read_series(results, models, encoder) for encoder in metrics}
     written = [out / "metrics.json", out / "report.md"]
@@ -81,7 +81,7 @@ def report(
     for encoder, content in metrics.items():
         console.print(render(encoder, content))
     if corpus:
-        console.print(f"{settings.corpus}: {corpus.title}", soft_wrap=True)
+        console.print(f"{settings.tested_corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
     if not can_plot():
         click.echo(f"seed report: {INSTALL_HINT}", err=True)

@@ -171,7 +171,8 @@ def _score_systems(
     needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
     background = EmbeddingStore.open(cohort) if cohort and needed else None
     rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
-    others = read_cohort(background, {row.utterance: row.speaker for row in rows}) if background else None
+    known, corpora = ({row.utterance: getattr(row, name) for row in rows} for name in ("speaker", "corpus"))
+    others = read_cohort(background, known, corpora) if background else None
     files = find_lists(lists_folder) if lists_folder else {}
     found, whole = read_lists(files, utterances.ids), usable_mask(sources)
     for name, listed in found.items():

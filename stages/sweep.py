@@ -41,10 +41,11 @@ def sweep(
     other runs continue. The exit code is 1 only if all runs fail.
     """  # noqa: D301 (click wants the control character)
     from pipeline.data.manifest import read_manifest
-    from pipeline.data.utterances import read_speakers
+    from pipeline.data.utterances import read_speakers_and_corpora
     from pipeline.errors import TrainingError
     from pipeline.report.sweep_tables import build_sweep_table, render_sweep
     from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.training.aligned_stores import align_stores
     from pipeline.training.sweep.data import SweepData
     from pipeline.training.sweep.grid import read_grid
     from pipeline.training.sweep.run import run_sweep
@@ -54,7 +55,8 @@ def sweep(
     settings = load_params(params)
     wanted, seeds = read_grid(grid)
     opened = EmbeddingStore.open(store)
-    data = SweepData(opened, read_speakers(opened, store_manifest), conditions, read_manifest(manifest), manifest)
+    speakers, corpora = read_speakers_and_corpora(opened, store_manifest)
+    data = SweepData(align_stores([opened], [corpora]), speakers, conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
         rows = run_sweep(wanted, seeds, settings, data, out / "runs", advance)
     write_table(out / "sweep.csv", *build_sweep_table(rows))

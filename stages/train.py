@@ -27,7 +27,7 @@ class TrainCommand(click.Command):
     multiple=True,
     required=True,
     help="Training store: view 0 clean, the other views corrupted. Repeatable: each store is a domain of speech, and"
-    " all are shifted to the same mean clean embedding.",
+    " all are shifted to the mean clean embedding of the first.",
 )
 @click.option(
     "--manifest",
@@ -80,7 +80,8 @@ def train(
 ) -> None:
     """Train SEED on pairs of clean and noisy embeddings, without speaker labels.
 
-    A model trained on several stores is for speech of any domain: adapt it to yours (`seed adapt`).
+    Several stores, and the corpora that a manifest names, are domains of speech. A model trained on several domains is
+    for speech of the first one as it is, and for speech of any other after `seed adapt`.
 
     Keeps the epoch with the lowest loss on held-out training speakers, and writes the training curve after every epoch.
     --resume continues an interrupted training to exactly the same model and curve. A model card (….md) beside the
@@ -98,7 +99,7 @@ def train(
 
     import torch
 
-    from pipeline.data.utterances import read_speakers
+    from pipeline.data.utterances import read_speakers_and_corpora
     from pipeline.errors import ConfigError
     from pipeline.model.card import write_card
     from pipeline.model.model_file import save_model
@@ -122,8 +123,9 @@ def train(
     for store in stores:
         remove_cached_journals(store.parent)
     parts = [EmbeddingStore.open(store) for store in stores]
-    known = [read_speakers(part, manifest) for part, manifest in zip(parts, manifests, strict=False)]
-    opened, speakers = align_stores(parts), join_speakers(known) if known else None
+    known = [read_speakers_and_corpora(part, manifest) for part, manifest in zip(parts, manifests, strict=False)]
+    speakers = join_speakers([each for each, _ in known]) if known else None
+    opened = align_stores(parts, [corpora for _, corpora in known])
     torch.set_num_threads(settings.train.threads)  # the last bits depend on the number of threads
     target = choose_device(settings.train.device)
     with ExitStack() as stack:

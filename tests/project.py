@@ -55,7 +55,7 @@ class Project:
         shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "data/corpora.yaml").write_text((PROJECT / "data/corpora.yaml").read_text() + MINI)
         params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
-        params |= {"corpus": "mini", "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
+        params |= {"corpus": ["mini"], "conditions": CONDITIONS, "sets": ["train", *CONDITIONS]}
         params["extract"] |= {"draws": 1, "shard": 8, "eval_crops": 2}
         params["train"] |= {"max_epochs": 4, "batch_size": 32}
         params["score"] |= {"bootstrap": 20}

@@ -1,8 +1,9 @@
 """All parameters: `params.yaml`, read as a validated, frozen model."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.audio.denoise import Denoise
 from pipeline.config.conditions import condition_steps
@@ -24,10 +25,16 @@ class ManifestLimits(Frozen):
     max_utterances: int | None = Field(None, ge=1)
 
 
+def _as_list(names: object) -> object:
+    return [names] if isinstance(names, str) else names
+
+
 class Params(Frozen):
     """All of `params.yaml`."""
 
-    corpus: str = "demo"
+    corpus: Annotated[list[str], BeforeValidator(_as_list)] = Field(["demo"], min_length=1)
+    """Names of the corpora: all are for training, and the first one is also tested on. A single name may be given as
+    text."""
     data_root: str | None = None
     seed: int = Field(0, ge=0, lt=2**63)
     encoders: list[str] = Field(["ge2e"], min_length=1)
@@ -47,7 +54,7 @@ class Params(Frozen):
     def _sets_are_train_and_conditions(self) -> "Params":
         for name in self.conditions:
             condition_steps(name)
-        for key in ("encoders", "conditions"):
+        for key in ("corpus", "encoders", "conditions"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} must differ from each other")
         for name in (*self.encoders, *self.encoder):
@@ -62,6 +69,11 @@ class Params(Frozen):
         if wrong := self.train.find_sampling_conflict(self.enhance.steps, self.enhance.noise):
             raise ValueError(f"enhance: {wrong}")
         return self
+
+    @property
+    def tested_corpus(self) -> str:
+        """The corpus whose test sets are enhanced and scored."""
+        return self.corpus[0]
 
     def definition(self, name: str, weights: str | None = None, denoise: Denoise | None = None) -> EncoderDefinition:
         """Return an encoder's entry, or the family of that name; `weights` and `denoise` override it if given."""

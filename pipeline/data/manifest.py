@@ -18,7 +18,7 @@ class Utterance:
     """One row of a manifest.
 
     `path` is below the audio root. `seconds` and `sha256` describe the file, where known. The speaker's gender and age
-    in years allow error rates by group.
+    in years allow error rates by group. `corpus` is given where a list joins several corpora.
     """
 
     utterance: str
@@ -28,11 +28,12 @@ class Utterance:
     sha256: str | None = None
     gender: str | None = None
     age: float | None = None
+    corpus: str | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
-_OPTIONAL = ("gender", "age")
-"""Columns that are left out if no speaker has them."""
+_OPTIONAL = ("gender", "age", "corpus")
+"""Columns that are left out if no row has them."""
 
 
 def escape_undecodable(name: str) -> str:
@@ -41,7 +42,7 @@ def escape_undecodable(name: str) -> str:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age`.
+    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age,corpus`.
 
     Raises:
         ManifestError: missing, empty, unknown or duplicate columns, a short row, or a duplicate utterance.
@@ -67,6 +68,7 @@ def read_manifest(path: Path) -> list[Utterance]:
                 row.get("sha256") or None,
                 row.get("gender") or None,
                 _number(row, "age", path, line),
+                row.get("corpus") or None,
             )
         )
     if not manifest:

@@ -14,13 +14,14 @@ from pipeline.utils.array_types import IntArray
 
 @dataclass(frozen=True)
 class Utterances:
-    """Ids, speakers, durations, genders and ages of utterances, in the order of the stores."""
+    """Ids, speakers, durations, genders, ages and corpora of utterances, in the order of the stores."""
 
     ids: tuple[str, ...]
     speakers: tuple[str | None, ...]
     seconds: tuple[float | None, ...]
     genders: tuple[str | None, ...] = ()
     ages: tuple[float | None, ...] = ()
+    corpora: tuple[str | None, ...] = ()
 
     def numbers(self) -> IntArray:
         """Return the number of each utterance's speaker [N], -1 if unknown."""
@@ -45,6 +46,7 @@ def select_utterances(ids: Sequence[str], manifest: Sequence[Utterance], path: P
         tuple(row.seconds for row in known),
         tuple(row.gender for row in known),
         tuple(row.age for row in known),
+        tuple(row.corpus for row in known),
     )
 
 
@@ -55,5 +57,11 @@ def read_speakers(store: EmbeddingStore, path: Path) -> dict[str, str | None]:
         ManifestError: the manifest is malformed.
         UnknownUtteranceError: the manifest lacks one.
     """
-    utterances = select_utterances(store.utterances, read_manifest(path), path)
-    return dict(zip(utterances.ids, utterances.speakers, strict=True))
+    return read_speakers_and_corpora(store, path)[0]
+
+
+def read_speakers_and_corpora(store: EmbeddingStore, path: Path) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Return the speaker and the corpus of each utterance of a store, from a manifest; see `read_speakers`."""
+    found = select_utterances(store.utterances, read_manifest(path), path)
+    speakers, corpora = (dict(zip(found.ids, names, strict=True)) for names in (found.speakers, found.corpora))
+    return speakers, corpora

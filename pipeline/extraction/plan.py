@@ -1,6 +1,6 @@
 """Plan of a run of the pipeline: utterances, crops, trials, bytes and hours of each stage."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -54,20 +54,23 @@ def make_plan(
 ) -> list[PlannedStep]:
     """Return all stages in the order in which they run.
 
-    `manifests` is the folder of `<set>.csv`. A set without a manifest, or with one whose paths contain a folder named
-    after another corpus, is counted by its files, or else by published numbers. `rates` are crops per second by encoder
-    (None: for all), instead of those of the families times `extract.workers`.
+    `manifests` is the folder of `<set>.csv`. A set without a manifest, or with one of other corpora (by the names of
+    the folders in its paths), is counted by its files, or else by published numbers. `rates` are crops per second by
+    encoder (None: for all), instead of those of the families times `extract.workers`.
 
     Raises:
-        CorpusError: the corpus is not defined, or has no train and test.
+        CorpusError: a corpus is not defined, or has no train and test.
     """
-    corpus = corpora.get(params.corpus)
-    if corpus is None or corpus.train is None:
-        reason = "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
-        raise CorpusError(f"corpus {params.corpus!r} {reason}. Name another as corpus in the parameter file.")
+    for name in params.corpus:
+        corpus = corpora.get(name)
+        if corpus is None or corpus.train is None:
+            reason = (
+                "is a part of others, and has no train and test" if corpus else f"is not among {', '.join(corpora)}"
+            )
+            raise CorpusError(f"corpus {name!r} {reason}. Name another as corpus in the parameter file.")
     count_split = cache(partial(_count_split, params, corpora))  # conditions share files, which are slow to find
     counts = {
-        name: _count_manifest(manifests / f"{name}.csv", params.corpus, corpora)
+        name: _count_manifest(manifests / f"{name}.csv", params.corpus if name == TRAIN else params.corpus[:1], corpora)
         or count_split("train" if name == TRAIN else "test")
         for name in params.sets
     }
@@ -84,22 +87,34 @@ def make_plan(
     return steps
 
 
-def _count_manifest(manifest: Path, corpus: str, corpora: Iterable[str]) -> Estimate | None:
+def _count_manifest(manifest: Path, wanted: Sequence[str], corpora: Iterable[str]) -> Estimate | None:
     if not manifest.is_file():
         return None
     rows = read_manifest(manifest)
+    listed = {row.corpus for row in rows} - {None}
     folders = Path(rows[0].path).parts
-    if corpus not in folders and any(other in folders for other in corpora):
+    if listed or len(wanted) > 1:
+        if listed != set(wanted):
+            return None
+    elif wanted[0] not in folders and any(other in folders for other in corpora):
         return None
     known = [row.seconds for row in rows if row.seconds is not None]
     return Estimate(len(rows), MANIFEST, sum(known) / len(known) if known else None)
 
 
 def _count_split(params: Params, corpora: Mapping[str, Corpus], split: str) -> Estimate:
-    corpus = corpora[params.corpus]
+    names = params.corpus if split == "train" else [params.tested_corpus]
+    counts = [_count_files(name, params.data_root, corpora, split) for name in names]
+    numbers = [count.number for count in counts if count.number is not None]
+    sources = ", ".join(dict.fromkeys(count.source for count in counts if count.source))
+    return Estimate(sum(numbers), sources) if len(numbers) == len(counts) else Estimate(None)
+
+
+def _count_files(name: str, given_root: str | None, corpora: Mapping[str, Corpus], split: str) -> Estimate:
+    corpus = corpora[name]
     if size := corpus.origin.synthesis:
         return Estimate((size.train_voices if split == "train" else size.test_voices) * size.utterances, DEFINED)
-    root, published = find_data_root(corpus, params.data_root), count_published_files(corpora, params.corpus)
+    root, published = find_data_root(corpus, given_root), count_published_files(corpora, name)
     numbers: list[int] = []
     sources, without = set(), []
     for pattern in list_split_patterns(corpus, split, "speech"):
@@ -131,7 +146,7 @@ def _plan_extraction(
 
 
 def _count_trials(params: Params, corpora: Mapping[str, Corpus], counts: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    if names := corpora[params.corpus].trials:
+    if names := corpora[params.tested_corpus].trials:
         return {name: _count_list(corpora, name, params.data_root) for name in names}
     utterances = counts[params.conditions[0]]
     number = utterances.number

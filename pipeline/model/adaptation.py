@@ -29,27 +29,34 @@ speaker is not the mean of a domain. Subtracting it removes what distinguishes t
 
 @torch.no_grad()
 def adapt_model(
-    model: SeedModel, vectors: NDArray[np.float32], base_sha256: str = "", name: str = "the model"
+    model: SeedModel,
+    vectors: NDArray[np.float32],
+    base_sha256: str = "",
+    name: str = "the model",
+    count: int | None = None,
 ) -> SeedModel:
     """Return a copy of a model, with shared weights, that is adapted to the domain of raw vectors [N, D].
 
-    The domain's mean is estimated as w mean(vectors) + (1 - w) mean(training), w = n / (n + 10), where n is N, or less
-    if the vectors vary too little to be of several speakers. The strength is the model's own, or 0 if the adapted
-    vectors are unlike those of training, see `LIMIT`.
+    The domain's mean is estimated as w mean(vectors) + (1 - w) mean(training), w = n / (n + 10), where n is the number
+    of recordings, or less if the vectors vary too little to be of several speakers. The strength is the model's own, or
+    0 if the adapted vectors are unlike those of training, see `LIMIT`.
 
     Args:
         model: a trained model; an earlier adaptation is replaced.
         vectors: vectors of the domain, unlabelled, preferably clean and of many speakers.
         base_sha256: SHA-256 of the model's file, for the record.
         name: the model, for messages.
+        count: number of recordings that the vectors are of; None: each is of another one.
 
     Raises:
         ConfigError: the model does not know the mean of its training vectors.
-        VectorError: there are fewer than 10 usable vectors.
+        VectorError: there are fewer than 10 usable vectors, or recordings.
     """
     usable = vectors[np.linalg.norm(vectors, axis=1) > 0]
-    if len(usable) < MIN_VECTORS:
-        raise VectorError(f"{len(usable)} vectors to adapt {name} to; at least {MIN_VECTORS} are needed.")
+    recordings = len(usable) if count is None else count
+    if min(recordings, len(usable)) < MIN_VECTORS:
+        what = "vectors" if count is None else "recordings"
+        raise VectorError(f"{recordings} {what} to adapt {name} to; at least {MIN_VECTORS} are needed.")
     if not model.mean.any():
         raise ConfigError(
             f"{name}: does not know the mean of its training vectors, so it cannot be adapted. Train a model with"
@@ -58,12 +65,12 @@ def adapt_model(
     base = remove_adaptation(model)
     shift = model.mean.cpu().numpy().astype(np.float64) - usable.mean(axis=0, dtype=np.float64)
     moved = (usable + shift).astype(np.float32)
-    weight, atypicality = estimate_weight(moved, model.training_stats), domain_confidence(base, moved)[1]
+    weight, atypicality = estimate_weight(moved, recordings, model.training_stats), domain_confidence(base, moved)[1]
     shift *= weight
     adapted = _copy_with_shift(base, torch.from_numpy(shift.astype(np.float32)))
     adapted.adaptation = Adaptation(
         base_sha256=base_sha256,
-        vectors=len(usable),
+        vectors=recordings,
         weight=round(weight, 6),
         atypicality=float(f"{atypicality:.6g}"),
         fingerprint=hashlib.sha256(adapted.shift.cpu().numpy().astype("<f4").tobytes()).hexdigest()[:16],
@@ -80,14 +87,15 @@ def remove_adaptation(model: SeedModel) -> SeedModel:
     return base
 
 
-def estimate_weight(vectors: NDArray[np.float32], stats: TrainingStats | None) -> float:
+def estimate_weight(vectors: NDArray[np.float32], count: int, stats: TrainingStats | None) -> float:
     """Return the share of the mean of vectors in the estimate of their domain's mean, see `adapt_model`.
 
     Args:
         vectors: the vectors [N, D], moved so that their mean is that of training.
+        count: number of recordings that they are of.
         stats: statistics of the training vectors.
     """
-    counted = float(len(vectors))
+    counted = float(count)
     if stats and stats.spread:
         ratio = measure_spread(vectors) / stats.spread
         counted *= float(np.clip((ratio - FEW_SPEAKERS) / (MANY_SPEAKERS - FEW_SPEAKERS), 0, 1))

@@ -162,8 +162,9 @@ def _adaptation(loaded: ModelFile) -> str | None:
     record = loaded.model.adaptation
     if record is None:
         return None
+    what = f"{record.recordings} recordings, mean and whitening" if record.recordings else f"{record.vectors} vectors"
     return (
-        f"{record.vectors} unlabelled vectors, whose mean has a weight of {record.weight:.3g}; base model"
+        f"{what}, without labels; their mean has a weight of {record.weight:.3g}; base model"
         f" {record.base_sha256 or 'without a file'}"
     )
 

@@ -114,7 +114,7 @@ class Enhancer:
     @property
     def base_sha256(self) -> str:
         """SHA-256 of the model as it was trained: vectors of all its adaptations can be compared."""
-        return self.model.adaptation.base_sha256 if self.model.adaptation else self.sha256
+        return (self.model.adaptation.comparable_sha256 if self.model.adaptation else "") or self.sha256
 
     def check(self, encoder: EmbeddingStore | Mapping[str, Any]) -> None:
         """Warn if vectors are from another encoder than the model's, comparing the facts that both sides have.

@@ -44,8 +44,11 @@ class ModelFile:
 
     @property
     def base_sha256(self) -> str:
-        """SHA-256 of the file of the model as it was trained: vectors of all its adaptations can be compared."""
-        return self.model.adaptation.base_sha256 if self.model.adaptation else self.sha256
+        """SHA-256 of the file of the model as it was trained: vectors of all its adaptations can be compared.
+
+        A model that was refitted to recordings is a model of its own.
+        """
+        return (self.model.adaptation.comparable_sha256 if self.model.adaptation else "") or self.sha256
 
     @property
     def timestep(self) -> int:

@@ -56,7 +56,7 @@ def render_page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        heading=f"Error rates on {params.corpus}",
+        heading=f"Error rates on {params.tested_corpus}",
         subtitle=corpus.title if corpus else None,
         protocol=protocol_lines(tables, params, corpus),
         encoders=[
@@ -87,7 +87,12 @@ def collect_provenance(
     sections: list[tuple[str, Facts]] = []
     if corpus:
         address = corpus.origin.page or corpus.origin.url
-        facts = {"name": params.corpus, "description": corpus.title, "licence": corpus.licence, "source": address}
+        facts = {
+            "name": params.tested_corpus,
+            "description": corpus.title,
+            "licence": corpus.licence,
+            "source": address,
+        }
         sections.append(("Corpus", [(name, text) for name, text in facts.items() if text]))
     used = params.model_dump(mode="json", include={"seed", "conditions", "score", "train", "enhance"})
     used["extract"] = params.extract.model_dump(mode="json", include={"eval_crops", "eval_frames"})

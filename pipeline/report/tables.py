@@ -110,7 +110,7 @@ def markdown_report(
         quality: quality of the training stores, if checked.
     """
     tables = {encoder: content[RESULTS] for encoder, content in metrics.items()}
-    lines = [f"# Error rates on {params.corpus}", "", *([f"{corpus.title}.", ""] if corpus else [])]
+    lines = [f"# Error rates on {params.tested_corpus}", "", *([f"{corpus.title}.", ""] if corpus else [])]
     lines += protocol_lines(tables, params, corpus)
     for encoder, table in tables.items():
         lines += ["", f"## {encoder}", "", *describe_trials(table), ""]
@@ -139,8 +139,9 @@ def protocol_lines(tables: Mapping[str, Table], params: Params, corpus: Corpus |
     )
     if all(map(has_trial_lists, tables.values())):
         trials = f"Trial lists by name; {crops}, {score.comparison}."
+    several = f" Trained on {', '.join(params.corpus)}." if len(params.corpus) > 1 else ""
     return [
-        f"{trials}{_describe_overlap(corpus)}",
+        f"{trials}{_describe_overlap(corpus)}{several}",
         f"In brackets: 95 % interval, bootstrap over speakers ({score.bootstrap} resamples). Seed {params.seed}.",
     ]
 

@@ -50,19 +50,29 @@ class Cohort:
         return self.select(np.flatnonzero(first)), self.select(np.flatnonzero(~first))
 
 
-def read_cohort(store: EmbeddingStore, speakers: Mapping[str, str | None]) -> Cohort:
-    """Read all encoded utterances of a store.
+def read_cohort(
+    store: EmbeddingStore, speakers: Mapping[str, str | None], corpora: Mapping[str, str | None] | None = None
+) -> Cohort:
+    """Read the encoded utterances of a store.
+
+    Args:
+        store: raw embeddings.
+        speakers: speaker by utterance.
+        corpora: corpus by utterance: only those of the first one's corpus are read, because the tested speech is of
+            that corpus. None: all.
 
     Raises:
         StoreError: the store is damaged, or holds enhanced embeddings.
         TrialError: the store has fewer than two encoded utterances.
     """
     store.check_raw()
-    if len(store.ok) < 2:
-        raise TrialError(f"{store.path}: has {len(store.ok)} encoded utterances, but a cohort needs at least two.")
-    names = tuple(store.utterances[row] for row in store.ok)
+    wanted = (corpora or {}).get(store.utterances[0])
+    rows = [row for row in store.ok if not corpora or corpora.get(store.utterances[row]) == wanted]
+    if len(rows) < 2:
+        raise TrialError(f"{store.path}: has {len(rows)} encoded utterances, but a cohort needs at least two.")
+    names = tuple(store.utterances[row] for row in rows)
     known = tuple(speakers.get(name) for name in names)
-    return Cohort(store.path, store.encoder(), store.read()[store.ok], names, known)
+    return Cohort(store.path, store.encoder(), store.read()[rows], names, known)
 
 
 def count_overlap(cohort: Cohort, utterances: Sequence[str], speakers: Mapping[str, str | None]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""Read several training stores as one. Each is a domain, shifted so that all have the same mean clean vector.
+"""Read training stores of several domains as one: all domains are shifted to the mean clean vector of the first one.
 
-A model trained on them learns what noise does, not what distinguishes the domains. Adapting the model then shifts
-speech of any domain, known or new, to the same mean (`pipeline.model.adaptation`).
+A model trained on them learns what noise does, not what distinguishes the domains. It is for the first domain as it is.
+Adapting the model shifts speech of any other domain, known or new, to the same mean (`pipeline.model.adaptation`).
 """
 
 import hashlib
@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE, SPACE
+from pipeline.utils.array_types import IntArray
 
 
 @dataclass(frozen=True)
 class AlignedStores(EmbeddingStore):
-    """The rows of several stores, one store after another, with a vector added to those of each."""
+    """The rows of one or several stores, one store after another, with the vector of its domain added to each."""
 
     parts: tuple[EmbeddingStore, ...] = field(repr=False)
+    domains: IntArray = field(repr=False)
+    """The number of the domain of each row."""
     shifts: NDArray[np.float32] = field(repr=False)
-    """The vectors added [parts, D]."""
+    """The vectors added [domains, D]."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -41,10 +44,11 @@ class AlignedStores(EmbeddingStore):
     def read_rows(self, rows: range) -> NDArray[np.float32]:
         """Return the moved embeddings [rows, draw, view, dim] of consecutive utterances, see `EmbeddingStore`."""
         starts, values = self._starts(), []
-        for part, shift, first, end in zip(self.parts, self.shifts, starts, starts[1:], strict=False):
-            inside = range(max(rows.start, first) - first, min(rows.stop, end) - first)
+        for part, first, end in zip(self.parts, starts, starts[1:], strict=False):
+            inside = range(max(rows.start, first), min(rows.stop, end))
             if len(inside):
-                values.append(part.read_rows(inside) + shift)
+                moved = part.read_rows(range(inside.start - first, inside.stop - first))
+                values.append(moved + self.shifts[self.domains[inside.start : inside.stop], None, None])
         return np.concatenate(values) if len(values) > 1 else values[0]
 
     def _starts(self) -> list[int]:
@@ -52,32 +56,54 @@ class AlignedStores(EmbeddingStore):
         return [0, *accumulate(len(part.utterances) for part in self.parts)]
 
 
-def align_stores(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
-    """Return several training stores as one, see the module; a single store is returned as it is.
+def align_stores(stores: Sequence[EmbeddingStore], corpora: Sequence[Mapping[str, str | None]] = ()) -> EmbeddingStore:
+    """Return training stores as one, see the module; a single store of a single domain is returned as it is.
 
-    Utterances are named `<number of the store, from 0>/<utterance>`.
+    The utterances of several stores are named `<number of the store, from 0>/<utterance>`.
+
+    Args:
+        stores: the stores. Each is a domain.
+        corpora: for each store, the corpus of each utterance; if there are several, each is a domain.
 
     Raises:
         StoreError: the stores differ in encoder, draws or views, a store holds enhanced embeddings or has no encoded
             utterance, or is damaged.
     """
     first = stores[0]
-    if len(stores) == 1:
+    known: dict[tuple[int, str | None], int] = {}
+    labels = [
+        known.setdefault((number, corpora[number].get(name) if corpora else None), len(known))
+        for number, store in enumerate(stores)
+        for name in store.utterances
+    ]
+    if len(known) == 1:
         return first
     for store in stores:
         store.check_raw()
         _check_alike(first, store)
-    means, counts = zip(*map(_measure_clean_mean, stores), strict=True)
-    reference = np.average(means, axis=0, weights=counts)
-    shifts = np.stack([reference - mean for mean in means]).astype(np.float32)
-    digest = hashlib.sha256(shifts.astype("<f4").tobytes()).hexdigest()[:16]
-    ids = tuple(f"{number}/{name}" for number, store in enumerate(stores) for name in store.utterances)
-    domains = [
-        {"utterances": len(store.ok), "manifest_sha256": store.attributes.get("manifest_sha256")} for store in stores
+    domains, start, sums = np.array(labels), 0, np.zeros((len(known), first.dim))
+    counts, numbers = np.zeros(len(known), np.int64), np.zeros(len(known), np.int64)
+    for store in stores:
+        own = domains[start : start + len(store.utterances)]
+        start += len(own)
+        _add_clean(store, own, sums, counts)
+        numbers += np.bincount(own[store.ok], minlength=len(known))
+    for (number, corpus), count in zip(known, counts, strict=True):
+        if not count:
+            of = f" of corpus {corpus}" if corpus else ""
+            raise StoreError(f"{stores[number].path}: has no encoded utterance{of}. Leave it out.")
+    means = sums / counts[:, None]
+    shifts = (means[0] - means).astype(np.float32)
+    several = len(stores) > 1
+    ids = tuple(f"{n}/{name}" if several else name for n, store in enumerate(stores) for name in store.utterances)
+    described = [
+        {"corpus": corpus, "utterances": int(count), "manifest_sha256": stores[n].attributes.get("manifest_sha256")}
+        for (n, corpus), count in zip(known, numbers, strict=True)
     ]
-    attributes = {**first.attributes, "domains": domains, "shifts": digest}
+    digest = hashlib.sha256(shifts.astype("<f4").tobytes()).hexdigest()[:16]
+    attributes = {**first.attributes, "domains": described, "shifts": digest}
     status = np.concatenate([store.status for store in stores])
-    return AlignedStores(first.path, attributes, ids, status, tuple(stores), shifts)
+    return AlignedStores(first.path, attributes, ids, status, tuple(stores), domains, shifts)
 
 
 def join_speakers(speakers: Sequence[Mapping[str, str | None]]) -> dict[str, str | None]:
@@ -107,14 +133,13 @@ def _check_alike(one: EmbeddingStore, other: EmbeddingStore) -> None:
         )
 
 
-def _measure_clean_mean(store: EmbeddingStore) -> tuple[NDArray[np.float64], int]:
-    """Return the mean [D] of a store's clean vectors, and their number."""
-    total, count, encoded = np.zeros(store.dim), 0, set(store.ok.tolist())
+def _add_clean(store: EmbeddingStore, domains: IntArray, sums: NDArray[np.float64], counts: IntArray) -> None:
+    """Add a store's clean vectors to the sums [domains, D] of their domains, and count them."""
+    encoded = np.zeros(len(domains), dtype=bool)
+    encoded[store.ok] = True
     for rows in store.shards():
-        chosen = [row - rows.start for row in rows if row in encoded]
-        if chosen:
-            clean = store.read_rows(rows)[chosen][:, :, 0].reshape(-1, store.dim)
-            total, count = total + clean.sum(axis=0, dtype=np.float64), count + len(clean)
-    if not count:
-        raise StoreError(f"{store.path}: has no encoded utterance. Leave it out.")
-    return total / count, count
+        used, own = encoded[rows.start : rows.stop], domains[rows.start : rows.stop]
+        if used.any():
+            clean = store.read_rows(rows)[used][:, :, 0]
+            np.add.at(sums, own[used], clean.sum(axis=1, dtype=np.float64))
+            np.add.at(counts, own[used], clean.shape[1])

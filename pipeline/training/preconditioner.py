@@ -73,7 +73,7 @@ class Moments:
                 " `seed store check`, and extract it again."
             )
         if self.kind == "whiten":
-            return mean, _whiten(displacement)
+            return mean, whitening_matrix(displacement)
         if self.kind == "project":
             return mean, _project(displacement)
         spread = self.second / self.pairs - np.outer(mean, mean)
@@ -97,11 +97,21 @@ def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.
     return moments.solve()
 
 
-def _whiten(covariance: Matrix) -> Matrix:
-    """Return (C + tr(C)/D I)^-1/2."""
+def whitening_matrix(covariance: Matrix) -> Matrix:
+    """Return (C + tr(C)/D I)^-1/2 for the covariance C of displacements [D, D]."""
     dim = len(covariance)
     values, axes = np.linalg.eigh(covariance + SHRINKAGE * np.trace(covariance) / dim * np.eye(dim))
     return np.asarray((axes / np.sqrt(values)) @ axes.T)
+
+
+def displacement_of_whitening(matrix: Matrix) -> Matrix:
+    """Return the covariance C of displacements that a whitening matrix was computed from.
+
+    M^-2 = C + tr(C)/D I has the trace 2 tr(C).
+    """
+    shrunk = np.linalg.inv(matrix @ matrix.T)
+    dim = len(matrix)
+    return np.asarray(shrunk - np.trace(shrunk) * SHRINKAGE / (1 + SHRINKAGE) / dim * np.eye(dim))
 
 
 def _project(covariance: Matrix) -> Matrix:

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TrialError
 from pipeline.metrics import Ranking, eer, interval, replicates, roc_of
-from pipeline.model.adaptation import adapt_model
 from pipeline.model.adaptation_record import PRIOR_VECTORS
 from pipeline.model.apply import enhance_vectors
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import strength_in_domain
 from pipeline.model.seed_model import SeedModel
-
-Crops = NDArray[np.float32]
-"""Embeddings [N, 2, views, D] of two crops of each recording, view 0 clean."""
+from pipeline.training.refit import choose_strength, refit_halves
+from pipeline.training.strength import Crops
 
 RAW, AS_IS, ADAPTED = "raw", "as is", "adapted"
 MIN_RECORDINGS = 2 * PRIOR_VECTORS
@@ -52,16 +50,19 @@ class Verdict:
     """The strength of the model as it is."""
     atypicality: float
     """The median atypicality of the clean crops; 1 is usual."""
+    adapted_strength: float
+    """The strength of the adapted model."""
 
 
 def try_model(model: SeedModel, crops: Crops, timestep: int, seed: int = 0) -> Verdict:
     """Compare raw vectors with those of a model as it is, and adapted, on recordings without labels.
 
-    Each half of the recordings is enhanced by the model adapted to the other half.
+    Each half of the recordings is enhanced by the model that is refitted to the other half, see
+    `pipeline.training.refit`. Only the strength is chosen on all of them.
 
     Args:
         model: a trained model.
-        crops: raw embeddings [N, 2, views, D], view 0 clean.
+        crops: raw embeddings [N, draws, views, D], two draws or more, view 0 clean; rates are of the first two draws.
         timestep: timestep of the enhancement.
         seed: seed of the bootstrap over recordings.
 
@@ -71,21 +72,22 @@ def try_model(model: SeedModel, crops: Crops, timestep: int, seed: int = 0) -> V
     """
     if len(crops) < MIN_RECORDINGS:
         raise TrialError(f"{len(crops)} readable recordings; at least {MIN_RECORDINGS} are needed.")
-    clean = crops[:, :, 0].reshape(-1, model.dim)
-    strength, atypicality = strength_in_domain(model, clean)
-    systems = {RAW: crops, AS_IS: _enhance(model, crops, Sampling(timestep, strength=strength))}
-    adapted = np.empty_like(crops)
-    for part in (0, 1):
-        others = crops[1 - part :: 2, :, 0].reshape(-1, model.dim)
-        adapted[part::2] = _enhance(adapt_model(model, others), crops[part::2], Sampling(timestep, strength=None))
-    systems[ADAPTED] = adapted
+    strength, atypicality = strength_in_domain(model, crops[:, :, 0].reshape(-1, model.dim))
+    halves, pair = refit_halves(model, crops), crops[:, :2]
+    adapted_strength = choose_strength(halves, timestep, seed)
+    systems = {RAW: pair, AS_IS: _enhance(model, pair, Sampling(timestep, strength=strength))}
+    systems[ADAPTED] = np.empty_like(pair)
+    for half, part in enumerate(halves):
+        plausible = part.model.adaptation is not None and part.model.adaptation.is_plausible
+        sampling = Sampling(timestep, strength=adapted_strength if plausible else 0.0)
+        systems[ADAPTED][half::2] = _enhance(part.model, pair[half::2], sampling)
     drawn = _measure(systems, seed)
     rates = {
         name: Rates(*((float(values[0, kind]), *interval(values[1:, kind])) for kind in (0, 1)))
         for name, values in drawn.items()
     }
     best, reason = _choose(drawn)
-    return Verdict(rates, best, reason, strength, atypicality)
+    return Verdict(rates, best, reason, strength, atypicality, adapted_strength)
 
 
 def _enhance(model: SeedModel, crops: Crops, sampling: Sampling) -> Crops:

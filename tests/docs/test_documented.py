@@ -56,12 +56,12 @@ FILES = {"encoders: [ge2e, own]": "params.yaml", "mine:": "data/corpora.yaml"}
 ENVIRONMENT = ("SEED_DATA",)
 """What pages export."""
 FOLDER_OF_CORPORA = "<folder of the corpora>"
-EXPERIMENT = f"SEED_DATA={FOLDER_OF_CORPORA} dvc exp run -S corpus=speechocean762 -S 'encoders=[ge2e,campplus]'"
+EXPERIMENT = f"SEED_DATA={FOLDER_OF_CORPORA} dvc exp run -S 'corpus=[speechocean762]' -S 'encoders=[ge2e,campplus]'"
 
 NOT_RUN = {
     EXPERIMENT: "needs recordings that are not part of the project; `test_the_experiment_of_the_readme_runs` has a few",
     "dvc repro": "after another encoder or corpus, all of the pipeline again; tests/test_pipeline.py does that",
-    "dvc exp run -S corpus=mine": "all of the pipeline again; the same stages run by hand below it",
+    "dvc exp run -S 'corpus=[mine]'": "all of the pipeline again; the same stages run by hand below it",
     "seed corpus check paper": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed trials vcmix": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed try my/recordings --encoder ge2e": "needs twenty recordings; tests/stages/test_try.py has them",

@@ -110,7 +110,7 @@ def test_few_vectors_count_for_less(enhancer: Enhancer) -> None:
     stats = enhancer.model.training_stats
     rows = np.random.default_rng(0).permutation(len(RAW))[:30]
     for count in (10, 30):
-        assert estimate_weight(RAW[rows[:count], 0, 0], stats) == pytest.approx(count / (count + PRIOR_VECTORS))
+        assert estimate_weight(RAW[rows[:count], 0, 0], count, stats) == pytest.approx(count / (count + PRIOR_VECTORS))
     with pytest.warns(SeedWarning, match=r"10 vectors to adapt to are few, .* weight of 0.50"):
         enhancer.adapt(FOREIGN[rows[:10], 0, 0])
     with pytest.raises(VectorError, match=r"9 vectors to adapt .*at least 10"):
@@ -164,7 +164,7 @@ def test_the_command_writes_a_model_that_does_the_same(
     assert loaded.base_sha256 == sha256_of(model) == enhancer.sha256
     np.testing.assert_array_equal(loaded.enhance(FOREIGN), expected.enhance(FOREIGN))
     card = (tmp_path / "a.md").read_text()
-    assert "480 unlabelled vectors" in card
+    assert "480 vectors, without labels" in card
     assert sha256_of(model) in card
 
     # The same by `--adapt`, by the parameter file, and by the adapted file.

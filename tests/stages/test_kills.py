@@ -308,11 +308,11 @@ class Tiny(Project):
         with (folder / "data/corpora.yaml").open("w") as file:
             YAML(typ="safe").dump({"tiny": definition}, file)
         params = YAML(typ="safe").load((folder / "params.yaml").read_text())
-        params |= {"corpus": "tiny", "conditions": ["clean"], "sets": list(self.sets)}
+        params |= {"corpus": ["tiny"], "conditions": ["clean"], "sets": list(self.sets)}
         params["extract"] |= {"shard": SHARD, "frames": 100}
         params["extract"] |= {"views": {"cut": [{"kind": "clip", "percent": [1, 5]}]}}
         self.write(params)
-        self.call("dvc", "repro", "manifest")
+        self.call("dvc", "repro", "join")
 
     def start(self) -> "subprocess.Popen[str]":
         folders = [] if ENDURANCE else [str(warm_seed())]

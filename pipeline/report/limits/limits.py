@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.config.params import Params
 from pipeline.data.manifest import read_manifest
 from pipeline.data.trials.table import Trials
-from pipeline.data.utterances import read_speakers, select_utterances
+from pipeline.data.utterances import read_speakers_and_corpora, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError
 from pipeline.model.seed_model import prepare_pairs
 from pipeline.report.limits import gaps, stability, transfer
@@ -22,6 +22,7 @@ from pipeline.scoring.evaluation import pair_utterances, usable_mask
 from pipeline.scoring.sampling import sample_rows
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.training.aligned_stores import align_stores
 from pipeline.utils.array_types import BoolArray, Float32Array, Float64Array, IntArray
 
 ROWS = 2048
@@ -112,7 +113,8 @@ def analyse(
     )
     source, train = sources["seed"], _open_training_store(paths, sources["raw"])
     maps = build_space_maps(source)
-    speakers = read_speakers(train, paths.train_manifest)
+    speakers, corpora = read_speakers_and_corpora(train, paths.train_manifest)
+    train = align_stores([train], [corpora])
     utterances = select_utterances(source.ids, read_manifest(paths.manifest), paths.manifest)
     usable = usable_mask(sources)
     rows = np.flatnonzero(usable)

@@ -1,0 +1,131 @@
+"""Folders of recordings without labels, which `seed try` and `seed adapt` encode clean and corrupted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stages.helpers.options import FOLDER, progress_bar
+
+if TYPE_CHECKING:
+    from pipeline.audio.augment.sources import Source
+    from pipeline.config.params import Params
+    from pipeline.extraction.extract import ExtractionProgress
+    from pipeline.store.embedding_store import EmbeddingStore
+
+DRAWS = 4
+"""Number of crops of each recording."""
+VIEWS = {"noise": [{"kind": "noise", "snr": [0.0, 15.0]}], "reverb": [{"kind": "reverb"}]}
+"""Corruptions, see `extract.views`."""
+NOISES, ROOMS, NOISE_SECONDS = 9, 8, 6.0
+"""Numbers of synthetic noises and of simulated rooms, and the length of a noise."""
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf")
+
+noise_option = click.option(
+    "--noise", type=FOLDER, help="Folder of noise recordings to mix in at 0-15 dB.  [default: synthetic noise]"
+)
+rooms_option = click.option(
+    "--rooms", type=FOLDER, help="Folder of room impulse responses to convolve with.  [default: simulated rooms]"
+)
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Folders of the sounds to corrupt recordings with; None: synthetic ones."""
+
+    noise: Path | None = None
+    rooms: Path | None = None
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """Return the audio files of a folder, at any depth, sorted.
+
+    Raises:
+        CorpusError: there are none.
+    """
+    from pipeline.errors import CorpusError
+
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+    if not paths:
+        raise CorpusError(f"{folder}: no audio files there ({', '.join(SUFFIXES)}).")
+    return paths
+
+
+def choose_recordings(folder: Path, count: int) -> list[Path]:
+    """Return at most `count` audio files of a folder, evenly spaced among the sorted ones."""
+    paths = find_recordings(folder)
+    step = max(1.0, len(paths) / count)
+    return [paths[int(index * step)] for index in range(min(count, len(paths)))]
+
+
+def encode_recordings(
+    paths: Sequence[Path], encoder: str, settings: "Params", sounds: Sounds, folder: Path
+) -> "EmbeddingStore":
+    """Encode four crops of each recording, clean, in noise and in a room, into a store in `folder`.
+
+    Files that fail are named on stderr. `settings` need `extract.draws` and `extract.views` as in `DRAWS` and `VIEWS`.
+    """
+    import torch
+
+    from pipeline.audio.augment.sources import SourcePool
+    from pipeline.config.recipes import recipe_for
+    from pipeline.data.manifest import Utterance, escape_undecodable
+    from pipeline.encoders.registry import load_encoder
+    from pipeline.extraction.extract import extract, store_attributes, threaded_runner
+    from pipeline.extraction.shard import ExtractionJob
+    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.utils.device import choose_device
+
+    torch.set_num_threads(1)  # the workers are the threads
+    options, recipe = settings.extract, recipe_for(settings, "train")
+    loaded = load_encoder(encoder, settings.definition(encoder), choose_device(options.device), options.precision)
+    rows = [Utterance(str(number), escape_undecodable(path.as_posix()), None) for number, path in enumerate(paths)]
+    how = settings.seed, options.short_audio, options.batch, options.prefetch
+    job = ExtractionJob(rows, Path(), recipe, SourcePool(_find_sources(sounds, folder)), loaded, *how)
+    out, run = folder / "crops.zarr", threaded_runner(options.workers)
+    with progress_bar("encoding", len(paths)) as advance:
+        summary = extract(job, out, store_attributes(job, None, None), 4, len(rows), _report_to(advance), run)
+    for _, path, reason in summary.failures:
+        click.echo(f"  {path}: left out: {reason}", err=True)
+    return EmbeddingStore.open(out)
+
+
+def _report_to(advance: Callable[..., None]) -> "Callable[[ExtractionProgress], None]":
+    done = 0
+
+    def report(progress: "ExtractionProgress") -> None:
+        nonlocal done
+        advance(progress.done - done)
+        done = progress.done
+
+    return report
+
+
+def _find_sources(sounds: Sounds, folder: Path) -> "dict[str, list[Source]]":
+    """Return the noises and rooms of the given folders, or synthetic ones, which are written into `folder`."""
+    import soundfile
+
+    from pipeline.audio.augment.sources import Source
+    from pipeline.audio.reading import SAMPLE_RATE
+    from pipeline.data.demo import noise, rooms
+
+    if sounds.noise:
+        noises = find_recordings(sounds.noise)
+    else:
+        kinds = (noise.stationary_noise, noise.modulated_noise, noise.machine_noise)
+        noises = [folder / f"noise{number}.flac" for number in range(NOISES)]
+        for number, path in enumerate(noises):
+            soundfile.write(path, kinds[number % len(kinds)](number, NOISE_SECONDS, noise.TEST), SAMPLE_RATE)
+    if sounds.rooms:
+        responses = find_recordings(sounds.rooms)
+    else:
+        (folder / "rooms").mkdir()
+        rooms.write_rooms(folder / "rooms", ROOMS, 0, rooms.TEST_ROOMS)
+        responses = sorted((folder / "rooms").iterdir())
+    return {"noise": [Source(path) for path in noises], "rooms": [Source(path) for path in responses]}
