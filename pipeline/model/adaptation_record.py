@@ -52,8 +52,5 @@ class Adaptation(Frozen):
                 f" only {self.weight:.2f}. Give speech of more speakers"
             )
         if self.vectors < 3 * PRIOR_VECTORS:
-            return (
-                f"{what} to adapt to are few, so their mean has a weight of {self.weight:.2f}. Give 30"
-                " or more"
-            )
+            return f"{what} to adapt to are few, so their mean has a weight of {self.weight:.2f}. Give 30 or more"
         return None
