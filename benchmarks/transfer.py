@@ -15,15 +15,19 @@ in the condition, with 95 % intervals by a bootstrap over speakers; means over s
     raw              the encoder's vectors
     mean alone       minus the mean of all vectors to adapt to, without any model
     as is            the model without adaptation, at the strength that its trust in the domain allows
+    no network       the whitening of the model alone, adapted to all clean vectors
     10, 30, …, all   adapted to so many clean vectors
-    mixed            adapted to all vectors, clean and corrupted as in training
+    mixed            adapted to all vectors, clean and corrupted as in training; with one mean, and with two
+    pool             adapted to the test vectors of all conditions together, unlabelled; with one mean, and with two
     each side        enrolment and test adapted to the vectors of their own condition (test vectors, unlabelled)
+    … recordings     refitted to so many recordings, encoded clean and corrupted as in training (`seed adapt RECORDINGS`)
     in domain        a model trained on the corpus itself, as it is
 """
 
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import click
@@ -45,11 +49,13 @@ from pipeline.scoring.comparison import unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.training.aligned_stores import align_stores, join_speakers
+from pipeline.training.refit import choose_strength, refit_halves, refit_model
 from pipeline.training.train import train
+from pipeline.training.verdict import MIN_RECORDINGS
 from stages.cli import main as seed
 
 CORPORA = ("speechocean762", "commands", "arabic", "demo")
-COUNTS = (10, 30, 100)
+COUNTS, RECORDINGS = (10, 30, 100), (10, 30, 50, 100)
 TRIALS, RESAMPLES = 100_000, 100
 Vectors = NDArray[np.float32]
 Sides = Mapping[str, Vectors]
@@ -69,10 +75,10 @@ class Corpus:
     tested: list[str]
     """The speaker of each test vector."""
 
-    @property
-    def views(self) -> Vectors:
-        """The vectors to adapt to, one crop of each training utterance in each view [N, views, D]."""
-        return self.store.read()[self.store.ok][:, 0]
+    @cached_property
+    def crops(self) -> Vectors:
+        """The crops to adapt to, of all training utterances [N, draws, views, D]."""
+        return self.store.read()[self.store.ok]
 
 
 def prepare(name: str, folder: Path, encoder: str, params: Params, path: Path) -> None:
@@ -151,12 +157,22 @@ def systems(
     corpus: Corpus, model: SeedModel, own: SeedModel, sampling: Sampling, number: int
 ) -> dict[str, Callable[[], Sides]]:
     """Return the systems by name, see the module."""
-    views, rng = corpus.views, np.random.default_rng(number)
-    clean, order = views[:, 0], rng.permutation(len(views))
-    usual = replace(sampling, strength=None)
+    views, order = corpus.crops[:, 0], np.random.default_rng(number).permutation(len(corpus.crops))
+    clean, mixed = views[:, 0], views.reshape(-1, views.shape[-1])
+    pool, usual = np.concatenate(list(corpus.sides.values())), replace(sampling, strength=None)
 
-    def adapted(vectors: Vectors) -> Callable[[], Sides]:
-        return lambda: enhance(adapt_model(model, vectors), corpus.sides, usual)
+    def adapted(vectors: Vectors, means: int = 1) -> Callable[[], Sides]:
+        return lambda: enhance(adapt_model(model, vectors, means=means), corpus.sides, usual)
+
+    def refitted(count: int) -> Sides:
+        crops = corpus.crops[order[:count]]
+        enough = count >= MIN_RECORDINGS
+        strength = choose_strength(refit_halves(model, crops), sampling.timestep, number) if enough else None
+        return enhance(refit_model(model, crops, strength), corpus.sides, usual)
+
+    def whiten() -> Sides:
+        moved = adapt_model(model, clean)
+        return {name: moved.prepare(torch.from_numpy(side)).numpy() for name, side in corpus.sides.items()}
 
     def as_is(used: SeedModel) -> Callable[[], Sides]:
         strength = strength_in_domain(used, corpus.sides["clean"])[0]
@@ -173,10 +189,15 @@ def systems(
         "raw": lambda: corpus.sides,
         "mean alone": lambda: {name: side - clean.mean(axis=0) for name, side in corpus.sides.items()},
         "as is": as_is(model),
+        "no network": whiten,
         **counts,
         "all vectors": adapted(clean),
-        "mixed": adapted(views.reshape(-1, views.shape[-1])),
+        "mixed": adapted(mixed),
+        "mixed, two means": adapted(mixed, 2),
+        "pool": adapted(pool),
+        "pool, two means": adapted(pool, 2),
         "each side": each_side,
+        **{f"{count} recordings": partial(refitted, count) for count in RECORDINGS if count <= len(order)},
         "in domain": as_is(own),
     }
 

@@ -33,6 +33,13 @@ FILES = 100
     help="Instead of RECORDINGS: store of raw, unlabelled embeddings of the domain: 10 or more, 30 are enough,"
     " preferably clean and of many speakers.",
 )
+@click.option(
+    "--means",
+    type=click.IntRange(1, 2),
+    default=1,
+    help="With --store: number of means. 2 is for a pool of 100 embeddings or more from mixed, unknown conditions: each"
+    " embedding is moved by the mean of its half of the pool.",
+)
 @click.option("--model", type=MODEL, help=f"{MODEL_HELP}  [default: the packaged model of the encoder's name]")
 @click.option("--out", type=OUTPUT, required=True, help="Adapted model to write (….safetensors).")
 @click.option(
@@ -45,6 +52,7 @@ def adapt(
     recordings: Path | None,
     encoder: str | None,
     store: Place | None,
+    means: int,
     model: Place | None,
     out: Place,
     files: int,
@@ -70,6 +78,8 @@ def adapt(
         raise click.UsageError("give either a folder of recordings with --encoder, or --store")
     if (recordings is None) != (encoder is None):
         raise click.UsageError("--encoder goes with a folder of recordings, which need it")
+    if recordings is not None and means > 1:
+        raise click.UsageError("--means goes with --store")
     if store is not None and (noise or rooms):
         raise click.UsageError("--noise and --rooms go with a folder of recordings")
     if store is not None and model is None:
@@ -94,7 +104,7 @@ def adapt(
         adapted = _refit(loaded, place, recordings, encoder, files, Sounds(noise, rooms), params)
     else:
         assert store is not None
-        adapted = _move(loaded, place, store)
+        adapted = _move(loaded, place, store, means)
     record = adapted.adaptation
     assert record is not None
     problem = record.describe_problem()
@@ -111,8 +121,8 @@ def adapt(
         click.echo(f"  {source}: {problem}.", err=True)
 
 
-def _move(loaded: "ModelFile", place: Place, store: Place) -> "SeedModel":
-    """Return a model adapted to the mean of a store."""
+def _move(loaded: "ModelFile", place: Place, store: Place, means: int) -> "SeedModel":
+    """Return a model adapted to the mean of a store, or to its two means."""
     from pipeline.model.adaptation import adapt_model
     from pipeline.model.model_file import check_encoder
     from pipeline.store.embedding_store import EmbeddingStore
@@ -121,7 +131,7 @@ def _move(loaded: "ModelFile", place: Place, store: Place) -> "SeedModel":
     opened.check_raw()
     check_encoder(loaded, opened.attributes, place, store)
     vectors = opened.read()[opened.ok].reshape(-1, opened.dim)
-    return adapt_model(loaded.model, vectors, loaded.base_sha256, f"{place} with {store}")
+    return adapt_model(loaded.model, vectors, loaded.base_sha256, f"{place} with {store}", means=means)
 
 
 def _refit(

@@ -11,6 +11,7 @@ from copy import copy
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 
 from pipeline.errors import ConfigError, VectorError
 from pipeline.model.adaptation_record import PRIOR_VECTORS, Adaptation
@@ -27,6 +28,14 @@ The vectors of one speaker have a spread of 0.2 to 0.5 (median by corpus), those
 speaker is not the mean of a domain. Subtracting it removes what distinguishes this speaker. Measured with GE2E."""
 
 
+NOISE_AXES = 4
+"""Number of directions in which noise moves vectors most that tell the two means apart."""
+MIN_POOL = 100
+"""Minimum number of vectors for two means."""
+PRIOR_HALF = 30
+"""Number of vectors of a half at which its mean lies halfway between theirs and that of all."""
+
+
 @torch.no_grad()
 def adapt_model(
     model: SeedModel,
@@ -34,6 +43,7 @@ def adapt_model(
     base_sha256: str = "",
     name: str = "the model",
     count: int | None = None,
+    means: int = 1,
 ) -> SeedModel:
     """Return a copy of a model, with shared weights, that is adapted to the domain of raw vectors [N, D].
 
@@ -41,22 +51,32 @@ def adapt_model(
     of recordings, or less if the vectors vary too little to be of several speakers. The strength is the model's own, or
     0 if the adapted vectors are unlike those of training, see `LIMIT`.
 
+    With two means, the vectors are a pool of unknown conditions, such as recent ones of a service. They are split in
+    two along the directions in which noise moves vectors most (k-means), and each half gets its own mean. The model
+    then moves each vector that it enhances by the shift of the nearer half.
+
     Args:
         model: a trained model; an earlier adaptation is replaced.
         vectors: vectors of the domain, unlabelled, preferably clean and of many speakers.
         base_sha256: SHA-256 of the model's file, for the record.
         name: the model, for messages.
         count: number of recordings that the vectors are of; None: each is of another one.
+        means: number of means, 1 or 2.
 
     Raises:
-        ConfigError: the model does not know the mean of its training vectors.
-        VectorError: there are fewer than 10 usable vectors, or recordings.
+        ConfigError: the model does not know the mean of its training vectors, or, for two means, has no whitening.
+        VectorError: there are fewer than 10 usable vectors or recordings, or fewer than 100 for two means.
     """
     usable = vectors[np.linalg.norm(vectors, axis=1) > 0]
     recordings = len(usable) if count is None else count
-    if min(recordings, len(usable)) < MIN_VECTORS:
+    needed = MIN_POOL if means > 1 else MIN_VECTORS
+    if min(recordings, len(usable)) < needed:
         what = "vectors" if count is None else "recordings"
-        raise VectorError(f"{recordings} {what} to adapt {name} to; at least {MIN_VECTORS} are needed.")
+        raise VectorError(f"{recordings} {what} to adapt {name} to; at least {needed} are needed.")
+    if means > 1 and model.settings.network.precondition != "whiten":
+        raise ConfigError(
+            f"{name}: has no whitening, so it does not know the directions of noise. Adapt with one mean."
+        )
     if not model.mean.any():
         raise ConfigError(
             f"{name}: does not know the mean of its training vectors, so it cannot be adapted. Train a model with"
@@ -66,11 +86,15 @@ def adapt_model(
     shift = model.mean.cpu().numpy().astype(np.float64) - usable.mean(axis=0, dtype=np.float64)
     moved = (usable + shift).astype(np.float32)
     weight, atypicality = estimate_weight(moved, recordings, model.training_stats), domain_confidence(base, moved)[1]
-    shift *= weight
-    adapted = _copy_with_shift(base, torch.from_numpy(shift.astype(np.float32)))
+    shifts, axes = (weight * shift)[None], base.noise_axes
+    if means > 1:
+        axes = find_noise_axes(base)
+        shifts = _split_shift(usable, shifts[0], model.mean.cpu().numpy(), axes.cpu().numpy())
+    adapted = set_shift(base, torch.from_numpy(shifts.astype(np.float32)), axes)
     adapted.adaptation = Adaptation(
         base_sha256=base_sha256,
         vectors=recordings,
+        means=len(shifts),
         weight=round(weight, 6),
         atypicality=float(f"{atypicality:.6g}"),
         fingerprint=hashlib.sha256(adapted.shift.cpu().numpy().astype("<f4").tobytes()).hexdigest()[:16],
@@ -82,7 +106,7 @@ def remove_adaptation(model: SeedModel) -> SeedModel:
     """Return the model as it was trained, with shared weights."""
     if model.adaptation is None:
         return model
-    base = _copy_with_shift(model, torch.zeros_like(model.shift))
+    base = set_shift(model, torch.zeros(1, model.dim), model.noise_axes)
     base.adaptation = None
     return base
 
@@ -102,9 +126,49 @@ def estimate_weight(vectors: NDArray[np.float32], count: int, stats: TrainingSta
     return counted / (counted + PRIOR_VECTORS)
 
 
-def _copy_with_shift(model: SeedModel, shift: torch.Tensor) -> SeedModel:
-    """Return a copy of a model with another shift; all other tensors are shared."""
+def set_shift(model: SeedModel, shift: torch.Tensor, axes: torch.Tensor | None = None) -> SeedModel:
+    """Return a copy of a model with other shifts [K, D] and noise axes [D, A]; all other tensors are shared.
+
+    Without axes, several shifts get those of the model.
+    """
     other = copy(model)
     other._buffers = dict(model._buffers)  # a shallow copy shares the dictionary itself
-    other.shift = shift.to(model.mean.device)
+    if axes is None:
+        axes = find_noise_axes(model) if len(shift) > 1 else model.noise_axes
+    other.shift, other.noise_axes = shift.to(model.mean.device), axes.to(model.mean.device)
     return other
+
+
+def find_noise_axes(model: SeedModel) -> torch.Tensor:
+    """Return the directions [D, 4] in which noise moved the training vectors most, from the whitening, or as kept."""
+    if model.noise_axes.shape[1]:
+        return model.noise_axes
+    matrix = model.matrix.cpu().numpy().astype(np.float64)
+    return torch.from_numpy(np.linalg.eigh(matrix)[1][:, :NOISE_AXES].astype(np.float32))  # the least amplified ones
+
+
+def _split_shift(
+    vectors: NDArray[np.float32], shift: NDArray[np.float64], mean: NDArray[np.float32], axes: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the shifts [2, D] of the two halves of vectors; [1, D] if they do not fall in two.
+
+    Args:
+        vectors: vectors [N, D] of a pool.
+        shift: shift [D] of the whole pool.
+        mean: mean [D] of training.
+        axes: directions of noise [D, A].
+    """
+    along = (vectors - vectors.mean(axis=0, dtype=np.float64)) @ axes
+    wide = np.zeros(axes.shape[1])
+    widest = int(along.std(axis=0).argmax())
+    wide[widest] = along[:, widest].std()
+    # The start is fixed, so that the same vectors always give the same halves.
+    half = kmeans2(along, np.stack([wide, -wide]), iter=50, minit="matrix", missing="warn")[1]
+    shifts = []
+    for number in (0, 1):
+        own = vectors[half == number]
+        weight = len(own) / (len(own) + PRIOR_HALF)
+        if not weight:
+            return shift[None]
+        shifts.append(weight * (mean - own.mean(axis=0, dtype=np.float64)) + (1 - weight) * shift)
+    return np.stack(shifts)

@@ -138,7 +138,7 @@ class Enhancer:
             if isinstance(encoder, EmbeddingStore) and (warning := describe(self.encoder, theirs)):
                 _warn(f"{self.name}: {warning}.")
 
-    def adapt(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore") -> "Enhancer":
+    def adapt(self, vectors: "NDArray[Any] | Tensor | EmbeddingStore", means: int = 1) -> "Enhancer":
         """Return an enhancer for the domain of raw vectors, as `seed enhance --adapt` uses it.
 
         The mean of the vectors takes the place of the mean of training, see `pipeline.model.adaptation`. No labels are
@@ -147,10 +147,13 @@ class Enhancer:
 
         Args:
             vectors: 10 or more raw vectors [..., D], or a store of them; preferably clean and of many speakers.
+            means: 2 for a pool of 100 vectors or more from mixed, unknown conditions, such as recent ones of a service:
+                each vector is then moved by the mean of its half of the pool, see `adapt_model`.
 
         Raises:
-            VectorError: the vectors are fewer than 10, have another type or dimension, or hold NaN.
-            ConfigError: the model does not know the mean of its training vectors.
+            VectorError: the vectors are fewer than 10 (100 for two means), have another type or dimension, or hold NaN.
+            ConfigError: the model does not know the mean of its training vectors, or, for two means, has no whitening;
+                or `means` is neither 1 nor 2.
             StoreError: the store is damaged, or holds enhanced vectors.
 
         Warns:
@@ -165,7 +168,9 @@ class Enhancer:
             rows = self._rows(vectors)
             require_finite(rows, tuple(vectors.shape[:-1]))
             raw = rows.values.cpu().numpy()
-        model = adapt_model(self.model, raw, self.base_sha256, self.name)
+        if means not in (1, 2):
+            raise ConfigError(f"means is {means!r}, not 1 or 2.")
+        model = adapt_model(self.model, raw, self.base_sha256, self.name, means=means)
         if model.adaptation and (problem := model.adaptation.describe_problem()):
             _warn(f"{self.name}: {problem}.")
         return Enhancer(model, self.encoder, timestep=self._timestep, name=self.name, sha256=self.sha256)

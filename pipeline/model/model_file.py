@@ -80,7 +80,8 @@ def save_model(
     # A single key, because safetensors keeps metadata in a hash map, whose order differs from run to run.
     metadata = {"seed": json.dumps(content, sort_keys=True)}
     state = compact_state(model, timestep) if compact else model.state_dict()
-    state |= {"shift": model.shift} if model.adaptation else {}
+    if model.adaptation:
+        state |= {"shift": model.shift} | ({"noise_axes": model.noise_axes} if model.noise_axes.shape[1] else {})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     with replacing(path) as temporary:
         try:
@@ -106,12 +107,9 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
     except (SafetensorError, OSError, RecursionError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
     model, content = _build_model(path, metadata.get("seed"), state)
-    shift = state.pop("shift", None) if model.adaptation else None
+    adaptation = {name: state.pop(name, None) for name in ("shift", "noise_axes")} if model.adaptation else {}
     load_state(model, expand_state(state, model), str(path))
-    if shift is not None:
-        if shift.shape != model.shift.shape or not torch.isfinite(shift).all():
-            raise WeightsError(f"{path}: its adaptation is damaged. Adapt the model again.")
-        model.shift.copy_(shift)
+    _set_adaptation(model, adaptation, path)
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
     if not 0 <= float(model.strength) <= 1:
@@ -143,6 +141,19 @@ def _build_model(path: Place, text: str | None, state: Mapping[str, Tensor]) -> 
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path}: not a SEED model ({type(error).__name__}: {error}). Train it again.") from error
+
+
+def _set_adaptation(model: SeedModel, tensors: Mapping[str, Tensor | None], path: Place) -> None:
+    """Set the shifts of an adapted model and the axes that choose among them; there are none without adaptation."""
+    shift, axes = (tensors.get(name) for name in ("shift", "noise_axes"))
+    if shift is None:
+        return
+    axes, shift = torch.zeros(model.dim, 0) if axes is None else axes, shift[None] if shift.ndim == 1 else shift
+    fits = shift.ndim == axes.ndim == 2 and shift.shape[1] == axes.shape[0] == model.dim
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in (shift, axes))
+    if not fits or not finite or not 1 <= len(shift) <= 2 or (len(shift) == 2 and not axes.shape[1]):
+        raise WeightsError(f"{path}: its adaptation is damaged. Adapt the model again.")
+    model.shift, model.noise_axes = shift.float(), axes.float()
 
 
 def check_encoder(model: ModelFile, attributes: Mapping[str, Any], model_path: Place, store_path: Place) -> None:

@@ -32,8 +32,12 @@ class SeedModel(nn.Module):
     domain_mean: Tensor
     domain_matrix: Tensor
     shift: Tensor
-    """The vector [D] added to raw embeddings: the training mean minus that of an adapted domain; 0 without adaptation.
-    It maps speech of the domain to where the training speech is, see `pipeline.model.adaptation`."""
+    """Vectors [K, D], one of which is added to each raw embedding: the training mean minus that of an adapted domain;
+    0 without adaptation. It maps speech of the domain to where the training speech is, see
+    `pipeline.model.adaptation`."""
+    noise_axes: Tensor
+    """Directions [D, 4] in which noise moves raw embeddings most, which choose among several shifts; [D, 0] if they
+    were not needed yet."""
     training_stats: TrainingStats | None = None
     """Statistics of the training vectors, if known; stored in the metadata of the model file."""
     only_timestep: int | None = None
@@ -56,16 +60,28 @@ class SeedModel(nn.Module):
         self.register_buffer("strength", torch.ones(()))
         self.register_buffer("domain_mean", torch.zeros(dim))
         self.register_buffer("domain_matrix", torch.zeros(dim, dim))
-        self.register_buffer("shift", torch.zeros(dim), persistent=False)
+        self.register_buffer("shift", torch.zeros(1, dim), persistent=False)
+        self.register_buffer("noise_axes", torch.zeros(dim, 0), persistent=False)
 
     @property
     def default_strength(self) -> float:
         """The interpolation weight to use: `strength`, or 0 if the model was adapted to implausible vectors."""
         return float(self.strength) if self.adaptation is None or self.adaptation.is_plausible else 0.0
 
+    def move(self, embeddings: Tensor) -> Tensor:
+        """Return raw embeddings [B, D] moved from their domain to that of the training.
+
+        Of several shifts, each embedding gets the one that moves it nearest to the training mean along `noise_axes`.
+        """
+        if len(self.shift) == 1:
+            return embeddings + self.shift
+        along = (embeddings - self.mean) @ self.noise_axes
+        distances = (along[:, None] + self.shift @ self.noise_axes).square().sum(dim=2)
+        return embeddings + self.shift[distances.argmin(dim=1)]
+
     def prepare(self, embeddings: Tensor, scale: bool = True) -> Tensor:
         """Return the network's inputs [B, D]: preconditioned, then scaled to length sqrt(D) (unit mean square)."""
-        conditioned = (embeddings + self.shift - self.mean) @ self.matrix.T
+        conditioned = (self.move(embeddings) - self.mean) @ self.matrix.T
         if not scale:
             return conditioned
         scaled: Tensor = nn.functional.normalize(conditioned, dim=1) * self.dim**0.5
@@ -96,14 +112,14 @@ class SeedModel(nn.Module):
         strength = self.default_strength if sampling.strength is None else sampling.strength
         network = partial(self.network, conditioning=conditioning) if conditioning else self.network
         enhanced = self.objective.infer(network, self.prepare(embeddings), sampling, self.abar, draws)
-        return interpolate(embeddings + self.shift if strength else embeddings, enhanced, strength)
+        return interpolate(self.move(embeddings) if strength else embeddings, enhanced, strength)
 
     def atypicality(self, embeddings: Tensor) -> Tensor:
         """Return the atypicality [B] of raw embeddings [B, D]: about 1 in domain, larger out of domain.
 
         It is the squared Mahalanobis distance of the direction, divided by its median over held-out speakers.
         """
-        directions = nn.functional.normalize(embeddings + self.shift, dim=1)
+        directions = nn.functional.normalize(self.move(embeddings), dim=1)
         return ((directions - self.domain_mean) @ self.domain_matrix.T).square().sum(dim=1)
 
 

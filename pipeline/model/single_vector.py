@@ -51,7 +51,7 @@ class SingleVectorPath:
         self._interpolated, self._network, self._predicted = strength < 1, network, network.predict
         ddim = model.objective.infer is infer_by_ddim
         self._signal = model.abar[self._timestep].sqrt() if ddim else None
-        self._shift = model.shift if model.adaptation else None
+        self._move = model.move if model.adaptation else None
         self._mean, self._matrix = model.mean, model.matrix
         self._input = _detach(network.input_proj.weight, network.input_proj.bias)
         self._blocks = [
@@ -71,8 +71,8 @@ class SingleVectorPath:
         norm = _norm(raw)
         if not self._low <= norm.item() <= self._high:  # NaN is in no interval
             return None
-        if self._shift is not None:
-            raw = raw + self._shift
+        if self._move is not None:
+            raw = self._move(raw)
             norm = _norm(raw)
             if not norm.item() >= MIN_NORM:
                 return None

@@ -1,10 +1,9 @@
 """The vectors that systems score: raw from an encoder, or enhanced by a model."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.embedding_store import EmbeddingStore
@@ -14,6 +13,7 @@ from pipeline.utils.paths import Place
 
 if TYPE_CHECKING:  # importing torch takes longer than scoring existing vectors
     from pipeline.model.model_file import ModelFile
+    from pipeline.model.seed_model import SeedModel
 
 
 @dataclass(frozen=True)
@@ -78,39 +78,45 @@ class ConditionStores:
         from pipeline.model.adaptation import remove_adaptation
         from pipeline.model.apply import enhance_vectors, read_sampling
 
-        model, sampling = remove_adaptation(self.require_model().model), read_sampling(self._first.attributes)
+        model = self._adapted_model() if adapted else remove_adaptation(self.require_model().model)
         flat = values.reshape(-1, values.shape[-1])
-        return enhance_vectors(model, flat + self._shift if adapted else flat, *sampling).reshape(values.shape)
+        return enhance_vectors(model, flat, *read_sampling(self._first.attributes)).reshape(values.shape)
 
     def prepare_originals(self, values: Float32Array) -> Float32Array:
         """Return raw embeddings [N, crops, D] in the vector space of the enhanced ones, so that they can be added.
 
         This is the model's preconditioned space, unless the enhanced vectors are interpolated with raw ones.
         """
-        from pipeline.model.adaptation import remove_adaptation
+        import torch
+
         from pipeline.model.apply import read_sampling
         from pipeline.model.seed_model import prepare_pairs
 
-        values = values + self._shift
-        if read_sampling(self._first.attributes)[0].strength != 1:
-            return values
-        return prepare_pairs(remove_adaptation(self.require_model().model), values).cpu().numpy()
+        model = self._adapted_model()
+        if read_sampling(self._first.attributes)[0].strength == 1:
+            return prepare_pairs(model, values).cpu().numpy()
+        flat = torch.from_numpy(values.reshape(-1, values.shape[-1])).to(model.mean.device)
+        return model.move(flat).cpu().numpy().reshape(values.shape)
 
-    @property
-    def _shift(self) -> Float32Array:
-        """The vector [D] that the adaptation of the model added to raw embeddings; zeros without adaptation.
+    def _adapted_model(self) -> "SeedModel":
+        """Return the model with the shifts that its adaptation added to raw embeddings; zeros without adaptation.
 
         Raises:
             ConfigError: the conditions were adapted differently.
         """
-        dim = self._first.shape[3]
-        shifts = {tuple(store.attributes.get("shift", [0.0] * dim)) for store in self.stores.values()}
+        import torch
+
+        from pipeline.model.adaptation import remove_adaptation, set_shift
+
+        model = remove_adaptation(self.require_model().model)
+        shifts = {json.dumps(store.attributes.get("shift")) for store in self.stores.values()}
         if len(shifts) > 1:
             raise ConfigError(
                 f"{self.name}: its conditions were enhanced by different adaptations, so raw vectors cannot be enhanced"
                 " like them. Adapt all conditions to one store."
             )
-        return np.array(shifts.pop(), dtype=np.float32)
+        shift = self._first.attributes.get("shift")
+        return model if shift is None else set_shift(model, torch.tensor(shift).reshape(-1, model.dim))
 
 
 def open_condition_stores(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import TrainingError
-from pipeline.model.adaptation import adapt_model
+from pipeline.model.adaptation import adapt_model, find_noise_axes
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.preconditioner import Matrix, displacement_of_whitening, whitening_matrix
 from pipeline.training.strength import Crops, HeldOut, find_strength
@@ -50,7 +50,7 @@ def refit_model(
     adapted = adapt_model(model, clean, base_sha256, name, len(crops))
     if model.settings.network.precondition == "whiten":
         matrix = whitening_matrix(_pool_displacements(model, crops))
-        adapted.matrix = torch.from_numpy(matrix).to(model.matrix)
+        adapted.matrix, adapted.noise_axes = torch.from_numpy(matrix).to(model.matrix), find_noise_axes(model)
     if strength is not None:
         adapted.strength = torch.full_like(model.strength, strength)
     assert adapted.adaptation is not None

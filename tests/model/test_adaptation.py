@@ -1,5 +1,6 @@
 import hashlib
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from safetensors import safe_open
 from pipeline import EmbeddingStore, Enhancer
 from pipeline.errors import ConfigError, SeedWarning, VectorError, WeightsError
 from pipeline.metrics import eer
-from pipeline.model.adaptation import adapt_model, estimate_weight, remove_adaptation
+from pipeline.model.adaptation import (
+    NOISE_AXES,
+    PRIOR_HALF,
+    adapt_model,
+    estimate_weight,
+    find_noise_axes,
+    remove_adaptation,
+)
 from pipeline.model.adaptation_record import LIMIT, PRIOR_VECTORS, Adaptation
 from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.enhance_store import find_clean, find_reference
@@ -74,7 +82,7 @@ def test_an_adapted_model_does_in_another_domain_what_it_does_in_its_own(enhance
     weight = len(clean) / (len(clean) + PRIOR_VECTORS)
     trained = enhancer.model.mean.numpy()
     shift = weight * (trained - FOREIGN[:, 0, 0].mean(axis=0, dtype=np.float64))
-    np.testing.assert_allclose(adapted.model.shift, shift, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(adapted.model.shift, shift[None], rtol=1e-4, atol=1e-4)
     expected = enhancer.enhance(FOREIGN + shift.astype(np.float32))
     np.testing.assert_allclose(adapted.enhance(FOREIGN), expected, rtol=1e-3, atol=1e-3)
     assert adapted.strength == enhancer.strength > 0
@@ -103,7 +111,7 @@ def test_a_new_one_is_made_and_an_earlier_adaptation_is_replaced(enhancer: Enhan
     np.testing.assert_array_equal(enhancer.enhance(RAW), before)
     np.testing.assert_array_equal(again.enhance(RAW), enhancer.adapt(RAW[:, 0, 0]).enhance(RAW))
     assert first.model.network is enhancer.model.network  # weights are shared
-    np.testing.assert_array_equal(remove_adaptation(first.model).shift, np.zeros(DIM))
+    np.testing.assert_array_equal(remove_adaptation(first.model).shift, np.zeros((1, DIM)))
 
 
 def test_few_vectors_count_for_less(enhancer: Enhancer) -> None:
@@ -115,6 +123,49 @@ def test_few_vectors_count_for_less(enhancer: Enhancer) -> None:
         enhancer.adapt(FOREIGN[rows[:10], 0, 0])
     with pytest.raises(VectorError, match=r"9 vectors to adapt .*at least 10"):
         enhancer.adapt(FOREIGN[:9, 0, 0])
+
+
+def test_two_means_do_for_a_mixed_pool_what_each_side_does_by_itself(enhancer: Enhancer, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    axes = find_noise_axes(enhancer.model).numpy()
+    np.testing.assert_allclose(axes.T @ axes, np.eye(NOISE_AXES), atol=1e-5)
+    hum = 9 * axes[:, 0]  # what a second condition adds to every vector
+    clean = FOREIGN[:, 0, 0]
+    pool = np.concatenate([clean, FOREIGN[:, 1, 0] + hum])[rng.permutation(2 * len(clean))]
+    adapted = enhancer.adapt(pool, means=2)
+    assert adapted.adaptation is not None
+    assert (adapted.adaptation.means, adapted.adaptation.vectors) == (2, len(pool))
+    tests = FOREIGN[:, 1, 0]
+    moved = adapted.model.move(torch.from_numpy(np.concatenate([tests, tests + hum]))).numpy()
+    trained, whole = enhancer.model.mean.numpy(), len(pool) / (len(pool) + PRIOR_VECTORS)
+    weight = len(clean) / (len(clean) + PRIOR_HALF)
+    of_all = whole * (trained - pool.mean(axis=0, dtype=np.float64))
+    for half, own in (
+        (moved[: len(tests)] - tests, clean),
+        (moved[len(tests) :] - tests - hum, FOREIGN[:, 1, 0] + hum),
+    ):
+        expected = weight * (trained - own.mean(axis=0, dtype=np.float64)) + (1 - weight) * of_all
+        np.testing.assert_allclose(half, np.broadcast_to(expected, half.shape), atol=1e-4)
+    for row in (tests[0], tests[0] + hum):  # a single vector takes the same way
+        expected = adapted.model(torch.from_numpy(row[None]), Sampling(50, strength=adapted.strength)).numpy()
+        np.testing.assert_array_equal(adapted.enhance(row), expected[0])
+    save_model(tmp_path / "m.safetensors", adapted.model, ENCODER, {"timestep": 50})
+    np.testing.assert_array_equal(Enhancer.load(tmp_path / "m.safetensors").enhance(tests), adapted.enhance(tests))
+    again = adapted.adapt(clean)
+    np.testing.assert_array_equal(again.model.shift, enhancer.adapt(clean).model.shift)
+
+
+def test_two_means_need_a_pool_and_a_whitening(enhancer: Enhancer) -> None:
+    with pytest.raises(VectorError, match=r"99 vectors to adapt .*at least 100"):
+        enhancer.adapt(FOREIGN[:99, 0, 0], means=2)
+    with pytest.raises(ConfigError, match="means is 3, not 1 or 2"):
+        enhancer.adapt(FOREIGN[:, 0, 0], means=3)
+    model = copy(enhancer.model)
+    model.settings = model.settings.model_copy(
+        update={"network": model.settings.network.model_copy(update={"precondition": "center"})}
+    )
+    with pytest.raises(ConfigError, match="has no whitening"):
+        adapt_model(model, FOREIGN[:, 0, 0], means=2)
 
 
 def test_vectors_of_one_speaker_count_for_little(enhancer: Enhancer) -> None:
@@ -239,7 +290,7 @@ def test_a_damaged_adaptation_is_refused(model: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
     adapted = adapt_model(loaded.model, FOREIGN[:, 0, 0], loaded.sha256)
     adapted.shift = adapted.shift.clone()
-    adapted.shift[0] = float("nan")
+    adapted.shift[0, 0] = float("nan")
     save_model(tmp_path / "a.safetensors", adapted, ENCODER, {})
     with pytest.raises(WeightsError, match="its adaptation is damaged"):
         load_model(tmp_path / "a.safetensors")
