@@ -20,7 +20,7 @@ in the condition, with 95 % intervals by a bootstrap over speakers; means over s
     mixed            adapted to all vectors, clean and corrupted as in training; with one mean, and with two
     pool             adapted to the test vectors of all conditions together, unlabelled; with one mean, and with two
     each side        enrolment and test adapted to the vectors of their own condition (test vectors, unlabelled)
-    … recordings     refitted to so many recordings, encoded clean and corrupted as in training (`seed adapt RECORDINGS`)
+    … recordings     refitted to so many recordings, clean and corrupted as in training (`seed adapt RECORDINGS`)
     in domain        a model trained on the corpus itself, as it is
 """
 
@@ -129,16 +129,19 @@ def train_on(corpora: list[Corpus], params: Params, number: int, folder: Path) -
     return load_model(path).model
 
 
-def measure(sides: Sides, trials: Trials, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+def measure(sides: Sides, trials: Trials, numbers: NDArray[np.int64], resamples: int) -> NDArray[np.float64]:
     """Return EERs [1 + resamples, 3] in %: clean, noisy, both sides noisy; the first row is the estimate."""
     assert trials.target is not None
     units = {name: unit_crops(side[:, None])[:, 0] for name, side in sides.items()}
 
     def rates(enrol: str, test: str) -> NDArray[np.float64]:
         scores = (units[enrol] @ units[test].T)[trials.enrol, trials.test]
+        estimate = eer(roc_of(scores, trials.target))
+        if not resamples:
+            return 100 * np.array([estimate])
         ranking = Ranking.from_scores(scores, trials.target)
-        drawn = replicates([ranking], numbers[trials.enrol], numbers[trials.test], [eer], RESAMPLES, 0)[:, 0, 0]
-        return 100 * np.array([eer(roc_of(scores, trials.target)), *drawn])
+        drawn = replicates([ranking], numbers[trials.enrol], numbers[trials.test], [eer], resamples, 0)[:, 0, 0]
+        return 100 * np.array([estimate, *drawn])
 
     noisy = [name for name in sides if name != "clean"]
     columns = [
@@ -232,7 +235,8 @@ def main(work: Path, encoder: str, seeds: int, only: tuple[str, ...]) -> None:
             model = train_on(others, params, number, work / "models" / encoder)
             own = train_on([corpus], params, number, work / "models" / encoder)
             for system, make in systems(corpus, model, own, sampling, number).items():
-                found.setdefault(system, []).append(measure(make(), trials, numbers))
+                resamples = 0 if number else RESAMPLES  # intervals are those of seed 0
+                found.setdefault(system, []).append(measure(make(), trials, numbers, resamples))
         raw = np.mean([each[0] for each in found["raw"]], axis=0)
         for system, measured in found.items():
             means = np.mean([each[0] for each in measured], axis=0)

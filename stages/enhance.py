@@ -138,7 +138,7 @@ def _enhance_store(
     with progress_bar("enhancing", None) as advance:
         sampling = Sampling(**enhance.sampling())
         vectors = EmbeddingStore.open(adapt) if adapt else None
-        reference = None if vectors else find_clean(opened)
+        reference = find_clean(opened)
         warn = partial(click.echo, err=True)
         done = enhance_store(
             opened, model, out, sampling, settings.seed, choose_device(device), advance, vectors, reference, warn

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import OutputError, StoreError
-from pipeline.model.adaptation import adapt_model
+from pipeline.model.adaptation import adapt_model, leads_away
 from pipeline.model.adaptation_record import Adaptation
 from pipeline.model.apply import AS_TRAINED, check_sampling, describe_sampling, enhance_vectors
 from pipeline.model.diagnostics import MIN_NORM
@@ -80,8 +80,9 @@ def enhance_store(
         device: the device to compute on; the CPU if not given.
         progress: called with the number of vectors of each finished batch.
         adapt: raw embeddings to adapt the model to, see `pipeline.model.adaptation`: unlabelled, preferably clean.
-        reference: without `adapt`, raw embeddings of the same speech, preferably clean, that decide the strength;
-            `store` if not given. Stores that will be compared with each other need the same one.
+        reference: raw embeddings of the same speech, preferably clean, that decide the strength without adaptation, and
+            whether an adaptation suits; `store` if not given. Stores that will be compared with each other need the
+            same one. If an adaptation suits neither them nor `store`, the strength is 0, see `adaptation.leads_away`.
         warn: called with a warning if the training audio was denoised differently, the encoder may be another one, the
             vectors are much longer or shorter than those of training, or those to adapt to are few or implausible.
 
@@ -113,16 +114,24 @@ def enhance_store(
     if (warning := describe_norm_mismatch(loaded.model.training_stats, norms[norms >= MIN_NORM])) and warn:
         warn(f"{store.path}: {warning}")
     model = loaded.model
+    others = reference.read()[reference.ok].reshape(-1, store.dim) if reference else None
     if adapt:
         raw = adapt.read()[adapt.ok].reshape(-1, store.dim)
         model = adapt_model(model, raw, loaded.base_sha256, f"{model_path} with {adapt.path}")
     if model.adaptation:
         strength, atypicality = round(model.default_strength, 6), model.adaptation.atypicality
+        source = adapt.path if adapt else model_path
         if (problem := model.adaptation.describe_problem()) and warn:
-            warn(f"{adapt.path if adapt else model_path}: {problem}.")
+            warn(f"{source}: {problem}.")
+        if sampling.strength is None and leads_away(model, flat) and (others is None or leads_away(model, others)):
+            strength = 0.0
+            if warn:
+                warn(
+                    f"{store.path}: {source} is not adapted to speech like this: it takes these vectors away from those"
+                    " of training, so they are returned raw. Adapt to this speech, or set the strength with --strength."
+                )
     else:
-        others = reference.read()[reference.ok].reshape(-1, store.dim) if reference else flat
-        strength, atypicality = strength_in_domain(model, others)
+        strength, atypicality = strength_in_domain(model, flat if others is None else others)
     if sampling.strength is None:
         sampling = replace(sampling, strength=strength)
     values[store.ok] = enhance_vectors(model, flat, sampling, seed, progress).reshape(rows.shape)

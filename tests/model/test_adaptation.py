@@ -18,6 +18,7 @@ from pipeline.model.adaptation import (
     adapt_model,
     estimate_weight,
     find_noise_axes,
+    leads_away,
     remove_adaptation,
 )
 from pipeline.model.adaptation_record import LIMIT, PRIOR_VECTORS, Adaptation
@@ -234,6 +235,28 @@ def test_the_command_writes_a_model_that_does_the_same(
     assert digest.startswith(stores[0].attributes["adaptation"]["fingerprint"])
 
 
+def test_an_adaptation_to_other_speech_returns_vectors_raw(
+    model: Path, enhancer: Enhancer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = np.random.default_rng(0).permutation(len(RAW))[:10]
+    with pytest.warns(SeedWarning, match="are few"):
+        uncertain = enhancer.adapt(RAW[few, 0, 0])
+    own, wrong = enhancer.adapt(FOREIGN[:, 0, 0]), enhancer.adapt(RAW[:, 0, 0] - DRIFT)
+    assert [leads_away(each.model, FOREIGN[:, 1, 0]) for each in (own, wrong)] == [False, True]
+    assert not leads_away(uncertain.model, RAW[:, 1, 0])  # ten vectors of the very domain of training are enough
+    stores = {"f": FOREIGN[:, :1, 1:2], "clean": FOREIGN[:, :1, :1], "w": (RAW - DRIFT)[:, :1, :1]}
+    for name, values in stores.items():
+        store_at(tmp_path / f"{name}.zarr", values)
+    command = ["enhance", "--model", str(model), "--store", str(tmp_path / "f.zarr"), "--adapt"]
+    main([*command, str(tmp_path / "w.zarr"), "--out", str(tmp_path / "raw.zarr")])
+    assert "w.zarr is not adapted to speech like this" in capsys.readouterr().err
+    np.testing.assert_array_equal(EmbeddingStore.open(tmp_path / "raw.zarr").read(), stores["f"])
+    # Its own noisy vectors are farther from the clean ones, but suit themselves.
+    main([*command, str(tmp_path / "f.zarr"), "--out", str(tmp_path / "own.zarr")])
+    assert "not adapted to speech like this" not in capsys.readouterr().err
+    assert EmbeddingStore.open(tmp_path / "own.zarr").attributes["sampling"]["strength"] == pytest.approx(0.6)
+
+
 def test_two_sides_are_adapted_each_to_its_own_domain_and_scored(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,7 +271,7 @@ def test_two_sides_are_adapted_each_to_its_own_domain_and_scored(
     rates: dict[str, float] = {}
     for way, adapt in (("one", {"enrol": "enrol", "test": "enrol"}), ("each", {"enrol": "enrol", "test": "test"})):
         for name, to in adapt.items():
-            command = ["enhance", "--model", str(model), "--store", str(tmp_path / f"{name}.zarr")]
+            command = ["enhance", "--model", str(model), "--store", str(tmp_path / f"{name}.zarr"), "--strength", "0.6"]
             main([*command, "--adapt", str(tmp_path / f"{to}.zarr"), "--out", str(tmp_path / f"{way}_{name}.zarr")])
         stores = ["--enrol", str(tmp_path / f"{way}_enrol.zarr"), "--test", str(tmp_path / f"{way}_test.zarr")]
         capsys.readouterr()
