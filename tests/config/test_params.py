@@ -44,9 +44,18 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
     )
 
 
+def test_corpora_are_a_list_or_one_name() -> None:
+    assert Params().corpus == ["demo"]
+    assert Params.model_validate({"corpus": "mine"}).corpus == ["mine"]
+    several = Params.model_validate({"corpus": ["a", "b"]})
+    assert (several.corpus, several.tested_corpus) == (["a", "b"], "a")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("corpus: [a, b, a]\n", "corpus must differ from each other"),
+        ("corpus: []\n", "corpus: List should have at least 1 item"),
         ("speed: 3\n", "speed: unknown key"),
         ("train: {learning_rat: 1}\n", "train.learning_rat: unknown key"),
         ("train: {network: {predict: noise}}\n", "train.network.predict: "),

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -257,6 +257,13 @@ def test_systems_that_cannot_be_are_one_line(folders: dict[str, Path], line: dic
 def test_lines_that_contradict_themselves_are_refused(line: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         System.model_validate(line)
+
+
+def test_a_cohort_is_of_the_tested_corpus(cohort: Cohort) -> None:
+    store = EmbeddingStore.open(cast(Path, cohort.path))
+    corpora = {name: "a" if row < 40 else "b" for row, name in enumerate(cohort.utterances)}
+    assert read_cohort(store, {}, corpora).utterances == cohort.utterances[:40]
+    assert read_cohort(store, {}, dict.fromkeys(corpora)).utterances == cohort.utterances
 
 
 def test_a_cohort_of_another_encoder_is_refused(folders: dict[str, Path], cohort: Cohort) -> None:

@@ -99,6 +99,7 @@ def test_choices_are_those_of_the_library(command: str, option: str, choices: tu
         ["extract", "--manifest", "m.csv", "--encoder", "ge2e", "--out", "s.zarr", "--draws", "0"],
         ["manifest", "--out", "x"],
         ["manifest", "--corpus", "demo", "--pattern", "*", "--out", "x"],
+        ["manifest", "--corpus", "demo", "--join", ".", "--out", "x"],
         ["score", "--out", "x"],
         ["score", "--system", "raw", "--manifest", "m.csv", "--out", "x"],
         ["score", "--enrol", "a", "--test", "a", "--trials", "t", "--lists", ".", "--out", "x"],
@@ -112,6 +113,13 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str], place: Pat
     assert code == 2
     assert "Error: " in err
     assert "Traceback" not in err
+
+
+def test_the_folder_of_one_corpus_is_not_for_several(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "p.yaml").write_text("corpus: [demo, arabic]\n")
+    code, _, err = run(capsys, "fetch", "--out", "x", "--params", "p.yaml")
+    assert code == 2
+    assert "--out is the folder of one corpus; give --corpus too" in err
 
 
 def bad_calls(place: Path) -> dict[str, tuple[list[str], str]]:

@@ -122,3 +122,18 @@ def test_the_command_takes_a_manifest_for_each_store(
         main(command[:-2])
     assert left.value.code == 2
     assert "1 --manifest for 2 --store" in capsys.readouterr().err
+
+
+def test_the_command_reads_corpora_from_the_manifest(
+    stores: list[EmbeddingStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        f"{name},{name}.wav,{name.split('/')[0]},{'ab'[number % 2]}\n"
+        for number, name in enumerate(stores[0].utterances)
+    ]
+    (tmp_path / "m.csv").write_text("utterance,path,speaker,corpus\n" + "".join(rows))
+    (tmp_path / "p.yaml").write_text("train: {threads: 1, max_epochs: 1, folds: 0}\n")
+    command = ["train", "--params", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "m.safetensors")]
+    main([*command, "--store", str(stores[0].path), "--manifest", str(tmp_path / "m.csv")])
+    assert "2 of 20 speakers held out" in capsys.readouterr().out
+    assert load_model(tmp_path / "m.safetensors").metadata["training"]["domains"] == 2
