@@ -15,7 +15,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.adaptation import adapt_model, find_noise_axes
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.preconditioner import Matrix, displacement_of_whitening, whitening_matrix
-from pipeline.training.strength import Crops, HeldOut, find_strength
+from pipeline.training.strength import MAX_HARM, Crops, HeldOut, find_strength
 
 PRIOR_RECORDINGS = 20
 """Number of recordings at which the covariance of displacements lies halfway between that of training and theirs."""
@@ -74,12 +74,16 @@ def refit_halves(model: SeedModel, crops: Crops) -> list[HeldOut]:
 def choose_strength(parts: Sequence[HeldOut], timestep: int, seed: int) -> float:
     """Return the strength for a refitted model, found without labels: recordings count as speakers.
 
+    It is the model's own, unless that does harm or another one lowers the noisy EER clearly.
+
     Args:
         parts: what `refit_halves` returns.
         timestep: timestep of the enhancement.
         seed: seed of the choice of trials and of the bootstrap.
     """
-    return find_strength(parts, timestep, parts[0].model.settings.strength, seed).strength
+    model = parts[0].model
+    # Recordings are told apart more easily than speakers: their EERs are near 0, where differences are often chance.
+    return find_strength(parts, timestep, model.settings.strength, seed, MAX_HARM, float(model.strength)).strength
 
 
 def _pool_displacements(model: SeedModel, crops: Crops) -> Matrix:

@@ -46,6 +46,10 @@ HARM_CONFIDENCE = 0.9
 """Share of the draws in which the clean EER must exceed the raw one for a strength to be ruled out."""
 NOISY_TOLERANCE = 0.02
 """Relative excess over the lowest noisy EER that a lower strength may have."""
+NO_HARM, MAX_HARM = (0.0, 0.0), (0.05, 0.15)
+"""Largest rises of the clean EER that count as no harm: relative, or in percentage points, whichever is more."""
+MIN_GAIN = 0.05
+"""Relative gain in noisy EER for which a usual strength is given up."""
 FALLBACK_STRENGTH = 0.4
 """The strength if speakers are unknown."""
 
@@ -145,13 +149,28 @@ def fit_domain(
     return mean, matrix / np.sqrt(max(median, 1e-12))
 
 
-def find_strength(parts: Sequence[HeldOut], timestep: int, most: float, seed: int) -> StrengthPoint:
+def find_strength(
+    parts: Sequence[HeldOut],
+    timestep: int,
+    most: float,
+    seed: int,
+    tolerance: tuple[float, float] = NO_HARM,
+    usual: float | None = None,
+) -> StrengthPoint:
     """Return the strength found on held-out speakers, with one model or several with the same settings.
 
     It is the lowest strength whose noisy EER is nearly the lowest, among those up to `most` that do not clearly harm
     clean speech. EERs are means over the parts. Harm is judged by a bootstrap over the speakers of each part, because
     with few speakers a difference of two EERs says little, and the lowest of several EERs is often lowest by chance. If
     speakers are unknown, or too few for trials, the strength is `FALLBACK_STRENGTH`.
+
+    Args:
+        parts: models with crops of speakers that they were not trained on.
+        timestep: timestep at which the models enhance.
+        most: the highest strength.
+        seed: seed of the choice of trials and of the bootstrap.
+        tolerance: rise of the clean EER that counts as no harm (relative, in percentage points).
+        usual: a strength to keep, unless it does harm or another one lowers the noisy EER by `MIN_GAIN`.
     """
     strengths = [float(each) for each in np.linspace(0, most, 1 + max(1, round(most / STRENGTH_STEP)))]
     try:
@@ -159,10 +178,16 @@ def find_strength(parts: Sequence[HeldOut], timestep: int, most: float, seed: in
     except TrialError:
         return StrengthPoint(min(most, FALLBACK_STRENGTH))
     clean, noisy, resampled = (np.mean(values, axis=0) for values in zip(*measured, strict=True))
-    harmful = (resampled > resampled[:, :1]).mean(axis=0) >= HARM_CONFIDENCE
+    relative, points = tolerance
+    allowed = resampled[:, :1] + np.maximum(relative * resampled[:, :1], points / 100)
+    harmful = (resampled > allowed).mean(axis=0) >= HARM_CONFIDENCE
     kept = [index for index in range(len(strengths)) if not harmful[index]]
     limit = (1 + NOISY_TOLERANCE) * min(noisy[index] for index in kept)
     chosen = next(index for index in kept if noisy[index] <= limit)
+    if usual is not None:
+        near = int(np.abs(np.array(strengths) - usual).argmin())
+        if near in kept and noisy[chosen] > (1 - MIN_GAIN) * noisy[near]:
+            chosen = near
     raw, enhanced = ((100 * float(clean[index]), 100 * float(noisy[index])) for index in (0, chosen))
     return StrengthPoint(strengths[chosen], raw, enhanced)
 

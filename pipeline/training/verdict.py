@@ -19,14 +19,12 @@ from pipeline.model.diffusion.sampler import Sampling
 from pipeline.model.domain import strength_in_domain
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.refit import choose_strength, refit_halves
-from pipeline.training.strength import Crops
+from pipeline.training.strength import MAX_HARM, Crops
 
 RAW, AS_IS, ADAPTED = "raw", "as is", "adapted"
 MIN_RECORDINGS = 2 * PRIOR_VECTORS
 """Minimum number of recordings: the model is adapted to one half of them, and tried on the other."""
 RESAMPLES = 300
-MAX_HARM = (0.05, 0.15)
-"""Largest rise of the clean EER that is accepted: relative, or in points, whichever is more."""
 
 
 @dataclass(frozen=True)
