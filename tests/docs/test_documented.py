@@ -65,6 +65,7 @@ NOT_RUN = {
     "seed corpus check paper": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed trials vcmix": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed try my/recordings --encoder ge2e": "needs twenty recordings; tests/stages/test_try.py has them",
+    "seed adapt my/recordings --encoder ge2e --out adapted.safetensors": "needs recordings; tests/stages/test_adapt.py",
     "python -m benchmarks.transfer --work <folder> --encoder ge2e --seeds 1": "trains eight models",
     "seed train --store a/train.zarr --manifest a/train.csv --store b/train.zarr --manifest b/train.csv"
     " --out seed.safetensors": "needs two corpora; tests/training/test_aligned_stores.py trains on two",
