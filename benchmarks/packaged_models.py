@@ -2,9 +2,9 @@
 
     python -m benchmarks.packaged_models --work FOLDER [--encoder ge2e]
 
-Trains on speechocean762, commands and arabic, each moved to one mean, with the views `noise` and `reverb` and otherwise
-the parameters of params.yaml. The view `music` is left out, because the music at hand is under the GPL. FOLDER has the
-stores that `benchmarks.transfer` makes. Prints the line of `pipeline.model.packaged.SHA256`.
+Trains on speechocean762, commands and arabic, all moved to the mean of the first, with the views `noise` and `reverb`
+and otherwise the parameters of params.yaml. The view `music` is left out, because the music at hand is under the GPL.
+FOLDER has the stores that `benchmarks.transfer` makes. Prints the line of `pipeline.model.packaged.SHA256`.
 """
 
 from pathlib import Path
@@ -35,9 +35,10 @@ DATA = """
 | noise: ESC-10, folds 1 and 2 | CC BY 3.0 |
 | rooms: simulated by pyroomacoustics | made by this project |
 
-- Trained on each corpus moved to one mean: **adapt it to your speech** with 30 unlabelled vectors or more
-  (`enhancer.adapt(vectors)`, `seed enhance --adapt STORE`).
-- docs/adaptation.md has error rates of such models on a corpus that they were not trained on, for GE2E.
+- Trained on all corpora moved to the mean of the first: **adapt it to your speech**, without labels, with 50 recordings
+  (`seed adapt my/recordings --encoder {encoder} --out adapted.safetensors`) or 30 vectors (`enhancer.adapt(vectors)`,
+  `seed enhance --adapt STORE`).
+- docs/adaptation.md has error rates of such models on a corpus that they were not trained on.
 - The speakers are Mandarin speakers of English, or say single words. Broadcasts, telephones and distant microphones
   were not tried.
 - The weights are stored in half precision, for the timestep {timestep} only.
@@ -69,7 +70,7 @@ def main(work: Path, encoder: str) -> None:
     text = text.replace(
         "- This card names no licence: the licence depends on the recordings of the training, and on the encoder.\n", ""
     )
-    with_data = text + DATA.format(rows=rows, timestep=params.enhance.timestep)
+    with_data = text + DATA.format(rows=rows, timestep=params.enhance.timestep, encoder=encoder)
     write_text(out.with_suffix(".md"), with_data)
     click.echo(f'    "{encoder}": "{sha256_of(out)}",  # {size:,} bytes')
 
