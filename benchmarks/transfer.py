@@ -20,6 +20,8 @@ in the condition, with 95 % intervals by a bootstrap over speakers; means over s
     mixed            adapted to all vectors, clean and corrupted as in training; with one mean, and with two
     pool             adapted to the test vectors of all conditions together, unlabelled; with one mean, and with two
     each side        enrolment and test adapted to the vectors of their own condition (test vectors, unlabelled)
+    autoencoder      as `all`, but with the objective dae instead of diffusion
+    from …           as `all`, but trained on that corpus alone
     … recordings     refitted to so many recordings, clean and corrupted as in training (`seed adapt RECORDINGS`)
     in domain        a model trained on the corpus itself, as it is
 """
@@ -117,9 +119,9 @@ def read(name: str, folder: Path, encoder: str, conditions: list[str]) -> Corpus
     return Corpus(name, EmbeddingStore.open(folder / encoder / "train.zarr"), known, sides, tested)
 
 
-def train_on(corpora: list[Corpus], params: Params, number: int, folder: Path) -> SeedModel:
+def train_on(corpora: list[Corpus], params: Params, number: int, folder: Path, kind: str = "") -> SeedModel:
     """Train a model on one or several corpora, as `seed train` does, or read it from a folder of models."""
-    path = folder / f"{'+'.join(corpus.name for corpus in corpora)}-{number}.safetensors"
+    path = folder / f"{'+'.join(corpus.name for corpus in corpora)}{kind}-{number}.safetensors"
     if not path.exists():
         speakers = [{each: corpus.speakers[each] for each in corpus.store.utterances} for corpus in corpora]
         store = align_stores([corpus.store for corpus in corpora])
@@ -157,15 +159,23 @@ def enhance(model: SeedModel, sides: Sides, sampling: Sampling) -> Sides:
 
 
 def systems(
-    corpus: Corpus, model: SeedModel, own: SeedModel, sampling: Sampling, number: int
+    corpus: Corpus,
+    model: SeedModel,
+    autoencoder: SeedModel,
+    alone: Mapping[str, SeedModel],
+    sampling: Sampling,
+    number: int,
 ) -> dict[str, Callable[[], Sides]]:
-    """Return the systems by name, see the module."""
+    """Return the systems by name, see the module. `alone` are models of one corpus each, this one included."""
     views, order = corpus.crops[:, 0], np.random.default_rng(number).permutation(len(corpus.crops))
     clean, mixed = views[:, 0], views.reshape(-1, views.shape[-1])
     pool, usual = np.concatenate(list(corpus.sides.values())), replace(sampling, strength=None)
 
     def adapted(vectors: Vectors, means: int = 1) -> Callable[[], Sides]:
         return lambda: enhance(adapt_model(model, vectors, means=means), corpus.sides, usual)
+
+    def from_other(other: SeedModel, strength: float | None = None) -> Sides:
+        return enhance(adapt_model(other, clean), corpus.sides, replace(sampling, strength=strength))
 
     def refitted(count: int) -> Sides:
         crops = corpus.crops[order[:count]]
@@ -201,7 +211,9 @@ def systems(
         "pool, two means": adapted(pool, 2),
         "each side": each_side,
         **{f"{count} recordings": partial(refitted, count) for count in RECORDINGS if count <= len(order)},
-        "in domain": as_is(own),
+        "autoencoder": partial(from_other, autoencoder, model.default_strength),
+        **{f"from {name}": partial(from_other, other) for name, other in alone.items() if name != corpus.name},
+        "in domain": as_is(alone[corpus.name]),
     }
 
 
@@ -232,9 +244,13 @@ def main(work: Path, encoder: str, seeds: int, only: tuple[str, ...]) -> None:
         for number in range(seeds):
             click.echo(f"without {name}, seed {number}", err=True)
             others = [each for each in corpora.values() if each is not corpus]
-            model = train_on(others, params, number, work / "models" / encoder)
-            own = train_on([corpus], params, number, work / "models" / encoder)
-            for system, make in systems(corpus, model, own, sampling, number).items():
+            folder = work / "models" / encoder
+            model = train_on(others, params, number, folder)
+            # The strength is not its own, so no folds are needed.
+            plain = params.train.model_copy(update={"objective": "dae", "folds": 0})
+            autoencoder = train_on(others, params.model_copy(update={"train": plain}), number, folder, "-dae")
+            alone = {each.name: train_on([each], params, number, folder) for each in corpora.values()}
+            for system, make in systems(corpus, model, autoencoder, alone, sampling, number).items():
                 resamples = 0 if number else RESAMPLES  # intervals are those of seed 0
                 found.setdefault(system, []).append(measure(make(), trials, numbers, resamples))
         raw = np.mean([each[0] for each in found["raw"]], axis=0)
