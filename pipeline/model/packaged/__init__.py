@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 
 SHA256 = {
-    "campplus": "21fcc8002dec14b0827eb4c5e8a1dfe3bf2c22e6b60a35fe13aef5cf47707ce0",
-    "ge2e": "2b991f8104c895701764d6be99d8addc836a0d5df93952e3ecdf5d6e3d3c3e97",
+    "campplus": "e6edb8947b0930eb9c545a878f2c008832cc7eb4e810d551db37d7be242c6324",
+    "ge2e": "da87002980a044989ba55026630e11984e65dfc7769ede0c3df6a0f5ad78b422",
 }
 """SHA-256 of each file, by name."""
 
