@@ -1,8 +1,8 @@
 """Refit a model to recordings of another domain, without labels: its mean and its whitening, in closed form.
 
 The recordings are encoded clean and corrupted, so they show more than the domain's mean (`pipeline.model.adaptation`):
-also the directions in which noise moves vectors of this domain. Training the network further on 50 recordings gained at
-most one hundredth of the noisy EER, and harmed clean speech as often (docs/adaptation.md), so it stays as it is.
+also the directions in which noise moves vectors of this domain. Training the network further on 50 recordings gained
+little and harmed clean speech as often as not (docs/adaptation.md), so it stays as it is.
 """
 
 from collections.abc import Sequence

@@ -66,7 +66,8 @@ NOT_RUN = {
     "seed trials vcmix": "needs recordings behind licences; tests/stages/test_paper.py runs it on a tiny tree",
     "seed try my/recordings --encoder ge2e": "needs twenty recordings; tests/stages/test_try.py has them",
     "seed adapt my/recordings --encoder ge2e --out adapted.safetensors": "needs recordings; tests/stages/test_adapt.py",
-    "python -m benchmarks.transfer --work <folder> --encoder ge2e --seeds 1": "trains eight models",
+    "python -m benchmarks.transfer --work <folder> --encoder ge2e": "trains 36 models",
+    "python -m benchmarks.transfer --work <folder> --encoder campplus": "trains 36 models",
     "seed train --store a/train.zarr --manifest a/train.csv --store b/train.zarr --manifest b/train.csv"
     " --out seed.safetensors": "needs two corpora; tests/training/test_aligned_stores.py trains on two",
     "cp params/paper.yaml params.yaml": "would leave the demo; tests/stages/test_paper.py runs with these parameters",
