@@ -17,6 +17,7 @@ in the condition, with 95 % intervals by a bootstrap over speakers; means over s
     as is            the model without adaptation, at the strength that its trust in the domain allows
     no network       the whitening of the model alone, adapted to all clean vectors
     10, 30, …, all   adapted to so many clean vectors
+    own strength     as `30 vectors`, with the strength that the model has for speech like that of its training
     mixed            adapted to all vectors, clean and corrupted as in training; with one mean, and with two
     pool             adapted to the test vectors of all conditions together, unlabelled; with one mean, and with two
     each side        enrolment and test adapted to the vectors of their own condition (test vectors, unlabelled)
@@ -174,8 +175,8 @@ def systems(
     def adapted(vectors: Vectors, means: int = 1) -> Callable[[], Sides]:
         return lambda: enhance(adapt_model(model, vectors, means=means), corpus.sides, usual)
 
-    def from_other(other: SeedModel, strength: float | None = None) -> Sides:
-        return enhance(adapt_model(other, clean), corpus.sides, replace(sampling, strength=strength))
+    def from_other(other: SeedModel, vectors: Vectors, strength: float | None = None) -> Sides:
+        return enhance(adapt_model(other, vectors), corpus.sides, replace(sampling, strength=strength))
 
     def refitted(count: int) -> Sides:
         crops = corpus.crops[order[:count]]
@@ -204,6 +205,7 @@ def systems(
         "as is": as_is(model),
         "no network": whiten,
         **counts,
+        "own strength": partial(from_other, model, clean[order[:30]], float(model.strength)),
         "all vectors": adapted(clean),
         "mixed": adapted(mixed),
         "mixed, two means": adapted(mixed, 2),
@@ -211,8 +213,8 @@ def systems(
         "pool, two means": adapted(pool, 2),
         "each side": each_side,
         **{f"{count} recordings": partial(refitted, count) for count in RECORDINGS if count <= len(order)},
-        "autoencoder": partial(from_other, autoencoder, model.default_strength),
-        **{f"from {name}": partial(from_other, other) for name, other in alone.items() if name != corpus.name},
+        "autoencoder": partial(from_other, autoencoder, clean, model.adapted_strength),
+        **{f"from {name}": partial(from_other, other, clean) for name, other in alone.items() if name != corpus.name},
         "in domain": as_is(alone[corpus.name]),
     }
 

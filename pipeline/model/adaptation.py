@@ -53,8 +53,8 @@ def adapt_model(
     """Return a copy of a model, with shared weights, that is adapted to the domain of raw vectors [N, D].
 
     The domain's mean is estimated as w mean(vectors) + (1 - w) mean(training), w = n / (n + 10), where n is the number
-    of recordings, or less if the vectors vary too little to be of several speakers. The strength is the model's own, or
-    0 if the adapted vectors are unlike those of training, see `LIMIT`.
+    of recordings, or less if the vectors vary too little to be of several speakers. The strength is
+    `SeedModel.adapted_strength`, or 0 if the adapted vectors are unlike those of training, see `LIMIT`.
 
     With two means, the vectors are a pool of unknown conditions, such as recent ones of a service. They are split in
     two along the directions in which noise moves vectors most (k-means), and each half gets its own mean. The model

@@ -21,6 +21,14 @@ Pairs = NDArray[np.float32]
 """Embeddings [P, views, D]; the first view of a row is the target of all its views."""
 
 
+FULL_FROM = 0.5
+"""Strength from which speech that a model is adapted to gets the highest one, `train.strength`.
+
+A model's strength is the lowest of those with nearly the same noisy EER on speech like that of its training. Other
+speech needs more: on each of four corpora left out, the highest strength was better in noise or as good, with GE2E and
+with CAM++, and on clean speech no worse than raw (docs/adaptation.md)."""
+
+
 class SeedModel(nn.Module):
     """The whole map from raw to enhanced embeddings."""
 
@@ -65,8 +73,22 @@ class SeedModel(nn.Module):
 
     @property
     def default_strength(self) -> float:
-        """The interpolation weight to use: `strength`, or 0 if the model was adapted to implausible vectors."""
-        return float(self.strength) if self.adaptation is None or self.adaptation.is_plausible else 0.0
+        """The interpolation weight to use: `strength`, or that of an adapted model.
+
+        It is `adapted_strength` after an adaptation to vectors, 0 if these were implausible, and what was found on the
+        recordings after a refit to recordings.
+        """
+        if self.adaptation is None:
+            return float(self.strength)
+        if not self.adaptation.is_plausible:
+            return 0.0
+        return float(self.strength) if self.adaptation.recordings else self.adapted_strength
+
+    @property
+    def adapted_strength(self) -> float:
+        """The interpolation weight for speech that the model is adapted to, see `FULL_FROM`."""
+        own, most = float(self.strength), self.settings.strength
+        return most if own >= FULL_FROM * most else own
 
     def move(self, embeddings: Tensor) -> Tensor:
         """Return raw embeddings [B, D] moved from their domain to that of the training.

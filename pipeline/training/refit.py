@@ -37,7 +37,7 @@ def refit_model(
     Args:
         model: a trained model; only its mean is adapted if it has no whitening (`network.precondition: whiten`).
         crops: raw embeddings [N, draws, views, D] of N recordings, view 0 clean.
-        strength: interpolation weight from raw to enhanced; None: the model's own.
+        strength: interpolation weight from raw to enhanced; None: that of an adapted model.
         base_sha256: SHA-256 of the model's file, for the record.
         name: the model, for messages.
 
@@ -51,8 +51,7 @@ def refit_model(
     if model.settings.network.precondition == "whiten":
         matrix = whitening_matrix(_pool_displacements(model, crops))
         adapted.matrix, adapted.noise_axes = torch.from_numpy(matrix).to(model.matrix), find_noise_axes(model)
-    if strength is not None:
-        adapted.strength = torch.full_like(model.strength, strength)
+    adapted.strength = torch.full_like(model.strength, model.adapted_strength if strength is None else strength)
     assert adapted.adaptation is not None
     adapted.adaptation = adapted.adaptation.model_copy(update={"recordings": len(crops)})
     return adapted
@@ -74,14 +73,14 @@ def refit_halves(model: SeedModel, crops: Crops) -> list[HeldOut]:
 def choose_strength(parts: Sequence[HeldOut], timestep: int, seed: int) -> float:
     """Return the strength for a refitted model, found without labels: recordings count as speakers.
 
-    It is the model's own, unless that does harm or another one lowers the noisy EER clearly.
+    It is that of any adapted model, unless that does harm or another one lowers the noisy EER clearly.
 
     Args:
         parts: what `refit_halves` returns.
         timestep: timestep of the enhancement.
         seed: seed of the choice of trials and of the bootstrap.
     """
-    model = parts[0].model
+    model = parts[0].model  # whose strength is that of an adapted model
     # Recordings are told apart more easily than speakers: their EERs are near 0, where differences are often chance.
     return find_strength(parts, timestep, model.settings.strength, seed, MAX_HARM, float(model.strength)).strength
 
