@@ -62,7 +62,7 @@ def adapt(
 ) -> None:
     """Adapt a model to another domain of speech, without labels.
 
-    RECORDINGS holds 10 audio files of the domain or more (50 are enough), at any depth, of more than two seconds each,
+    RECORDINGS holds 10 or more audio files of the domain (50 are enough), at any depth, of more than two seconds each,
     preferably clean and of many speakers. Crops of each are encoded clean, in noise at 0-15 dB, and in rooms. The mean
     and the whitening of the model are refitted to them, and the strength is chosen; the network stays as it is. From
     20 recordings on, the gain is measured and printed. It takes about a minute for 50 files. Vectors that the result
@@ -148,7 +148,7 @@ def _refit(
 
     from pipeline.model.model_file import check_encoder
     from pipeline.training.refit import refit_model
-    from pipeline.training.verdict import ADAPTED, MIN_RECORDINGS, try_model
+    from pipeline.training.verdict import ADAPTED, MIN_RECORDINGS, RAW, try_model
     from stages.helpers.verdicts import print_rates, print_reason
 
     settings = load_params(params, {"extract.draws": DRAWS, "extract.views": VIEWS})
@@ -164,8 +164,9 @@ def _refit(
         print_reason(verdict)
         if verdict.best != ADAPTED:
             click.echo(
-                f"  {recordings}: on these recordings, the adapted model is not clearly the best: use {verdict.best}"
-                " vectors, or try more recordings (--files).",
+                f"  {recordings}: on these recordings, the adapted model is not the best:"
+                f" {'use raw vectors' if verdict.best == RAW else 'use the model as it is'}, or try more recordings"
+                " (--files).",
                 err=True,
             )
     else:

@@ -95,7 +95,7 @@ def _join_corpora(settings: "Params", folder: Path, corpora: Path, out: Path) ->
     from pipeline.data.sets import check_disjoint
 
     counts = join_lists({name: folder / name for name in settings.corpus}, TRAIN, settings.conditions, out)
-    if len(settings.corpus) > 1 and not any(read_corpus(corpora, name).overlap for name in settings.corpus):
+    if len(settings.corpus) > 1 and not read_corpus(corpora, settings.tested_corpus).overlap:
         check_disjoint(out, TRAIN, settings.conditions)
     for name, count in counts.items():
         click.echo(f"{out / name}.csv: {count:,} utterances")

@@ -46,6 +46,7 @@ def try_(
     of different recordings as different speakers. The model is tried as it is, and adapted to one half of the
     recordings for the other half. Nothing is kept.
     """
+    import shlex
     import tempfile
 
     from pipeline.model.model_file import check_encoder, load_model
@@ -62,10 +63,14 @@ def try_(
     verdict = try_model(loaded.model, crops, loaded.timestep, settings.seed)
     print_rates(verdict, len(crops))
     name = model or encoder
+    adapt = ["seed", "adapt", str(recordings), "--encoder", encoder, "--model", str(name)]
+    for option, given in (("--noise", noise), ("--rooms", rooms), ("--params", params)):
+        adapt += [option, str(given)] if given else []
+    adapt += ["--out", "adapted.safetensors"]
     commands = {
         AS_IS: f"Use the model as it is: seed enhance --model {name} --store STORE --out OUT.",
-        ADAPTED: f"Adapt the model: seed adapt {recordings} --encoder {encoder} --model {name} --out"
-        " adapted.safetensors, then seed enhance --model adapted.safetensors --store STORE --out OUT.",
+        ADAPTED: f"Adapt the model: {shlex.join(adapt)}, then seed enhance --model adapted.safetensors --store STORE"
+        " --out OUT.",
     }
     click.echo(commands.get(verdict.best, "Leave it off: the model does not clearly help on these recordings."))
     print_reason(verdict)

@@ -22,7 +22,7 @@ from pipeline.model.training_stats import TrainingStats, measure_spread
 MIN_VECTORS = 10
 """Minimum number of vectors to adapt to."""
 FEW_SPEAKERS, MANY_SPEAKERS = 0.4, 0.7
-"""Spread of the vectors, relative to training, up to which they count for nothing, and from which they count in full.
+"""Spread of the vectors, relative to training, at or below which their weight is 0, and from which it is not reduced.
 
 The vectors of one speaker have a spread of 0.2 to 0.5 (median by corpus), those of two of 0.5 to 0.8. The mean of one
 speaker is not the mean of a domain. Subtracting it removes what distinguishes this speaker. Measured with GE2E."""
@@ -53,7 +53,7 @@ def adapt_model(
     """Return a copy of a model, with shared weights, that is adapted to the domain of raw vectors [N, D].
 
     The domain's mean is estimated as w mean(vectors) + (1 - w) mean(training), w = n / (n + 10), where n is the number
-    of recordings, or less if the vectors vary too little to be of several speakers. The strength is
+    of recordings; w is less, down to 0, if the vectors vary too little to be of several speakers. The strength is
     `SeedModel.adapted_strength`, or 0 if the adapted vectors are unlike those of training, see `LIMIT`.
 
     With two means, the vectors are a pool of unknown conditions, such as recent ones of a service. They are split in
@@ -94,11 +94,13 @@ def adapt_model(
     shifts, axes = (weight * shift)[None], base.noise_axes
     if means > 1:
         axes = find_noise_axes(base)
-        shifts = _split_shift(usable, shifts[0], model.mean.cpu().numpy(), axes.cpu().numpy())
+        share = measure_speaker_share(moved, model.training_stats)
+        shifts = _split_shift(usable, shifts[0], model.mean.cpu().numpy(), axes.cpu().numpy(), share)
     adapted = set_shift(base, torch.from_numpy(shifts.astype(np.float32)), axes)
     adapted.adaptation = Adaptation(
         base_sha256=base_sha256,
         vectors=recordings,
+        keeps_strength=model.adaptation is not None and model.adaptation.keeps_strength,
         means=len(shifts),
         weight=round(weight, 6),
         atypicality=float(f"{atypicality:.6g}"),
@@ -113,8 +115,10 @@ def leads_away(model: SeedModel, vectors: NDArray[np.float32]) -> bool:
 
     It then was an adaptation to other speech than that of the vectors, to noise, or to another bandwidth. Distances are
     those of the vectors' mean after the whitening, in units of their spread there. One below `NEAR` is always accepted,
-    because the mean of ten vectors is that uncertain.
+    because the mean of ten vectors is that uncertain. Fewer than ten vectors show nothing.
     """
+    if len(vectors) < MIN_VECTORS:
+        return False
     raw = torch.from_numpy(vectors).to(model.mean.device)
     before, after = ((each - model.mean) @ model.matrix.T for each in (raw, model.move(raw)))
     spread = (after - after.mean(dim=0)).square().sum(dim=1).mean().sqrt()
@@ -139,11 +143,15 @@ def estimate_weight(vectors: NDArray[np.float32], count: int, stats: TrainingSta
         count: number of recordings that they are of.
         stats: statistics of the training vectors.
     """
-    counted = float(count)
-    if stats and stats.spread:
-        ratio = measure_spread(vectors) / stats.spread
-        counted *= float(np.clip((ratio - FEW_SPEAKERS) / (MANY_SPEAKERS - FEW_SPEAKERS), 0, 1))
-    return counted / (counted + PRIOR_VECTORS)
+    return measure_speaker_share(vectors, stats) * count / (count + PRIOR_VECTORS)
+
+
+def measure_speaker_share(vectors: NDArray[np.float32], stats: TrainingStats | None) -> float:
+    """Return 1 if vectors [N, D] vary as those of several speakers do, less if not, down to 0, see `FEW_SPEAKERS`."""
+    if not stats or not stats.spread:
+        return 1.0
+    ratio = measure_spread(vectors) / stats.spread
+    return float(np.clip((ratio - FEW_SPEAKERS) / (MANY_SPEAKERS - FEW_SPEAKERS), 0, 1))
 
 
 def set_shift(model: SeedModel, shift: torch.Tensor, axes: torch.Tensor | None = None) -> SeedModel:
@@ -168,7 +176,11 @@ def find_noise_axes(model: SeedModel) -> torch.Tensor:
 
 
 def _split_shift(
-    vectors: NDArray[np.float32], shift: NDArray[np.float64], mean: NDArray[np.float32], axes: NDArray[np.float32]
+    vectors: NDArray[np.float32],
+    shift: NDArray[np.float64],
+    mean: NDArray[np.float32],
+    axes: NDArray[np.float32],
+    share: float,
 ) -> NDArray[np.float64]:
     """Return the shifts [2, D] of the two halves of vectors; [1, D] if they do not fall in two.
 
@@ -177,6 +189,7 @@ def _split_shift(
         shift: shift [D] of the whole pool.
         mean: mean [D] of training.
         axes: directions of noise [D, A].
+        share: largest weight of the mean of a half.
     """
     along = (vectors - vectors.mean(axis=0, dtype=np.float64)) @ axes
     wide = np.zeros(axes.shape[1])
@@ -187,8 +200,8 @@ def _split_shift(
     shifts = []
     for number in (0, 1):
         own = vectors[half == number]
-        weight = len(own) / (len(own) + PRIOR_HALF)
-        if not weight:
+        if not len(own):
             return shift[None]
+        weight = share * len(own) / (len(own) + PRIOR_HALF)
         shifts.append(weight * (mean - own.mean(axis=0, dtype=np.float64)) + (1 - weight) * shift)
     return np.stack(shifts)

@@ -20,6 +20,8 @@ class Adaptation(Frozen):
     """Number of vectors that it was adapted to; of recordings, if it was adapted to crops of recordings."""
     recordings: int = Field(0, ge=0)
     """Number of recordings that its whitening was refitted to, see `pipeline.training.refit`; 0: it was not."""
+    keeps_strength: bool = False
+    """True if the strength was found on recordings, by a refit; a further adaptation to vectors then keeps it."""
     means: int = Field(1, ge=1, le=2)
     """Number of means: 2 if each vector gets that of its half of the vectors, see `MIN_POOL`."""
     weight: float = Field(ge=0, le=1)

@@ -82,7 +82,7 @@ class SeedModel(nn.Module):
             return float(self.strength)
         if not self.adaptation.is_plausible:
             return 0.0
-        return float(self.strength) if self.adaptation.recordings else self.adapted_strength
+        return float(self.strength) if self.adaptation.keeps_strength else self.adapted_strength
 
     @property
     def adapted_strength(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.model.adaptation import adapt_model, find_noise_axes
 from pipeline.model.seed_model import SeedModel
 from pipeline.training.preconditioner import Matrix, displacement_of_whitening, whitening_matrix
@@ -42,10 +42,12 @@ def refit_model(
         name: the model, for messages.
 
     Raises:
-        ConfigError: the model does not know the mean of its training vectors.
+        ConfigError: the model does not know the mean of its training vectors, or was refitted before.
         TrainingError: corrupted crops are all equal to the clean ones.
         VectorError: there are fewer than 10 usable clean vectors.
     """
+    if model.adaptation and model.adaptation.keeps_strength:
+        raise ConfigError(f"{name}: was refitted to recordings already. Give the model that it came from.")
     clean = crops[:, :, 0].reshape(-1, model.dim)
     adapted = adapt_model(model, clean, base_sha256, name, len(crops))
     if model.settings.network.precondition == "whiten":
@@ -53,7 +55,7 @@ def refit_model(
         adapted.matrix, adapted.noise_axes = torch.from_numpy(matrix).to(model.matrix), find_noise_axes(model)
     adapted.strength = torch.full_like(model.strength, model.adapted_strength if strength is None else strength)
     assert adapted.adaptation is not None
-    adapted.adaptation = adapted.adaptation.model_copy(update={"recordings": len(crops)})
+    adapted.adaptation = adapted.adaptation.model_copy(update={"recordings": len(crops), "keeps_strength": True})
     return adapted
 
 

@@ -205,9 +205,11 @@ def _measure_strengths(
     trials = make_all_pairs(speakers, TRIALS, seed)
     raw = torch.from_numpy(crops.reshape(-1, crops.shape[3]))
     enhanced = torch.from_numpy(enhance_vectors(part.model, raw.numpy(), Sampling(timestep)))
+    moved = part.model.move(raw.to(part.model.mean.device)).cpu() if part.model.adaptation else raw
     noisy, clean = list[float](), list[NDArray[np.float32]]()
     for strength in strengths:
-        scores, target = score_crops(interpolate(raw, enhanced, strength).numpy().reshape(crops.shape), trials)
+        mixed = interpolate(moved if strength else raw, enhanced, strength)
+        scores, target = score_crops(mixed.numpy().reshape(crops.shape), trials)
         noisy.append(float(np.mean([eer(roc_of(view, target)) for view in scores[1:]])))
         clean.append(scores[0])
     eers = np.array([eer(roc_of(scores, target)) for scores in clean])

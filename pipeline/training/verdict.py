@@ -56,7 +56,7 @@ def try_model(model: SeedModel, crops: Crops, timestep: int, seed: int = 0) -> V
     """Compare raw vectors with those of a model as it is, and adapted, on recordings without labels.
 
     Each half of the recordings is enhanced by the model that is refitted to the other half, see
-    `pipeline.training.refit`. Only the strength is chosen on all of them.
+    `pipeline.training.refit`, and compared within that half. Only the strength is chosen on all of them.
 
     Args:
         model: a trained model.
@@ -66,11 +66,13 @@ def try_model(model: SeedModel, crops: Crops, timestep: int, seed: int = 0) -> V
 
     Raises:
         TrialError: there are fewer than 20 recordings.
-        ConfigError: the model cannot be adapted.
+        ConfigError: the model cannot be adapted, or was refitted to recordings already.
     """
     if len(crops) < MIN_RECORDINGS:
         raise TrialError(f"{len(crops)} readable recordings; at least {MIN_RECORDINGS} are needed.")
     strength, atypicality = strength_in_domain(model, crops[:, :, 0].reshape(-1, model.dim))
+    if model.adaptation:
+        strength = model.default_strength
     halves, pair = refit_halves(model, crops), crops[:, :2]
     adapted_strength = choose_strength(halves, timestep, seed)
     systems = {RAW: pair, AS_IS: _enhance(model, pair, Sampling(timestep, strength=strength))}
@@ -96,7 +98,9 @@ def _measure(systems: Mapping[str, Crops], seed: int) -> dict[str, NDArray[np.fl
     """Return EERs [1 + resamples, 2] in %, clean and noisy, of each system; the first row is the estimate."""
     count, views = len(systems[RAW]), systems[RAW].shape[2]
     enrol, test = (index.reshape(-1) for index in np.indices((count, count)))
-    enrol, test = np.tile(enrol, 2), np.tile(test, 2)  # either crop is enrolled
+    # Two halves are enhanced by two models, which would move them apart: only trials within a half count.
+    within = np.tile(enrol % 2 == test % 2, 2)
+    enrol, test = np.tile(enrol, 2)[within], np.tile(test, 2)[within]  # either crop is enrolled
     target = enrol == test
     columns = []
     for view in range(views):
@@ -104,7 +108,7 @@ def _measure(systems: Mapping[str, Crops], seed: int) -> dict[str, NDArray[np.fl
         for crops in systems.values():
             unit = crops / np.linalg.norm(crops, axis=-1, keepdims=True).clip(1e-12)
             both = [unit[:, crop, 0] @ unit[:, 1 - crop, view].T for crop in (0, 1)]
-            scores.append(np.concatenate([each.reshape(-1) for each in both]))
+            scores.append(np.concatenate([each.reshape(-1) for each in both])[within])
         rankings = [Ranking.from_scores(each, target) for each in scores]
         estimate = np.array([[eer(roc_of(each, target)) for each in scores]])
         drawn = replicates(rankings, enrol, test, [eer], RESAMPLES, seed)[:, :, 0]

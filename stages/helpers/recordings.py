@@ -74,9 +74,11 @@ def encode_recordings(
     import torch
 
     from pipeline.audio.augment.sources import SourcePool
+    from pipeline.audio.denoise import load_denoiser
     from pipeline.config.recipes import recipe_for
     from pipeline.data.manifest import Utterance, escape_undecodable
     from pipeline.encoders.registry import load_encoder
+    from pipeline.errors import CorpusError, ExtractionError
     from pipeline.extraction.extract import extract, store_attributes, threaded_runner
     from pipeline.extraction.shard import ExtractionJob
     from pipeline.store.embedding_store import EmbeddingStore
@@ -84,16 +86,39 @@ def encode_recordings(
 
     torch.set_num_threads(1)  # the workers are the threads
     options, recipe = settings.extract, recipe_for(settings, "train")
-    loaded = load_encoder(encoder, settings.definition(encoder), choose_device(options.device), options.precision)
-    rows = [Utterance(str(number), escape_undecodable(path.as_posix()), None) for number, path in enumerate(paths)]
-    how = settings.seed, options.short_audio, options.batch, options.prefetch
+    definition = settings.definition(encoder)
+    loaded = load_encoder(encoder, definition, choose_device(options.device), options.precision)
+    rows = [Utterance(str(number), path.as_posix()) for number, path in enumerate(_keep_long(paths, recipe.crop or 0))]
+    how = settings.seed, options.short_audio, options.batch, options.prefetch, load_denoiser(definition.denoise)
     job = ExtractionJob(rows, Path(), recipe, SourcePool(_find_sources(sounds, folder)), loaded, *how)
     out, run = folder / "crops.zarr", threaded_runner(options.workers)
-    with progress_bar("encoding", len(paths)) as advance:
-        summary = extract(job, out, store_attributes(job, None, None), 4, len(rows), _report_to(advance), run)
+    with progress_bar("encoding", len(rows)) as advance:
+        try:
+            summary = extract(job, out, store_attributes(job, None, None), 4, len(rows), _report_to(advance), run)
+        except ExtractionError as error:  # it names a list in the temporary folder
+            first = escape_undecodable(rows[0].path)
+            raise CorpusError(f"none of {len(rows)} recordings can be encoded. Look at the first: {first}.") from error
     for _, path, reason in summary.failures:
-        click.echo(f"  {path}: left out: {reason}", err=True)
+        click.echo(f"  {escape_undecodable(path)}: left out: {reason}", err=True)
     return EmbeddingStore.open(out)
+
+
+def _keep_long(paths: Sequence[Path], samples: int) -> list[Path]:
+    """Return the recordings that hold a whole crop; name the others on stderr. Unreadable ones fail later."""
+    from pipeline.audio.reading import SAMPLE_RATE, read_duration
+    from pipeline.data.manifest import escape_undecodable
+    from pipeline.errors import CorpusError
+
+    kept = []
+    for path in paths:
+        seconds = read_duration(path)
+        if seconds is not None and seconds * SAMPLE_RATE < samples:
+            click.echo(f"  {escape_undecodable(str(path))}: left out: {seconds:.2f} s are too short", err=True)
+        else:
+            kept.append(path)
+    if not kept:
+        raise CorpusError(f"none of {len(paths)} recordings is {samples / SAMPLE_RATE:.2f} s long or longer.")
+    return kept
 
 
 def _report_to(advance: Callable[..., None]) -> "Callable[[ExtractionProgress], None]":

@@ -175,6 +175,12 @@ def test_vectors_of_one_speaker_count_for_little(enhancer: Enhancer) -> None:
         adapted = enhancer.adapt(one)
     assert adapted.adaptation is not None
     assert adapted.adaptation.weight < 0.3
+    with pytest.warns(SeedWarning, match="vary little"):  # however many they are, and in each half
+        many = enhancer.adapt(np.repeat(one, 20, axis=0), means=2)
+    assert many.adaptation is not None
+    assert many.adaptation.weight < 0.35
+    gap = np.linalg.norm(one.mean(axis=0) - enhancer.model.mean.numpy())
+    assert np.linalg.norm(many.model.shift.numpy(), axis=1).max() < 0.6 * gap
 
 
 def test_vectors_of_another_encoder_are_returned_raw(enhancer: Enhancer) -> None:

@@ -16,12 +16,14 @@ def test_a_folder_of_recordings_makes_a_model_and_its_gain_is_printed(
     write_recordings(tmp_path / "mine", write_voice, 22)
     write_recordings(tmp_path / "noise", write_voice, 2)
     (tmp_path / "mine/prose.wav").write_text("prose")
+    write_voice(tmp_path / "mine/short.wav", 100, 1.0)
     out, options = tmp_path / "adapted.safetensors", ["--encoder", "ge2e", "--noise", str(tmp_path / "noise")]
     code, said, err = run(capsys, "adapt", str(tmp_path / "mine"), *options, "--out", str(out))
     assert code == 0
     assert "22 recordings" in said
     assert f"{out}: adapted to 22 recordings, whose mean has a weight of" in said
     assert "prose.wav: left out: " in err
+    assert "short.wav: left out: 1.00 s are too short" in err
     loaded = load_model(out)
     record = loaded.model.adaptation
     assert record is not None

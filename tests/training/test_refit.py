@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import Enhancer
-from pipeline.errors import TrainingError, VectorError
+from pipeline.errors import ConfigError, TrainingError, VectorError
 from pipeline.metrics import eer
 from pipeline.model.adaptation import adapt_model
 from pipeline.model.apply import enhance_vectors
@@ -101,6 +101,9 @@ def test_a_refitted_model_is_one_of_its_own(model: SeedModel, tmp_path: Path) ->
     assert again.adaptation is not None
     assert again.adaptation.recordings == 0
     np.testing.assert_array_equal(again.model.matrix, loaded.model.matrix)
+    assert again.strength == enhancer.strength  # which was found on recordings
+    with pytest.raises(ConfigError, match="was refitted to recordings already"):
+        refit_model(again.model, RECORDINGS)
 
 
 def test_what_cannot_be_refitted_is_an_error(model: SeedModel) -> None:
