@@ -103,7 +103,7 @@ class Enhancer:
 
     @property
     def strength(self) -> float:
-        """The interpolation weight from raw (0) to enhanced (1): from training, or 0, see `adapt`."""
+        """The interpolation weight from raw (0) to enhanced (1): from training, or of an adapted model, see `adapt`."""
         return self._strength
 
     @property
