@@ -7,7 +7,7 @@ Makes the stores of four corpora in FOLDER with the parameters of params.yaml, o
 the three others, each moved to one mean (`seed train --store … --store …`), and tested on the corpus left out: as it
 is, and adapted to unlabelled vectors of its training speakers, who are not among the test speakers. Nothing
 is chosen on the corpus that is tested, but `adaptation.PRIOR_VECTORS`, the thresholds of the spread and
-`refit.PRIOR_RECORDINGS` were chosen once for all, on training speakers of all four.
+`refit.PRIOR_RECORDINGS` were chosen once for all, on all four (`benchmarks.transfer_constants` chooses on three).
 
 Columns: EER in % on clean speech, the mean over the noisy conditions with clean enrolment, and the same with both sides
 in the condition, with 95 % intervals by a bootstrap over speakers; means over seeds, intervals of seed 0. Rows:
