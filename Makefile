@@ -15,7 +15,7 @@ repro: $(VENV)/.installed  ## Run the whole pipeline, on the embedded demo unles
 
 PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed-dev  ## Run the tests: 6 to 8 minutes on two cores. The slowest ten are listed.
+test: $(VENV)/.installed-dev  ## Run the tests: 5 to 8 minutes on two cores. The slowest ten are listed.
 	$(PYTEST) --durations=10
 
 endurance: $(VENV)/.installed-dev  ## Run the tests that kill processes or export models, in full: half an hour.

@@ -175,7 +175,7 @@ def systems(
     def adapted(vectors: Vectors, means: int = 1) -> Callable[[], Sides]:
         return lambda: enhance(adapt_model(model, vectors, means=means), corpus.sides, usual)
 
-    def from_other(other: SeedModel, vectors: Vectors, strength: float | None = None) -> Sides:
+    def adapted_by(other: SeedModel, vectors: Vectors, strength: float | None = None) -> Sides:
         return enhance(adapt_model(other, vectors), corpus.sides, replace(sampling, strength=strength))
 
     def refitted(count: int) -> Sides:
@@ -205,7 +205,7 @@ def systems(
         "as is": as_is(model),
         "no network": whiten,
         **counts,
-        "own strength": partial(from_other, model, clean[order[:30]], float(model.strength)),
+        "own strength": partial(adapted_by, model, clean[order[:30]], float(model.strength)),
         "all vectors": adapted(clean),
         "mixed": adapted(mixed),
         "mixed, two means": adapted(mixed, 2),
@@ -213,8 +213,8 @@ def systems(
         "pool, two means": adapted(pool, 2),
         "each side": each_side,
         **{f"{count} recordings": partial(refitted, count) for count in RECORDINGS if count <= len(order)},
-        "autoencoder": partial(from_other, autoencoder, clean, model.adapted_strength),
-        **{f"from {name}": partial(from_other, other, clean) for name, other in alone.items() if name != corpus.name},
+        "autoencoder": partial(adapted_by, autoencoder, clean, model.adapted_strength),
+        **{f"from {name}": partial(adapted_by, other, clean) for name, other in alone.items() if name != corpus.name},
         "in domain": as_is(alone[corpus.name]),
     }
 

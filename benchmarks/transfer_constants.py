@@ -7,7 +7,7 @@ constant and the strength with the lowest noisy EER on the three other corpora a
 `adaptation.PRIOR_VECTORS` with 30 vectors, and of `refit.PRIOR_RECORDINGS` with 50 recordings.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -28,28 +28,19 @@ from pipeline.training import refit
 from pipeline.training.refit import refit_model
 
 VECTORS, RECORDINGS = (2, 5, 10, 20), (5, 10, 20, 40)
-STRENGTHS = ("own", "full")
+Constants = tuple[str, int]
+"""What a model is adapted to, and the constant."""
 
 
-def adapted(corpus: Corpus, model: SeedModel, number: int) -> dict[tuple[str, int, str], Callable[[], SeedModel]]:
-    """Return the adapted models by what they are adapted to, the constant, and the strength."""
+def adapt_with_all(corpus: Corpus, model: SeedModel, number: int) -> Iterator[tuple[Constants, SeedModel]]:
+    """Yield a model adapted with each constant."""
     crops = corpus.crops[np.random.default_rng(number).permutation(len(corpus.crops))]
-
-    def from_vectors(prior: int) -> SeedModel:
+    for prior in VECTORS:
         with patch.object(adaptation, "PRIOR_VECTORS", prior):
-            return adapt_model(model, crops[:30, 0, 0])
-
-    def from_recordings(prior: int) -> SeedModel:
+            yield ("30 vectors", prior), adapt_model(model, crops[:30, 0, 0])
+    for prior in RECORDINGS:
         with patch.object(refit, "PRIOR_RECORDINGS", prior):
-            return refit_model(model, crops[:50])
-
-    found: dict[tuple[str, int, str], Callable[[], SeedModel]] = {}
-    for strength in STRENGTHS:
-        found |= {("30 vectors", prior, strength): lambda prior=prior: from_vectors(prior) for prior in VECTORS}
-        found |= {
-            ("50 recordings", prior, strength): lambda prior=prior: from_recordings(prior) for prior in RECORDINGS
-        }
-    return found
+            yield ("50 recordings", prior), refit_model(model, crops[:50])
 
 
 @click.command()
@@ -71,10 +62,12 @@ def main(work: Path, encoder: str, seeds: int) -> None:
         for number in range(seeds):
             others = "+".join(each for each in CORPORA if each != name)
             model = load_model(work / "models" / encoder / f"{others}-{number}.safetensors").model
-            for key, make in adapted(corpus, model, number).items():
-                strength = float(model.strength) if key[2] == "own" else model.adapted_strength
-                sides = enhance(make(), corpus.sides, replace(sampling, strength=strength))
-                found.setdefault(key, []).append(measure(sides, trials, numbers, 0)[0, 1] / raw - 1)
+            strengths = {"own": float(model.strength), "full": model.adapted_strength}
+            for constants, adapted in adapt_with_all(corpus, model, number):
+                for label, strength in strengths.items():
+                    sides = enhance(adapted, corpus.sides, replace(sampling, strength=strength))
+                    change = measure(sides, trials, numbers, 0)[0, 1] / raw - 1
+                    found.setdefault((*constants, label), []).append(change)
         for key, values in found.items():
             changes.setdefault(key, {})[name] = 100 * float(np.mean(values))
     print("| adapted to | corpus left out | constant | strength | noisy, % |\n|---|---|---:|---|---:|")

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.utils.paths import Place
-from stages.helpers.options import FOLDER, MODEL, MODEL_HELP, OUTPUT, STORE, load_params, params_option
-from stages.helpers.recordings import (
-    DRAWS,
-    VIEWS,
-    Sounds,
-    choose_recordings,
-    encode_recordings,
-    noise_option,
-    rooms_option,
-)
+from stages.helpers.options import FOLDER, MODEL, MODEL_HELP, OUTPUT, STORE, params_option
+from stages.helpers.recordings import Sounds, encode_folder, noise_option, rooms_option
 
 if TYPE_CHECKING:
     from pipeline.model.model_file import ModelFile
@@ -65,12 +57,11 @@ def adapt(
     RECORDINGS holds 10 or more audio files of the domain (50 are enough), at any depth, of more than two seconds each,
     preferably clean and of many speakers. Crops of each are encoded clean, in noise at 0-15 dB, and in rooms. The mean
     and the whitening of the model are refitted to them, and the strength is chosen; the network stays as it is. From
-    20 recordings on, the gain is measured and printed. It takes about a minute for 50 files. Vectors that the result
-    enhances can be compared with each other only.
+    20 recordings on, the gain is measured and printed. It takes about a minute for 50 files. Compare embeddings that
+    the new model enhanced with each other only, not with those of the original model.
 
-    With --store, only the mean of the embeddings takes the place of the mean of training. Embeddings enhanced by such
-    adaptations of one model can be compared with each other: adapt enrolments and tests to one store, or each to its
-    own.
+    With --store, only the mean is adapted: that of the store replaces that of the training. Embeddings enhanced by
+    several such adaptations of one model can be compared: adapt enrolments and tests to one store, or each to its own.
 
     The new model file names the model that it came from, and its card (….md) is written beside it.
     """
@@ -144,21 +135,14 @@ def _refit(
     params: Path | None,
 ) -> "SeedModel":
     """Return a model refitted to recordings, and print what it gains."""
-    import tempfile
-
-    from pipeline.model.model_file import check_encoder
     from pipeline.training.refit import refit_model
     from pipeline.training.verdict import ADAPTED, MIN_RECORDINGS, RAW, try_model
     from stages.helpers.verdicts import print_rates, print_reason
 
-    settings = load_params(params, {"extract.draws": DRAWS, "extract.views": VIEWS})
-    with tempfile.TemporaryDirectory() as folder:
-        store = encode_recordings(choose_recordings(recordings, files), encoder, settings, sounds, Path(folder))
-        check_encoder(loaded, store.attributes, place, recordings)
-        crops = store.read()[store.ok]
+    crops, seed = encode_folder(recordings, files, encoder, loaded, place, sounds, params)
     strength = None
     if len(crops) >= MIN_RECORDINGS:
-        verdict = try_model(loaded.model, crops, loaded.timestep, settings.seed)
+        verdict = try_model(loaded.model, crops, loaded.timestep, seed)
         strength = verdict.adapted_strength
         print_rates(verdict, len(crops))
         print_reason(verdict)

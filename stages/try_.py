@@ -5,16 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.utils.paths import Place
-from stages.helpers.options import FOLDER, MODEL, MODEL_HELP, load_params, params_option
-from stages.helpers.recordings import (
-    DRAWS,
-    VIEWS,
-    Sounds,
-    choose_recordings,
-    encode_recordings,
-    noise_option,
-    rooms_option,
-)
+from stages.helpers.options import FOLDER, MODEL, MODEL_HELP, params_option
+from stages.helpers.recordings import Sounds, encode_folder, noise_option, rooms_option
 from stages.helpers.verdicts import print_rates, print_reason
 
 FILES = 40
@@ -47,20 +39,15 @@ def try_(
     recordings for the other half. Nothing is kept.
     """
     import shlex
-    import tempfile
 
-    from pipeline.model.model_file import check_encoder, load_model
+    from pipeline.model.model_file import load_model
     from pipeline.model.packaged import require_packaged
     from pipeline.training.verdict import ADAPTED, AS_IS, try_model
 
-    settings = load_params(params, {"extract.draws": DRAWS, "extract.views": VIEWS})
     found = model or require_packaged(encoder)
-    loaded, sounds = load_model(found), Sounds(noise, rooms)
-    with tempfile.TemporaryDirectory() as folder:
-        store = encode_recordings(choose_recordings(recordings, files), encoder, settings, sounds, Path(folder))
-        check_encoder(loaded, store.attributes, found, recordings)
-        crops = store.read()[store.ok]
-    verdict = try_model(loaded.model, crops, loaded.timestep, settings.seed)
+    loaded = load_model(found)
+    crops, seed = encode_folder(recordings, files, encoder, loaded, found, Sounds(noise, rooms), params)
+    verdict = try_model(loaded.model, crops, loaded.timestep, seed)
     print_rates(verdict, len(crops))
     name = model or encoder
     adapt = ["seed", "adapt", str(recordings), "--encoder", encoder, "--model", str(name)]

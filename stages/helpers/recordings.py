@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.helpers.options import FOLDER, progress_bar
+from pipeline.utils.paths import Place
+from stages.helpers.options import FOLDER, load_params, progress_bar
 
 if TYPE_CHECKING:
     from pipeline.audio.augment.sources import Source
-    from pipeline.config.params import Params
     from pipeline.extraction.extract import ExtractionProgress
-    from pipeline.store.embedding_store import EmbeddingStore
+    from pipeline.model.model_file import ModelFile
+    from pipeline.training.strength import Crops
 
 DRAWS = 4
 """Number of crops of each recording."""
@@ -21,6 +22,8 @@ VIEWS = {"noise": [{"kind": "noise", "snr": [0.0, 15.0]}], "reverb": [{"kind": "
 """Corruptions, see `extract.views`."""
 NOISES, ROOMS, NOISE_SECONDS = 9, 8, 6.0
 """Numbers of synthetic noises and of simulated rooms, and the length of a noise."""
+SHARD = 4
+"""Number of recordings that are encoded between two steps of the progress bar."""
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf")
 
 noise_option = click.option(
@@ -39,7 +42,7 @@ class Sounds:
     rooms: Path | None = None
 
 
-def find_recordings(folder: Path) -> list[Path]:
+def _find_recordings(folder: Path) -> list[Path]:
     """Return the audio files of a folder, at any depth, sorted.
 
     Raises:
@@ -57,20 +60,33 @@ def find_recordings(folder: Path) -> list[Path]:
     return paths
 
 
-def choose_recordings(folder: Path, count: int) -> list[Path]:
+def _choose_recordings(folder: Path, count: int) -> list[Path]:
     """Return at most `count` audio files of a folder, evenly spaced among the sorted ones."""
-    paths = find_recordings(folder)
+    paths = _find_recordings(folder)
     step = max(1.0, len(paths) / count)
     return [paths[int(index * step)] for index in range(min(count, len(paths)))]
 
 
-def encode_recordings(
-    paths: Sequence[Path], encoder: str, settings: "Params", sounds: Sounds, folder: Path
-) -> "EmbeddingStore":
-    """Encode four crops of each recording, clean, in noise and in a room, into a store in `folder`.
+def encode_folder(
+    recordings: Path,
+    count: int,
+    encoder: str,
+    model: "ModelFile",
+    model_path: Place,
+    sounds: Sounds,
+    params: Path | None,
+) -> "tuple[Crops, int]":
+    """Return raw embeddings [N, 4, 3, D] of crops of recordings: clean, in noise, in a room; and the seed used.
 
-    Files that fail are named on stderr. `settings` need `extract.draws` and `extract.views` as in `DRAWS` and `VIEWS`.
+    At most `count` files are taken, evenly spaced by name. Files that fail or are too short are named on stderr.
+    Nothing is kept on disk.
+
+    Raises:
+        CorpusError: no recording can be used.
+        StoreError: the model is for another encoder.
     """
+    import tempfile
+
     import torch
 
     from pipeline.audio.augment.sources import SourcePool
@@ -81,26 +97,34 @@ def encode_recordings(
     from pipeline.errors import CorpusError, ExtractionError
     from pipeline.extraction.extract import extract, store_attributes, threaded_runner
     from pipeline.extraction.shard import ExtractionJob
+    from pipeline.model.model_file import check_encoder
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.utils.device import choose_device
 
+    settings = load_params(params, {"extract.draws": DRAWS, "extract.views": VIEWS})
     torch.set_num_threads(1)  # the workers are the threads
     options, recipe = settings.extract, recipe_for(settings, "train")
     definition = settings.definition(encoder)
     loaded = load_encoder(encoder, definition, choose_device(options.device), options.precision)
-    rows = [Utterance(str(number), path.as_posix()) for number, path in enumerate(_keep_long(paths, recipe.crop or 0))]
+    paths = _keep_long(_choose_recordings(recordings, count), recipe.crop or 0)
+    rows = [Utterance(str(number), path.as_posix()) for number, path in enumerate(paths)]
     how = settings.seed, options.short_audio, options.batch, options.prefetch, load_denoiser(definition.denoise)
-    job = ExtractionJob(rows, Path(), recipe, SourcePool(_find_sources(sounds, folder)), loaded, *how)
-    out, run = folder / "crops.zarr", threaded_runner(options.workers)
-    with progress_bar("encoding", len(rows)) as advance:
+    with tempfile.TemporaryDirectory() as name, progress_bar("encoding", len(rows)) as advance:
+        folder = Path(name)
+        job = ExtractionJob(rows, Path(), recipe, SourcePool(_find_sources(sounds, folder)), loaded, *how)
+        out, attributes = folder / "crops.zarr", store_attributes(job, None, None)
+        check_encoder(model, attributes, model_path, recordings)
         try:
-            summary = extract(job, out, store_attributes(job, None, None), 4, len(rows), _report_to(advance), run)
+            run = threaded_runner(options.workers)
+            summary = extract(job, out, attributes, SHARD, len(rows), _report_to(advance), run)
         except ExtractionError as error:  # it names a list in the temporary folder
             first = escape_undecodable(rows[0].path)
             raise CorpusError(f"none of {len(rows)} recordings can be encoded. Look at the first: {first}.") from error
+        store = EmbeddingStore.open(out)
+        crops = store.read()[store.ok]
     for _, path, reason in summary.failures:
         click.echo(f"  {escape_undecodable(path)}: left out: {reason}", err=True)
-    return EmbeddingStore.open(out)
+    return crops, settings.seed
 
 
 def _keep_long(paths: Sequence[Path], samples: int) -> list[Path]:
@@ -141,14 +165,14 @@ def _find_sources(sounds: Sounds, folder: Path) -> "dict[str, list[Source]]":
     from pipeline.data.demo import noise, rooms
 
     if sounds.noise:
-        noises = find_recordings(sounds.noise)
+        noises = _find_recordings(sounds.noise)
     else:
         kinds = (noise.stationary_noise, noise.modulated_noise, noise.machine_noise)
         noises = [folder / f"noise{number}.flac" for number in range(NOISES)]
         for number, path in enumerate(noises):
             soundfile.write(path, kinds[number % len(kinds)](number, NOISE_SECONDS, noise.TEST), SAMPLE_RATE)
     if sounds.rooms:
-        responses = find_recordings(sounds.rooms)
+        responses = _find_recordings(sounds.rooms)
     else:
         (folder / "rooms").mkdir()
         rooms.write_rooms(folder / "rooms", ROOMS, 0, rooms.TEST_ROOMS)

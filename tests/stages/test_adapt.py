@@ -40,6 +40,7 @@ def test_a_folder_of_recordings_makes_a_model_and_its_gain_is_printed(
         (["mine"], 2, "--encoder goes with a folder of recordings"),
         (["--store", "mine"], 2, "--store needs --model"),
         (["--store", "mine", "--model", "ge2e", "--rooms", "mine"], 2, "--noise and --rooms go with a folder"),
+        (["mine", "--encoder", "ge2e", "--model", "campplus"], 1, "mine: encoder family is 'ge2e', but "),
         (["mine", "--encoder", "other"], 1, "there is no packaged model for encoder 'other'"),
         (["mine", "--encoder", "ge2e", "--noise", "empty"], 1, "empty: no audio files there"),
         (["mine", "--encoder", "ge2e"], 1, "at least 10 are needed"),
