@@ -127,6 +127,13 @@ def extract(
     )
     if done.failures:
         click.echo(f"  {len(done.failures):,} failed, see {failures_path(out)}", err=True)
+    if done.restarted:
+        click.echo(
+            "  the journal of an interrupted run was damaged or of another version: everything was encoded again",
+            err=True,
+        )
+    if done.damaged:
+        click.echo(f"  {done.damaged:,} damaged shards of an interrupted run were encoded again", err=True)
     if done.stale:
         click.echo(
             f"  {len(done.stale)} unfinished extractions with another manifest, recipe or encoder lie beside it;"

@@ -32,9 +32,9 @@ def check(
 ) -> None:
     """Check a store against the thresholds of the parameter file.
 
-    Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the distance between the
-    clean view and each other view. With --manifest, also looks for clipped and upsampled recordings. The exit code is 1
-    if a threshold in `quality` of the parameter file is exceeded.
+    Verifies checksums. Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the
+    distance between the clean view and each other view. With --manifest, also looks for clipped and upsampled
+    recordings. The exit code is 1 if a threshold in `quality` of the parameter file is exceeded.
     """
     from dataclasses import replace
 
@@ -54,7 +54,9 @@ def check(
     if out and picture:
         require_plots()
     limits = settings.quality
-    figures, values = measure_store(EmbeddingStore.open(path, unfinished=True), limits, settings.seed)
+    opened = EmbeddingStore.open(path, unfinished=True)
+    has_checksum = opened.verify()
+    figures, values = measure_store(opened, limits, settings.seed)
     if manifest:
         rows = read_manifest(manifest)
         with progress_bar("reading recordings", min(limits.files, len(rows))) as advance:
@@ -64,6 +66,7 @@ def check(
     counts = Table(title=str(path), show_header=False)
     for name, text in list_counts(figures):
         counts.add_row(name, text)
+    counts.add_row("checksum", "matches" if has_checksum else "none: unfinished, or of an older version")
     console.print(counts)
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
     for name, spread in list_percentiles(figures):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.store.integrity import split_checksums
 from stages.cli import is_amd, request_same_bits
 from tests.project import FirstRun, Project
 from tests.warm import made_once
@@ -110,10 +111,15 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
 def assert_same_stores(one: dict[str, bytes], other: dict[str, bytes]) -> None:
     """Compare `tree_bytes` of extractions, and say where they differ.
 
-    Nothing may, but for the last bits of embeddings on processors of AMD (docs/data.md).
+    Nothing may, but for the last bits of embeddings on processors of AMD (docs/data.md), and then their checksums.
     """
     assert one.keys() == other.keys()
-    for name in (name for name in one if one[name] != other[name]):
+    differing = [name for name in one if one[name] != other[name]]
+    for name in differing:
+        if name.endswith("zarr.json") and any("/embeddings/c/" in each for each in differing):
+            first, second = (json.loads(content)["attributes"] for content in (one[name], other[name]))
+            assert split_checksums(first)[0] == split_checksums(second)[0], f"{name} differs"
+            continue
         assert "/embeddings/c/" in name, f"{name} differs"
         vectors, others = (np.frombuffer(content[:-4], np.float32) for content in (one[name], other[name]))  # less CRC
         apart = np.abs(vectors - others)

@@ -30,7 +30,8 @@ from pipeline.errors import ConfigError, ExtractionError, PlaceError
 from pipeline.extraction.extract import Report, Runner
 from pipeline.extraction.reuse import EarlierStores
 from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
-from pipeline.store.writer import ShardWriter, StoreWriter
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.writer import StoreWriter
 from pipeline.utils.device import choose_device
 from pipeline.utils.paths import Place
 

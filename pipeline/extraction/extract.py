@@ -52,6 +52,10 @@ class ExtractionSummary:
     failures: list[tuple[str, str, str]]
     stale: list[Place]
     """Unfinished stores of other manifests, recipes or encoders in the journal."""
+    damaged: int
+    """Number of shards of an earlier run that were damaged and have been encoded again."""
+    restarted: bool
+    """True if the journal of an earlier run was damaged, or of another version; everything was encoded again."""
 
 
 def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sha256: str | None) -> dict[str, Any]:
@@ -140,11 +144,16 @@ def extract(
     shape = (job.recipe.draws, len(job.recipe.views), job.encoder.dim)
     names = [row.utterance for row in job.manifest]
     with closing(StoreWriter(out, names, shape, attributes, shard, of_audio=True)) as writer:
-        status = writer.status()
+        damaged, status = writer.verify(), writer.status()
         # Shards with failed rows are tried again: the files may have been repaired since.
         todo = [rows for rows in writer.shards() if (status[rows.start : rows.stop] != OK).any()]
         counter = _ProgressCounter(len(names), int((status == OK).sum()), progress or (lambda now: None))
-        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], counter.add)
+
+        def done(result: ShardResult) -> None:
+            writer.add_checksum(result.rows, result.checksum)
+            counter.add(result)
+
+        (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], done)
         failures = counter.failures()
         listed = [[*map(escape_undecodable, failure)] for failure in failures]
         write_table(failures_path(out), ("utterance", "path", "reason"), listed, writer.folder / "failures.csv")
@@ -156,7 +165,7 @@ def extract(
                 f" listed in {failures_path(out)}; repair or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish(keep)
-        return ExtractionSummary(counter.now, failures, writer.unfinished_stores())
+        return ExtractionSummary(counter.now, failures, writer.unfinished_stores(), damaged, writer.restarted)
 
 
 class _ProgressCounter:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.manifest import Utterance
 from pipeline.errors import StoreError
-from pipeline.store.embedding_store import EmbeddingStore, RowContents
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.row_contents import RowContents
 from pipeline.store.schema import FINGERPRINT, OK
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.paths import Place

@@ -22,9 +22,10 @@ from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
 from pipeline.extraction.reuse import EarlierStores, row_fingerprint
-from pipeline.store.embedding_store import RowContents
+from pipeline.store.integrity import hash_rows
+from pipeline.store.row_contents import RowContents
 from pipeline.store.schema import FAILED, OK
-from pipeline.store.writer import ShardWriter
+from pipeline.store.shard_writer import ShardWriter
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
 
@@ -62,6 +63,8 @@ class ShardResult:
     """Number of utterances copied from earlier stores."""
     seconds: float
     """Seconds of audio encoded, over all draws and views."""
+    checksum: bytes
+    """Checksum of the shard, see `store.integrity.hash_rows`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
     """
     held, status = writer.read(rows)
     if not (todo := [row for row in rows if status[row - rows.start] != OK]):
-        return ShardResult(rows, [], 0, 0, 0.0)
+        checksum = hash_rows(status, held.values, held.traces, held.fingerprints)
+        return ShardResult(rows, [], 0, 0, 0.0, checksum)
     prints = {row: found for row in todo if (found := row_fingerprint(job.manifest[row], job.root)) is not None}
     for row, found in prints.items():
         held.fingerprints[row - rows.start] = np.frombuffer(found, np.uint8)
@@ -99,9 +103,9 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
             failures |= _encode(job, readable, rows.start, held, status)
     for place in (row - rows.start for row in failures):
         held.values[place], held.traces[place], held.fingerprints[place], status[place] = np.nan, "", 0, FAILED
-    writer.write(rows, held.values, status, held.traces, held.fingerprints)
+    checksum = writer.write(rows, held.values, status, held.traces, held.fingerprints)
     listed = [(job.manifest[row].utterance, job.manifest[row].path, failures[row]) for row in sorted(failures)]
-    return ShardResult(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE)
+    return ShardResult(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE, checksum)
 
 
 def _reuse_rows(

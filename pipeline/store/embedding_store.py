@@ -6,8 +6,10 @@ Stores of audio also hold `traces [utterance, draw, view]`, the corruptions of e
 `fingerprints [utterance, 16]`, a hash of everything each row was made from (`extraction.reuse`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,41 +17,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.integrity import hash_content, hash_description, hash_rows, split_checksums, unchanged
 from pipeline.store.read_errors import corrupt_error, store_errors
-from pipeline.store.schema import CHUNK_ROWS, DENOISE, FINGERPRINTS, MISSING, OK, SCHEMA, SPACE, TRACES
-from pipeline.utils.paths import ENTRY, Place, exists, to_place
+from pipeline.store.row_contents import RowContents
+from pipeline.store.schema import (
+    CHUNK_ROWS,
+    CONTENT_SHA256,
+    DENOISE,
+    FINGERPRINTS,
+    MISSING,
+    OK,
+    SCHEMA,
+    SPACE,
+    STORE_SHA256,
+    TRACES,
+)
+from pipeline.utils.paths import ENTRY, Place, exists, read_bytes, to_place
 
 if TYPE_CHECKING:
     import zarr  # imported only when a store is opened, because arrays in memory do not need it
 
 
 @dataclass(frozen=True)
-class RowContents:
-    """The content of some rows of a store of audio."""
-
-    values: NDArray[np.float32]
-    """Embeddings [rows, draw, view, dim]."""
-    traces: NDArray[np.object_]
-    """Traces [rows, draw, view] as JSON."""
-    fingerprints: NDArray[np.uint8]
-    """Fingerprints [rows, 16]."""
-
-    @classmethod
-    def join(cls, parts: "Sequence[RowContents]") -> "RowContents":
-        """Return the rows of several parts, one after another."""
-        columns = zip(*((part.values, part.traces, part.fingerprints) for part in parts), strict=True)
-        return cls(*map(np.concatenate, columns))
-
-
-@dataclass(frozen=True)
 class EmbeddingStore:
-    """A finished store, read only."""
+    """A finished store, read only.
+
+    Every read raises StoreError if the store has been replaced since it was opened.
+    """
 
     path: Place
     attributes: Mapping[str, Any]
+    """Attributes that describe the store's origin, without its checksums."""
     utterances: tuple[str, ...]
     status: NDArray[np.uint8]
     """Status [utterance], OK or FAILED."""
+    content_sha256: str | None = field(default=None, kw_only=True)
+    """The SHA-256 of ids, status and rows, see `integrity`; None for stores of older versions."""
+    entry: bytes | None = field(default=None, kw_only=True, repr=False)
+    """The content of the store's `zarr.json`, which identifies it among stores at one path; None in memory."""
 
     @classmethod
     def open(cls, path: Place | str, unfinished: bool = False) -> "EmbeddingStore":
@@ -64,21 +69,36 @@ class EmbeddingStore:
         if not exists(path / ENTRY):
             raise StoreError(f"{path}: no embedding store there. Make it with `seed extract`.")
         with store_errors(path):
+            entry = read_bytes(path / ENTRY)
+        with unchanged(path, entry):
+            stored = json.loads(entry).get("attributes", {})
+            if (schema := stored.get("schema")) not in (1, SCHEMA):
+                raise StoreError(f"{path}: store schema {schema}, this version reads 1 and {SCHEMA}.")
             group = _group(path)
-            attributes = dict(group.attrs)
-            if attributes.get("schema") != SCHEMA:
-                raise StoreError(f"{path}: store schema {attributes.get('schema')}, this version reads {SCHEMA}.")
             ids = tuple(map(str, np.asarray(open_array(group, "utterances")[:])))
             status = np.asarray(open_array(group, "status")[:], dtype=np.uint8)
             shape = open_array(group, "embeddings").shape
-        if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
-            raise corrupt_error(path, "its arrays have different lengths")
-        if not all(ids) or len(set(ids)) != len(ids):
-            raise corrupt_error(path, "its utterance ids are damaged")
-        if (status == MISSING).any() and not unfinished:
-            left = int((status == MISSING).sum())
-            raise StoreError(f"{path}: unfinished, {left} of {len(ids)} rows are missing. Run `seed extract` again.")
-        return cls(path, attributes, ids, status)
+            attributes, content_sha256 = split_checksums(stored)
+            if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
+                raise corrupt_error(path, "its arrays have different lengths")
+            if not all(ids) or len(set(ids)) != len(ids):
+                raise corrupt_error(path, "its utterance ids are damaged")
+            if (status == MISSING).any() and not unfinished:
+                left = f"{int((status == MISSING).sum())} of {len(ids)} rows are missing"
+                raise StoreError(f"{path}: unfinished, {left}. Run `seed extract` again.")
+            finished = schema != 1 and not unfinished
+            if (finished or STORE_SHA256 in stored) and stored.get(STORE_SHA256) != hash_description(path, stored):
+                raise corrupt_error(path, f"its attributes do not match their {STORE_SHA256}")
+        return cls(path, attributes, ids, status, content_sha256=content_sha256, entry=entry)
+
+    @contextmanager
+    def _reading(self, rows: range | None = None) -> Iterator[None]:
+        """Raise StoreError if what is read within is damaged, or not from the store that was opened."""
+        if self.entry is None:
+            yield
+            return
+        with unchanged(self.path, self.entry, rows):
+            yield
 
     @cached_property
     def ok(self) -> NDArray[np.int64]:
@@ -114,7 +134,7 @@ class EmbeddingStore:
         step = max(numbers // int(np.prod(shape)), CHUNK_ROWS) if numbers else count
         for start in range(0, count, step):
             rows = slice(start, start + step)
-            with store_errors(self.path, range(count)[rows]):
+            with self._reading(range(count)[rows]):
                 values = np.asarray(self._embeddings[rows], dtype=np.float32)
             yield rows, values
 
@@ -134,11 +154,11 @@ class EmbeddingStore:
 
         Raise StoreError if one of their shards is damaged.
         """
-        with store_errors(self.path, rows):
+        with self._reading(rows):
             values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
-        finite = np.isfinite(values).all(axis=(1, 2, 3))
-        if (~finite & (self.status[rows.start : rows.stop] == OK)).any():
-            raise corrupt_error(self.path, "marked as encoded, but they hold NaN", rows)
+            finite = np.isfinite(values).all(axis=(1, 2, 3))
+            if (~finite & (self.status[rows.start : rows.stop] == OK)).any():
+                raise corrupt_error(self.path, "marked as encoded, but they hold NaN", rows)
         return values
 
     def read(self) -> NDArray[np.float32]:
@@ -150,30 +170,68 @@ class EmbeddingStore:
 
     @cached_property
     def _embeddings(self) -> Any:  # a Zarr array, or an array in memory
-        with store_errors(self.path):
+        with self._reading():
             return open_array(_group(self.path), "embeddings")
 
     def fingerprints(self) -> NDArray[np.uint8] | None:
         """Return the hashes [utterance, 16] of what each row was made from, if any; raise StoreError if damaged."""
-        with store_errors(self.path):
+        with self._reading():
             group = _group(self.path)
             return np.asarray(open_array(group, FINGERPRINTS)[:]) if FINGERPRINTS in group else None
 
     def gather(self, rows: NDArray[np.int64]) -> RowContents:
         """Return the content of any rows of a store of audio; raise StoreError if one of their shards is damaged."""
-        with store_errors(self.path):
+        with self._reading():
             group = _group(self.path)
             arrays = [np.asarray(open_array(group, name).oindex[rows]) for name in ("embeddings", TRACES, FINGERPRINTS)]
-        content = RowContents(arrays[0], arrays[1].astype(object), arrays[2])
-        if not (np.isfinite(content.values).all() and content.traces.all()):
-            raise corrupt_error(self.path, "encoded rows are empty")
+            content = RowContents(arrays[0], arrays[1].astype(object), arrays[2])
+            if not (np.isfinite(content.values).all() and content.traces.all()):
+                raise corrupt_error(self.path, "encoded rows are empty")
         return content
 
-    def trace(self, row: int) -> list[list[dict[str, Any]]]:
-        """Return a row's traces, see `read_trace`: the `start` of the crop and the `steps` of the corruption."""
-        from pipeline.store.traces import read_trace
+    def traces(self, rows: NDArray[np.int64]) -> NDArray[np.object_] | None:
+        """Return the traces [rows, draw, view] of some rows as JSON, empty for failed ones; None if there are none.
 
-        return read_trace(self.path, self.utterances[row], row)
+        Raise StoreError if they are damaged.
+        """
+        with self._reading():
+            group = _group(self.path)
+            if TRACES not in group:
+                return None
+            texts = np.asarray(open_array(group, TRACES).oindex[rows]).astype(object)
+            if not texts[self.status[rows] == OK].all():
+                raise corrupt_error(self.path, "traces of encoded rows are missing")
+        return texts
+
+    def trace(self, row: int) -> list[list[dict[str, Any]]]:
+        """Return a row's traces [draw][view]: the `start` of the crop and the `steps` of the corruption.
+
+        Raise StoreError if it has none, or they are damaged.
+        """
+        texts = self.traces(np.array([row]))
+        with self._reading():
+            if texts is not None and texts.all():
+                return [[json.loads(text) for text in draw] for draw in texts[0]]
+        raise StoreError(
+            f"{self.path}: holds no trace of {self.utterances[row]}: it failed, or the store's vectors are enhanced."
+        )
+
+    def verify(self) -> bool:
+        """Read the whole store, and raise StoreError if it is damaged.
+
+        Return False if it is of an older version, which has no `content_sha256`; then only its chunks are verified.
+        """
+        hashes = []
+        for rows in self.shards():
+            part = slice(rows.start, rows.stop)
+            with self._reading(rows):
+                group = _group(self.path)
+                names = ["embeddings", *(name for name in (TRACES, FINGERPRINTS) if name in group)]
+                values, *of_audio = (np.asarray(open_array(group, name)[part]) for name in names)
+            hashes.append(hash_rows(self.status[part], values, *of_audio))
+        if self.content_sha256 not in (None, hash_content(self.utterances, hashes)):
+            raise corrupt_error(self.path, f"its content does not match its {CONTENT_SHA256}")
+        return self.content_sha256 is not None
 
 
 def open_array(group: "zarr.Group", name: str) -> "zarr.Array[Any]":

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from pipeline.store.schema import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, SCHEMA
-from pipeline.store.traces import create_traces
+from pipeline.store.schema import CHUNK_ROWS, FINGERPRINT, FINGERPRINTS, MISSING, SCHEMA, TRACES
 
 _IDS = 2**18
 """Number of ids written at once: millions would take several times their memory."""
 
 _CHECKSUM = Crc32cCodec()  # damage of a chunk is an error instead of other vectors
+
+_TEXT = (ZstdCodec(level=9), _CHECKSUM)  # traces repeat paths; compressed, they are small beside the embeddings
 
 
 def create_store(
@@ -48,7 +49,15 @@ def create_store(
         for start in range(0, count, step):
             names[start : start + step] = np.array(ids[start : start + step], dtype=object)
     if of_audio:
-        create_traces(group, (count, *shape[:2]), shard)
+        group.create_array(
+            TRACES,
+            shape=(count, *shape[:2]),
+            chunks=(shard, *shape[:2]),
+            dtype=str,
+            fill_value="",
+            compressors=_TEXT,
+            dimension_names=("utterance", "draw", "view"),
+        )
         group.create_array(
             FINGERPRINTS,
             shape=(count, FINGERPRINT),

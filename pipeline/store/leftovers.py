@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.errors import OutputError, StoreError
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.journal import STORE, journal_of
 from pipeline.store.schema import DENOISE, MISSING, OK
-from pipeline.store.writer import STORE, journal_of
 from pipeline.utils.atomic import lock_folder
 from pipeline.utils.paths import ENTRY
 

@@ -1,7 +1,7 @@
 """Names of a store's arrays and attributes, status codes and fixed sizes."""
 
-SCHEMA = 1
-"""The version of the layout."""
+SCHEMA = 2
+"""The version of the layout. Stores of version 1 have no checksums in their attributes; they are read, too."""
 
 MISSING, OK, FAILED = 0, 1, 2
 """Status codes of an utterance."""
@@ -17,6 +17,12 @@ CHUNK_ROWS = 16
 
 TRACES, FINGERPRINTS = "traces", "fingerprints"
 """Names of the arrays that only stores of audio have."""
+
+ARRAYS = ("embeddings", "status", "utterances", TRACES, FINGERPRINTS)
+"""Names of all arrays."""
+
+CONTENT_SHA256, STORE_SHA256 = "content_sha256", "store_sha256"
+"""Attributes that hold the checksums of a finished store, see `integrity`."""
 
 FINGERPRINT = 16
 """Number of bytes of a fingerprint."""

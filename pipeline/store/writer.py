@@ -10,63 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError, PlaceError, StoreError
-from pipeline.store.embedding_store import RowContents, open_array
+from pipeline.errors import OutputError, StoreError
+from pipeline.store.embedding_store import open_array
+from pipeline.store.integrity import hash_content, hash_description, hash_rows
+from pipeline.store.journal import PUBLISHING, STORE, is_replaceable, is_undamaged, journal_of
 from pipeline.store.layout import create_store
-from pipeline.store.schema import FINGERPRINT, FINGERPRINTS, MISSING, OK, TRACES
-from pipeline.store.zarr_access import discard, open_group, publish
+from pipeline.store.read_errors import store_errors
+from pipeline.store.schema import CONTENT_SHA256, MISSING, STORE_SHA256
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.zarr_access import discard, publish
 from pipeline.utils.atomic import link_folder, lock_folder, move_folder, new_folder
 from pipeline.utils.paths import ENTRY, Place, exists, list_names, read_bytes, remove_folder
-
-STORE = "store.zarr"
-"""The name of the store in its folder of the journal."""
-
-PUBLISHING = "publishing"
-"""The name of an object in the journal that exists while a remote store is replaced, object by object."""
-
-
-class ShardWriter:
-    """The arrays of an unfinished store; several processes may write, each to whole shards of its own."""
-
-    def __init__(self, store: Place) -> None:
-        """Open the store in a journal, see `StoreWriter.store`."""
-        self.store = store
-        self._group = group = open_group(store, "r+")
-        self.attributes: Mapping[str, Any] = dict(group.attrs)
-        self._embeddings, self._status = open_array(group, "embeddings"), open_array(group, "status")
-        self._audio_arrays = [open_array(group, name) for name in (TRACES, FINGERPRINTS) if name in group]
-
-    def status(self) -> NDArray[np.uint8]:
-        """Return the current status [utterance]."""
-        return np.asarray(self._status[:], dtype=np.uint8)
-
-    def read(self, rows: range) -> tuple[RowContents, NDArray[np.uint8]]:
-        """Return the content of a whole shard of a store of audio and its status [rows]; rows may be missing."""
-        status = np.asarray(self._status[rows.start : rows.stop], dtype=np.uint8)
-        try:
-            if (status == OK).any():
-                values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
-                traces, fingerprints = (np.asarray(array[rows.start : rows.stop]) for array in self._audio_arrays)
-                return RowContents(values, traces.astype(object), fingerprints), status
-        except PlaceError:
-            raise
-        except Exception:  # Zarr's codecs may raise any error; a damaged shard is encoded again
-            status = np.full_like(status, MISSING)
-        shape = (len(rows), *self._embeddings.shape[1:])
-        values, traces = np.full(shape, np.nan, np.float32), np.full(shape[:3], "", dtype=object)
-        return RowContents(values, traces, np.zeros((len(rows), FINGERPRINT), np.uint8)), status
-
-    def write(
-        self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
-    ) -> None:
-        """Write one whole shard: embeddings [rows, draw, view, dim], and then their status [rows].
-
-        A store of audio also takes the traces [rows, draw, view] and fingerprints [rows, 16].
-        """
-        for array, content in zip(self._audio_arrays, of_audio, strict=True):
-            array[rows.start : rows.stop] = content
-        self._embeddings[rows.start : rows.stop] = values
-        self._status[rows.start : rows.stop] = status
 
 
 class StoreWriter(ShardWriter):
@@ -104,7 +58,7 @@ class StoreWriter(ShardWriter):
             PlaceError: a remote place does not answer or refuses, now or whenever something is written.
         """
         journal = journal_of(target)
-        if not target.name or not _replaceable(target, journal / PUBLISHING):
+        if not target.name or not is_replaceable(target, journal / PUBLISHING):
             raise OutputError(f"{target}: exists and is no embedding store. Give another path with --out.")
         if whole:  # its chunks are files of equal size, so a larger one would take space and time for nothing
             shard = min(shard, max(1, len(utterances)))
@@ -117,8 +71,14 @@ class StoreWriter(ShardWriter):
         self._lock = lock_folder(journal) if isinstance(journal, Path) else None
         self.folder = journal / key.hexdigest()[:16]
         store = self.folder / STORE
+        self._hashes: dict[int, bytes] = {}
+        self.restarted = False
+        """True if the journal of an earlier run was damaged, or of another version, and has been removed."""
         if whole:
             remove_folder(self.folder)
+        elif exists(store / ENTRY) and not is_undamaged(store, utterances, shape, shard, attributes, of_audio):
+            remove_folder(store)
+            self.restarted = True
         if not exists(store / ENTRY):
             # Without its status, the rest of a journal that was only partly removed is not used.
             remove_folder(store / "status")
@@ -135,20 +95,43 @@ class StoreWriter(ShardWriter):
 
     def write(
         self, rows: range, values: NDArray[np.float32], status: NDArray[np.uint8], *of_audio: NDArray[Any]
-    ) -> None:
+    ) -> bytes:
         """Write one whole shard, see `ShardWriter.write`, and its ids if the store is written `whole`."""
         if self._names is not None:
             self._names[rows.start : rows.stop] = np.array(self._utterances[rows.start : rows.stop], dtype=object)
-        super().write(rows, values, status, *of_audio)
+        self._hashes[rows.start] = super().write(rows, values, status, *of_audio)
+        return self._hashes[rows.start]
+
+    def add_checksum(self, rows: range, checksum: bytes) -> None:
+        """Take the checksum of a shard that another process has written."""
+        self._hashes[rows.start] = checksum
+
+    def verify(self) -> int:
+        """Verify the shards that an earlier run has written to a store of audio.
+
+        Damaged ones are removed. Return their number.
+        """
+        damaged = 0
+        for rows in self.shards():
+            content, status = self.read(rows)
+            if (status != MISSING).any():
+                self._hashes[rows.start] = hash_rows(status, content.values, content.traces, content.fingerprints)
+            elif not self._is_marked_missing(rows):
+                self._remove(rows)
+                damaged += 1
+        return damaged
 
     def finish(self, keep: bool = False) -> None:
         """Move the finished store into its place and remove the journal.
 
         If `keep`, the journal keeps hard links to the store's files until `leftovers.discard_copy`, in case the store
         itself is deleted. Without hard links, no copy is kept.
+
+        Raise StoreError if rows are missing, or a shard of an earlier run is damaged.
         """
         if (self.status() == MISSING).any():
             raise StoreError(f"{self.folder}: cannot finish, rows are missing. Run the extraction again.")
+        self._write_checksums()
         journal = self.folder.parent
         if isinstance(self.store, Path) and isinstance(self.target, Path) and isinstance(self.folder, Path):
             for partial in self.store.rglob("*.partial"):  # files that Zarr was writing when a process was killed
@@ -168,6 +151,18 @@ class StoreWriter(ShardWriter):
             discard(self.store, self.folder if self.unfinished_stores() else journal)
         self.close()
 
+    def _write_checksums(self) -> None:
+        """Write the checksums of the store into its attributes; read shards whose checksums are not known."""
+        for rows in self.shards():
+            if rows.start not in self._hashes:
+                with store_errors(self.store, rows):
+                    arrays = [self._status, self._embeddings, *self._audio_arrays]
+                    self._hashes[rows.start] = hash_rows(*(np.asarray(each[rows.start : rows.stop]) for each in arrays))
+        content = hash_content(self._utterances, [self._hashes[rows.start] for rows in self.shards()])
+        attributes = json.loads(read_bytes(self.store / ENTRY))["attributes"] | {CONTENT_SHA256: content}
+        checksums = {CONTENT_SHA256: content, STORE_SHA256: hash_description(self.store, attributes)}
+        self._group.attrs.update(checksums)
+
     def unfinished_stores(self) -> list[Place]:
         """Return the unfinished stores in the journal from other manifests, recipes or encoders."""
         journal = self.folder.parent
@@ -178,11 +173,6 @@ class StoreWriter(ShardWriter):
         """Release the lock; unfinished work stays in the journal."""
         if self._lock:
             self._lock.close()
-
-
-def journal_of(target: Place) -> Place:
-    """Return the journal of a store: a hidden folder beside it for unfinished work."""
-    return target.parent / f".{target.name}.journal"
 
 
 def write_store(
@@ -197,16 +187,3 @@ def write_store(
         for rows in writer.shards():
             writer.write(rows, values[rows.start : rows.stop], status[rows.start : rows.stop])
         writer.finish()
-
-
-def _replaceable(target: Place, publishing: Place) -> bool:
-    """Return True if nothing is there, one of our stores, or the rest of one that was `publishing`."""
-    names, known = list_names(target), {ENTRY, "embeddings", "status", "utterances", TRACES, FINGERPRINTS}
-    if not names <= known:
-        return False
-    if ENTRY not in names:
-        return not names or exists(publishing)  # a run was about to replace its objects
-    try:
-        return "schema" in json.loads(read_bytes(target / ENTRY))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

@@ -188,6 +188,17 @@ def remove_folder(folder: Place) -> None:
             folder.fs.rm(folder.path, recursive=True)
 
 
+def remove_path(path: Place) -> None:
+    """Remove a file or a folder, which need not exist."""
+    if isinstance(path, Path) and not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif isinstance(path, Path):
+        shutil.rmtree(path)
+    else:
+        with remote_errors(path), suppress(FileNotFoundError):
+            path.fs.rm(path.path, recursive=True)
+
+
 def _entry_last(names: list[str]) -> Iterator[list[str]]:
     yield [name for name in names if name != ENTRY]
     yield [name for name in names if name == ENTRY]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
+from pipeline.store.journal import journal_of
 from pipeline.store.leftovers import discard_copy
-from pipeline.store.writer import journal_of
 from pipeline.utils.paths import ENTRY, Place
 
 

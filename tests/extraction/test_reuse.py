@@ -28,8 +28,9 @@ from pipeline.extraction.extract import (
 from pipeline.extraction.reuse import EarlierStores, row_fingerprint
 from pipeline.extraction.shard import ExtractionJob
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.journal import journal_of
 from pipeline.store.schema import OK
-from pipeline.store.writer import journal_of, write_store
+from pipeline.store.writer import write_store
 from pipeline.utils.atomic import sha256_of
 from tests.conftest import WriteVoice, tree_bytes
 

@@ -81,7 +81,7 @@ def spoil(path: Path, what: str) -> None:
     elif what == "array gone":
         (path / "status" / "zarr.json").unlink()
     elif what == "schema":
-        text = (path / "zarr.json").read_text().replace('"schema": 1', '"schema": 99')
+        text = (path / "zarr.json").read_text().replace('"schema": 2', '"schema": 99')
         (path / "zarr.json").write_text(text)
     elif what == "unfinished":
         (path / "status" / "c" / "0").unlink()
@@ -93,7 +93,7 @@ def spoil(path: Path, what: str) -> None:
         ("no store", "no embedding store there"),
         ("metadata", "corrupt embedding store"),
         ("array gone", "corrupt embedding store"),
-        ("schema", "store schema 99, this version reads 1"),
+        ("schema", "store schema 99, this version reads 1 and 2"),
         ("unfinished", "unfinished, 10 of 10 rows"),
     ],
 )

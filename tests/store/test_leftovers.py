@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError
+from pipeline.store.journal import journal_of
 from pipeline.store.leftovers import discard_copy, find_leftovers, remove_leftover
 from pipeline.store.schema import OK
-from pipeline.store.writer import StoreWriter, journal_of
+from pipeline.store.writer import StoreWriter
 from pipeline.training.checkpoints import describe_checkpoint
 from tests.conftest import tree_bytes
 

@@ -13,7 +13,6 @@ from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.scoring.distances import OTHER, SAME, draw_speaker_pairs
 from pipeline.scoring.sampling import read_selected_rows
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.store.traces import read_traces
 from pipeline.utils.array_types import Float32Array, Float64Array, IntArray
 
 SpaceMaps = Mapping[str, Callable[[Float32Array], Float32Array]]
@@ -139,7 +138,7 @@ def read_corruptions(
     shape = (len(rows), *store.shape[1:3])
     names = [str(view["name"]) for view in recipe.get("views", [])] or [f"view {n}" for n in range(shape[2])]
     kinds, snrs = np.full(shape, "", dtype=object), np.full(shape, np.nan)
-    traces = read_traces(store.path, rows)
+    traces = store.traces(rows)
     if traces is None:
         kinds[...] = "unknown"
         if is_condition(name):

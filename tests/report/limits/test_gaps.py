@@ -1,11 +1,11 @@
 """Distances between clean and corrupted vectors, against closed forms."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from sklearn.metrics.pairwise import paired_distances
 from sklearn.preprocessing import normalize
 
@@ -20,8 +20,7 @@ from pipeline.report.limits.gaps import (
 from pipeline.scoring.distances import OTHER, SAME
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
-from pipeline.store.traces import create_traces
-from pipeline.store.writer import write_store
+from pipeline.store.writer import StoreWriter, write_store
 
 MAPS = {"raw": lambda values: values, "tripled": lambda values: values * [1, 1, 3.0]}
 
@@ -30,12 +29,15 @@ def store_of(path: Path, values: np.ndarray, views: list[str], steps: np.ndarray
     """Write embeddings [N, draws, views, D] and what happened to each."""
     ids = [f"s{row // 2}/{row}" for row in range(len(values))]
     made_of = {"encoder": "toy", "dim": values.shape[3], "recipe": {"views": [{"name": name} for name in views]}}
-    write_store(path, ids, values.astype(np.float32), np.full(len(ids), OK, np.uint8), made_of)
-    if steps is not None:
-        group = zarr.open_group(path, mode="r+")
-        create_traces(group, values.shape[:3], 4)
+    vectors, status = values.astype(np.float32), np.full(len(ids), OK, np.uint8)
+    if steps is None:
+        write_store(path, ids, vectors, status, made_of)
+    else:
         texts = [json.dumps({"start": 0, "steps": each}) for each in steps.ravel()]
-        group["traces"][...] = np.array(texts).reshape(values.shape[:3])
+        traces = np.array(texts, dtype=object).reshape(values.shape[:3])
+        with closing(StoreWriter(path, ids, vectors.shape[1:], made_of, len(ids), of_audio=True)) as writer:
+            writer.write(range(len(ids)), vectors, status, traces, np.ones((len(ids), 16), np.uint8))
+            writer.finish()
     return EmbeddingStore.open(path)
 
 
