@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 from tests.conftest import tree_bytes
@@ -54,6 +55,26 @@ def test_a_list_is_scored_by_its_name(capsys: pytest.CaptureFixture[str], place:
     assert code == 0
     assert "trial list known: 4 trials where 3 are published and 2 targets where 1 are published" in err
     assert "root/lists/known.txt: 1 trials repeat an earlier one\n" in err
+
+
+def test_a_store_replaced_after_it_was_opened_is_an_error(
+    capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store = EmbeddingStore.open
+
+    def open_and_replace(path: Path, unfinished: bool = False) -> EmbeddingStore:
+        store = open_store(path, unfinished)
+        attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
+        ids = np.roll(store.utterances, 1).tolist()
+        write_store(path, ids, np.roll(store.read(), 1, axis=0), store.status, attributes)
+        return store
+
+    monkeypatch.setattr(EmbeddingStore, "open", open_and_replace)
+    code, _, err = run(capsys, *STORES, "--trials", "known")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "s.zarr: was replaced or removed while it was read. Run the command again." in err
+    assert not (place / "r").exists()
 
 
 def test_models_enrol_with_several_utterances(capsys: pytest.CaptureFixture[str], place: Path) -> None:
