@@ -133,6 +133,7 @@ def compute_training_key(store: EmbeddingStore, model: SeedModel, validation: Te
         "threads": torch.get_num_threads(),  # the last bits of sums depend on it
         "versions": [np.__version__, torch.__version__],
         "store": dict(store.attributes),
+        "content": store.content_sha256,
         "status": hashlib.sha256(store.status.tobytes()).hexdigest(),
     }
     key = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
