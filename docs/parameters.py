@@ -69,6 +69,7 @@ UNITS = {
     "enhance.steps": "steps",
     "enhance.noise": "draws",
     "enhance.strength": "share",
+    "score.max_left_out": "trials",
     "score.max_trials": "trials",
     "score.bootstrap": "resamples",
     "score.cohort.size": "utterances or speakers",

@@ -111,6 +111,9 @@ class Score(Frozen):
     """Trials, and the figures to measure on them."""
 
     max_trials: int = Field(1_000_000, ge=2)
+    max_left_out: int | None = Field(None, ge=0)
+    """The maximum number of trials of a list that may be left out because utterances failed; null: none of a published
+    list, any number of another one."""
     comparison: ComparisonName = "cosine"
     both_sides: bool = True
     format: ScoreFormat = "csv"
