@@ -17,9 +17,9 @@ PACKAGES = ("numpy", "scipy", "torch", "zarr")
 
 MADE_OF = (
     *("encoder", "family", "weights_sha256", "front_end", "precision", "dim", "recipe", "manifest_sha256"),
-    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling", "adaptation"),
+    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling", "adaptation", "atypicality"),
 )
-"""Attributes that identify the vectors of a store; only enhanced ones have the last four."""
+"""Attributes that identify the vectors of a store; only enhanced ones have the last five."""
 
 
 def read_versions() -> dict[str, str | None]:
