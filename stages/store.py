@@ -33,8 +33,9 @@ def check(
     """Check a store against the thresholds of the parameter file.
 
     Verifies checksums. Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the
-    distance between the clean view and each other view. With --manifest, also looks for clipped and upsampled
-    recordings. The exit code is 1 if a threshold in `quality` of the parameter file is exceeded.
+    distance between the clean view and each other view. With --manifest, also looks for recordings that are clipped,
+    upsampled, or far above full scale. The exit code is 1 if a threshold in `quality` of the parameter file is
+    exceeded.
     """
     from dataclasses import replace
 
@@ -68,6 +69,12 @@ def check(
         counts.add_row(name, text)
     counts.add_row("checksum", "matches" if has_checksum else "none: unfinished, or of an older version")
     console.print(counts)
+    if figures.recordings and figures.recordings.loud:
+        click.echo(
+            f"  {figures.recordings.loud:,} recordings with a peak far above full scale, first:"
+            f" {figures.recordings.loud_names[0]}. Export them again, or set extract.loud_audio to normalize.",
+            err=True,
+        )
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
     for name, spread in list_percentiles(figures):
         table.add_row(name, *(f"{spread[str(percent)]:.4f}" if spread else "–" for percent in PERCENTS))

@@ -66,14 +66,16 @@ def read_recording(path: Path, sample_rate: int = SAMPLE_RATE, normalize: bool =
     if loudest < AUDIBLE:
         reason = "its channels cancel out" if peak >= AUDIBLE and channels > 1 else "every sample is zero"
         raise AudioError(f"{path}: silent, {reason}. Remove it from the manifest.")
-    if normalize and peak > TOO_LOUD:
+    if is_scaled := normalize and peak > TOO_LOUD:
         wave = wave / loudest
-    return Recording(np.ascontiguousarray(wave, dtype=np.float32), _join(warning, describe_level(peak)))
+    return Recording(np.ascontiguousarray(wave, dtype=np.float32), _join(warning, describe_level(peak, is_scaled)))
 
 
-def describe_level(peak: float) -> str | None:
-    """Return a warning if a peak is beyond TOO_LOUD."""
-    return f"its peak is {peak:.4g}, where full scale is 1" if peak > TOO_LOUD else None
+def describe_level(peak: float, is_scaled: bool = False) -> str | None:
+    """Return a warning if a peak is beyond TOO_LOUD. It does not name the file."""
+    if peak <= TOO_LOUD:
+        return None
+    return f"its peak is {peak:.4g}, where full scale is 1{'; scaled to a peak of 1' if is_scaled else ''}"
 
 
 def inspect_audio(path: Path) -> tuple[float | None, str | None]:

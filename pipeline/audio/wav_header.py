@@ -16,11 +16,11 @@ from pipeline.errors import AudioError
 FEW = 128
 """Number of missing bytes that are no truncation. Some writers count the header, or a byte of padding, as audio."""
 
-UNKNOWN = ((0x7FFF0000, 0x80000000), (0xFFFF0000, 0xFFFFFFFF), (2**62, 2**64))
+UNKNOWN = ((0x7EFF0000, 0x7F00FFFF), (0x7FFF0000, 0x80000000), (0xFFFF0000, 0xFFFFFFFF), (2**62, 2**64))
 """Lowest and highest sizes that mean "unknown". So does 0, unless other chunks follow.
 
 A writer that cannot seek leaves 0x7ffff000 (SoX, eSpeak), 0x80000000 (arecord), 0xffffffff (FFmpeg) or -1 (RF64),
-rounded down to whole samples of all channels, or less the header.
+rounded down to whole samples of all channels, or less the header; in AIFF files, SoX leaves 0x7f000000.
 """
 
 _FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
@@ -75,7 +75,7 @@ def read_wav_header(path: Path) -> WavData | None:
         decided, warning = decide_size(path, promised, total - start)
     unread = total - start - decided
     if decided == promised and unread > 1 and not chunks_follow:
-        warning = f"its header promises {decided:,} bytes of audio, and {unread:,} bytes behind them are not read"
+        warning = f"its header promises {decided:,} bytes of audio, but {unread:,} bytes follow, which are not read"
     patches = {}
     if decided != promised or form[:4] == b"BW64":  # which libsndfile does not know
         patches[start - 4] = struct.pack(order + "I", min(decided, _SMALL))
@@ -102,7 +102,7 @@ def decide_size(path: Path, promised: int, held: int) -> tuple[int, str | None]:
         return promised, None
     if promised - held > FEW:
         raise AudioError(f"{path}: truncated, holds {held} of {promised} bytes of audio. Copy the file again.")
-    return held, f"its header promises {promised:,} bytes of audio, and the {held:,} bytes that it holds are read"
+    return held, f"its header promises {promised:,} bytes of audio, but it holds {held:,}, which are read"
 
 
 def _is_chunks(file: io.BufferedReader, place: int, total: int, order: str) -> bool:

@@ -51,6 +51,7 @@ class Extract(Frozen):
     prefetch: int = Field(2, ge=0)
     max_failures: int = Field(10, ge=0)
     short_audio: Literal["wrap", "fail"] = "wrap"
+    loud_audio: Literal["keep", "normalize"] = "keep"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
 

@@ -163,6 +163,7 @@ def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
             ("recordings read", f"{recordings.files:,}{unreadable}"),
             ("clipped", _share(recordings.clipped, recordings.files)),
             ("upsampled", _share(recordings.upsampled, recordings.files)),
+            ("far above full scale", _share(recordings.loud, recordings.files)),
         ]
     return lines
 

@@ -52,6 +52,10 @@ class ShardWriter:
         values, traces = np.full(shape, np.nan, np.float32), np.full(shape[:3], "", dtype=object)
         return RowContents(values, traces, np.zeros((len(rows), FINGERPRINT), np.uint8)), status
 
+    def read_traces(self, rows: range) -> NDArray[np.object_]:
+        """Return the traces [rows, draw, view] of a shard of a store of audio as JSON."""
+        return np.asarray(self._audio_arrays[0][rows.start : rows.stop]).astype(object)
+
     def _is_marked_missing(self, rows: range) -> bool:
         """Return True if a shard has the status of one that was never written, False if that is damaged."""
         try:
