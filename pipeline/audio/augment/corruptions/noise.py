@@ -25,8 +25,7 @@ class Additive(Corruption):
     snr: Annotated[Range, within(-60.0, 100.0, "SNR in dB")]
     floor: float | None = Field(None, gt=0, le=1)
     """A power added to those of speech and noise before their ratio is taken; voxceleb_trainer and code that follows it
-    add 1e-4. It draws the SNR of quiet signals towards the ratio 1: quiet noise becomes milder than `snr`, quiet speech
-    noisier. None adds nothing."""
+    add 1e-4. Noise below it becomes milder than `snr` says, speech below it noisier. None adds nothing."""
 
     units: ClassVar = {"snr": " dB SNR"}
 
