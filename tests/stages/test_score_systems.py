@@ -30,6 +30,7 @@ score:
     as: {of: seed, norm: as, top: 10}
     original: {of: seed, ensemble: 1.0}
     sum: {of: seed, ensemble: 0.5}
+    plain_sum: {of: seed, ensemble: 0.5, lengths: own}
     joined: {fuse: [raw, as], calibrate: cohort}
 """
 
@@ -61,7 +62,7 @@ def test_every_line_is_a_system_and_the_protocol_tells_of_it(capsys: pytest.Capt
     assert (code, err) == (0, "")
     written = json.loads((place / "r/metrics.json").read_text())
     table = written["results"]["clean"]
-    assert list(table) == ["raw", "seed", "as", "original", "sum", "joined"]
+    assert list(table) == ["raw", "seed", "as", "original", "sum", "plain_sum", "joined"]
     # All of the original, none of the enhanced, in the space of a model that only scales.
     assert table["original"]["eer"] == table["raw"]["eer"] != table["seed"]["eer"]
     assert "cllr" in table["joined"]
