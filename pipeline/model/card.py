@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.model.model_file import FORMAT, ModelFile, load_model
+from pipeline.model.metadata import FORMAT
+from pipeline.model.model_file import ModelFile, load_model
 from pipeline.model.training_stats import DEFAULT_ATYPICALITY_LIMIT, OUTLIER_PERCENTILE
 from pipeline.utils.atomic import replacing
 from pipeline.utils.paths import Place

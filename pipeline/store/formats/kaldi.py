@@ -15,6 +15,7 @@ from pipeline.store.formats.columns import check_first_id, sidecar_path
 from pipeline.store.formats.decimals import parse_decimals
 from pipeline.store.formats.reader import VectorReader, VectorTable, open_keyed
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
 """Headers of binary vectors, with the bytes of a number."""
@@ -133,6 +134,7 @@ def _read_value(file: IO[bytes], path: Path, name: str) -> NDArray[Any]:
         # Kaldi writes whole numbers without a point; kaldiio takes a vector that begins with one for integers.
         vector = np.asarray(kaldiio.matio.read_kaldi(file)) if head in _READABLE else _read_text(file)
     except Exception as error:  # kaldiio's parsers raise almost anything
+        raise_shortage(error, path)
         raise ExchangeError(f"{path}: {name} cannot be read ({one_line(error)}). Copy or make it again.") from error
     if stop not in (None, file.tell()):  # kaldiio returns the rest of a truncated vector
         raise _truncation_error(path, name)

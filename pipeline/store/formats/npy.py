@@ -13,9 +13,10 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError, one_line
+from pipeline.errors import ExchangeError, ResourceError, one_line
 from pipeline.store.formats import columns, reader
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Shape, True for an array in column order, and type."""
@@ -124,9 +125,10 @@ def _unpacking(path: Path) -> Iterator[None]:
     """Raise ExchangeError if any part of an archive is damaged."""
     try:
         yield
-    except ExchangeError:
+    except (ExchangeError, ResourceError):
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise_shortage(error, path)
         # RuntimeError: a password, or a compression that Python does not know
         raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
 

@@ -14,6 +14,7 @@ from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats import reader
 from pipeline.store.formats.columns import choose_name, find_id_column, find_vector_columns
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 ID, VECTOR = "utterance", "embedding"
 """Names of the columns in files that we write."""
@@ -156,5 +157,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def unreadable_error(path: Path, form: str, error: Exception) -> ExchangeError:
-    """Return the error for a file that pyarrow rejects."""
+    """Return the error for a file that pyarrow rejects; raise ResourceError if the machine lacked something."""
+    raise_shortage(error, path)
     return ExchangeError(f"{path}: not a readable {form} file ({one_line(error)}). Repair it or make it again.")

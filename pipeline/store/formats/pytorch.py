@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError, one_line
+from pipeline.errors import ExchangeError, ResourceError, one_line
 from pipeline.store.formats import reader
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 _NUMPY_TYPES = (torch.float16, torch.float32, torch.float64)
 
@@ -69,6 +70,7 @@ def _load(path: Path) -> Any:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:
+                raise_shortage(error, path)
                 if "mmap" not in str(error):
                     raise
                 return torch.load(path, map_location="cpu", weights_only=True)  # written by PyTorch before 1.6
@@ -78,12 +80,16 @@ def _load(path: Path) -> Any:
             " code. Save a dictionary of tensors."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise_shortage(error, path)
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise ExchangeError(
             f"{path}: not a PyTorch file of tensors only, and nothing else is loaded ({reason}). Save a dictionary of"
             " tensors."
         ) from error
+    except ResourceError:
+        raise
     except Exception as error:  # the unpickler raises almost anything for a broken file
+        raise_shortage(error, path)
         raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
 
 
