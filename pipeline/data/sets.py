@@ -157,7 +157,7 @@ class FileInspector:
     def _inspect(self, path: str) -> tuple[float | None, str | None]:
         if path not in self._known:
             try:
-                digest = sha256_of(Path(path))
+                digest = sha256_of(Path(path)) if Path(path).is_file() else None  # a pipe would never end
             except OSError as error:
                 raise_shortage(error, path, SCARCE)
                 digest = None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.declared_size import check_declared_size
 from pipeline.store.read_errors import corrupt_error, store_errors
 from pipeline.store.schema import CHUNK_ROWS, DENOISE, FINGERPRINTS, MISSING, OK, SCHEMA, SPACE, TRACES
 from pipeline.utils.paths import ENTRY, Place, exists, to_place
@@ -68,11 +69,12 @@ class EmbeddingStore:
             attributes = dict(group.attrs)
             if attributes.get("schema") != SCHEMA:
                 raise StoreError(f"{path}: store schema {attributes.get('schema')}, this version reads {SCHEMA}.")
+            shape, *others = (open_array(group, name).shape for name in ("embeddings", "utterances", "status"))
+            if len(shape) != 4 or any(other != shape[:1] for other in others):
+                raise corrupt_error(path, "its arrays have different lengths")
+            check_declared_size(path, shape, unfinished)
             ids = tuple(map(str, np.asarray(open_array(group, "utterances")[:])))
             status = np.asarray(open_array(group, "status")[:], dtype=np.uint8)
-            shape = open_array(group, "embeddings").shape
-        if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
-            raise corrupt_error(path, "its arrays have different lengths")
         if not all(ids) or len(set(ids)) != len(ids):
             raise corrupt_error(path, "its utterance ids are damaged")
         if (status == MISSING).any() and not unfinished:

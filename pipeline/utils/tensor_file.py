@@ -72,7 +72,9 @@ def read_content(path: Path) -> dict[str, Any]:
 
 
 def check_readable(path: Path) -> None:
-    """Raise the OSError of opening a file; safetensors reports any as a missing file."""
+    """Raise the OSError of opening a file; safetensors reports any as a missing file, and waits for pipes."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no regular file")
     with path.open("rb"):
         pass
 
