@@ -1,6 +1,7 @@
 """NumPy: `.npy` with ids in a text file beside it, and `.npz` with both or with one array per id."""
 
 import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -72,9 +73,11 @@ def _open_npy(path: Path, ids: Path | None) -> reader.VectorReader:
 def _open_npz(path: Path, ids: Path | None) -> reader.VectorReader:
     with _unpacking(path), zipfile.ZipFile(path) as archive:
         headers = {}
+        _check_members(path, archive)
         for member in (name for name in archive.namelist() if name.endswith(".npy")):
             with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _header(file, path)
+                headers[member.removesuffix(".npy")] = header = _header(file, path)
+            _check_member_size(path, archive.getinfo(member), header)
     tables = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
     texts = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 1 and dtype.kind in "US"]
     if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
@@ -112,6 +115,27 @@ def _open_npz(path: Path, ids: Path | None) -> reader.VectorReader:
                 yield reader.VectorBlock(np.frombuffer(content, dtype).reshape(rows, dim))
 
     return reader.VectorReader(str(path), dim, dtype, names, blocks)
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise ExchangeError if members of an archive overlap, or unpack to more than they can hold."""
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    if packed > path.stat().st_size or any(
+        member.file_size > reader.MAX_RATIO * max(member.compress_size, 1)
+        for member in members
+        if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ):
+        raise ExchangeError(f"{path}: declares more than its bytes can hold. Copy or make it again.")
+
+
+def _check_member_size(path: Path, member: zipfile.ZipInfo, header: Header) -> None:
+    """Raise ExchangeError if an array is larger than its member of an archive."""
+    shape, _, dtype = header
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ExchangeError(
+            f"{path}: {member.filename} is truncated, its header says {list(shape)}. Copy or make it again."
+        )
 
 
 def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -48,6 +48,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
         _check_columns(path, dict(zip(columns, kinds, strict=True)))
         # Columns of whole numbers, such as one that is 0 throughout, have the precision of the others.
         kinds = [kind for kind in kinds if pa.types.is_floating(kind)] or kinds
+    reader.check_declared_size(path, count, dim)
     dtype = np.result_type(*{np.dtype(kind.to_pandas_dtype()) for kind in kinds})
     reader.check_floating(path, dtype, dim)
 

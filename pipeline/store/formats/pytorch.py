@@ -53,6 +53,7 @@ def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
 def _table(path: Path, table: torch.Tensor, names: list[str]) -> reader.VectorReader:
     if table.ndim != 2 or len(table) != len(names):
         raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
+    _check_stored(path, "embeddings", table)
     dim, dense = table.shape[1], table.layout == torch.strided
     first = _array(path, "embeddings", table[:1] if dense else table)
     reader.check_floating(path, first.dtype, dim)
@@ -93,7 +94,17 @@ def _load(path: Path) -> Any:
         raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
 
 
+def _check_stored(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Raise ExchangeError if a tensor repeats its numbers: a few bytes could declare any size."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        shape = list(tensor.shape)
+        raise ExchangeError(f"{path}: {name[:40]!r} declares {shape} numbers, more than it stores. Save a copy of it.")
+
+
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    _check_stored(path, name, tensor)
     try:
         tensor = tensor.detach().resolve_conj().resolve_neg()
         if tensor.is_floating_point() and tensor.dtype not in _NUMPY_TYPES:
