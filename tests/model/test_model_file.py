@@ -1,6 +1,8 @@
+import ast
 import copy
 import json
 import random
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -12,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipeline.config.train import Train
 from pipeline.errors import ConfigError, SeedWarning, WeightsError
-from pipeline.model.card import write_card
+from pipeline.model.card import card, write_card
 from pipeline.model.model_file import load_model, save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.utils.tensor_file import read_tensor_file, write_tensor_file
@@ -123,3 +125,16 @@ def test_a_changed_model_is_saved_with_a_digest_of_its_own(path: Path) -> None:
     content = copy.deepcopy(dict(load_model(changed).metadata))
     assert content.pop("strength") == 0.25
     assert content.items() <= dict(loaded.metadata).items()
+
+
+def test_a_card_takes_foreign_names_as_text(path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)> [a](b) `c`\n# d"
+    loaded = load_model(path)
+    summary = {**SUMMARY, "noisy_views": [evil], "held_out": evil}
+    save_model(path, loaded.model, {**loaded.encoder, "encoder": evil}, summary)
+    written = card(load_model(path), 'm"\n```\n<b>.safetensors')
+    assert not re.search(r"<(img|b)\b", re.sub(r"```python\n.*?\n```", "", written, flags=re.DOTALL))
+    code = re.findall(r"```python\n(.*?)\n```\n", written, re.DOTALL)
+    assert len(code) == 1
+    ast.parse(code[0])
+    assert "\n# d" not in written

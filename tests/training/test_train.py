@@ -375,6 +375,17 @@ def test_a_network_that_learns_nothing_is_reported(
     assert "no epoch was better than the network untrained; nothing was learnt" in said.err
 
 
+def test_vectors_whose_squares_overflow_are_not_trained_on(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    for scale, memory in ((1e30, 8.0), (1e9, 8.0), (1e30, 6e-4)):
+        values = store.read() * np.float32(scale)
+        write_store(tmp_path / "big.zarr", store.utterances, values, store.status, ENCODER)
+        with pytest.raises(TrainingError, match=r"big\.zarr: holds vectors with numbers up to \d"):
+            train(
+                EmbeddingStore.open(tmp_path / "big.zarr"), QUICK.model_copy(update={"memory": memory}), 0, 50, speakers
+            )
+
+
 @pytest.fixture
 def model_path(tmp_path: Path) -> Path:
     torch.manual_seed(0)
