@@ -11,7 +11,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from pipeline.errors import AudioError
+from pipeline.errors import AudioError, ResourceError
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 Waveform = NDArray[np.float32]
 
@@ -81,7 +82,7 @@ def read_blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
         with _Stream(os.fsencode(path)) as file:  # as bytes, because a name need not be UTF-8
             _check_header(path, file)
             yield from _decoded(path, file)
-    except AudioError:
+    except (AudioError, ResourceError):
         raise
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
@@ -150,7 +151,7 @@ def read_piece(path: Path, start: int, length: int) -> Waveform:
             _check_header(path, file)
             file.seek(start)
             samples = file.read(length, dtype="float32", always_2d=True)
-    except AudioError:
+    except (AudioError, ResourceError):
         raise
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
@@ -188,14 +189,17 @@ def read_duration(path: Path) -> float | None:
 
 
 def _info(path: Path) -> Any:
-    """Return the header of a file as libsndfile reads it, or None if it cannot."""
+    """Return the header of a file as libsndfile reads it, or None if it cannot; raise ResourceError for no handles."""
     try:
         return soundfile.info(os.fsencode(path)) if path.is_file() else None
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
+        _why_unreadable(path, error)
         return None
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read; raise ResourceError if no file can, for lack of handles or memory."""
+    raise_shortage(error, path, SCARCE)
     try:
         if path.stat().st_size == 0:
             return "empty file (0 bytes). Copy the file again."
@@ -204,6 +208,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "no such file. Check the audio root, or make the manifest again."
     except (OSError, ValueError) as failure:
+        raise_shortage(failure, path, SCARCE)
         reason = getattr(failure, "strerror", None) or failure
         return f"cannot be opened ({reason}). Repair it, or remove it from the manifest."
     reason = str(getattr(error, "error_string", error)).rstrip(".")
