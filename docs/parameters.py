@@ -65,6 +65,7 @@ UNITS = {
     "train.memory": "GB",
     "train.threads": "threads",
     "train.save_every": "steps",
+    "train.keep_every": "epochs",
     "enhance.timestep": "timesteps",
     "enhance.steps": "steps",
     "enhance.noise": "draws",

@@ -55,7 +55,7 @@ def list_encoders(params: Path | None) -> None:
 )
 @weights_option
 @click.option("--device", default="auto", help=DEVICE)
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="Number of torch threads.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Number of torch threads.")
 @params_option
 def check(
     name: str,

@@ -10,7 +10,8 @@ from typing import Any
 import soundfile
 
 from pipeline.audio.wav_header import PatchedFile, decide_size, read_wav_header
-from pipeline.errors import AudioError
+from pipeline.errors import AudioError, ResourceError
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 RATES = (1_000, 1_000_000)
 """Lowest and highest credible sample rate of a header, Hz; at 1 Hz, a second would be resampled to hours."""
@@ -38,6 +39,7 @@ def open_audio(path: Path, seekable: bool = True) -> Iterator[tuple[Any, str | N
 
     Raises:
         AudioError: the file is missing, not audio, or truncated.
+        ResourceError: no file can be read, for lack of handles or memory.
     """
     try:
         if path.exists() and not path.is_file():
@@ -49,7 +51,7 @@ def open_audio(path: Path, seekable: bool = True) -> Iterator[tuple[Any, str | N
             file = stack.enter_context((soundfile.SoundFile if seekable else _Stream)(content))
             _check_format(path, file)
             yield file, wav.warning if wav else _check_size(path, file)
-    except AudioError:
+    except (AudioError, ResourceError):
         raise
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
@@ -85,6 +87,8 @@ def _ends_within_a_page(path: Path) -> bool:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read; raise ResourceError if no file can, for lack of handles or memory."""
+    raise_shortage(error, path, SCARCE)
     try:
         if path.stat().st_size == 0:
             return "empty file (0 bytes). Copy the file again."
@@ -93,6 +97,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "no such file. Check the audio root, or make the manifest again."
     except (OSError, ValueError) as failure:
+        raise_shortage(failure, path, SCARCE)
         reason = getattr(failure, "strerror", None) or failure
         return f"cannot be opened ({reason}). Repair it, or remove it from the manifest."
     reason = str(getattr(error, "error_string", error)).rstrip(".")

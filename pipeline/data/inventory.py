@@ -11,6 +11,7 @@ from pipeline.data.corpus_files import find_files, find_fixed_folders
 from pipeline.data.published_lists import compare_counts, find_list_path, resolve_parts
 from pipeline.data.trials.lists import count_trials
 from pipeline.errors import AudioError, CorpusError, TrialError
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _check_files(corpus: str, pattern: str, root: Path, expected: int | None, sa
             if (warning := read_recording(path).warning) is not None:
                 odd.append(f"{path}: {warning}")
         except (AudioError, OSError) as error:
+            raise_shortage(error, path, SCARCE)
             unreadable.append(str(error))
     read = min(sample, len(files))
     problem = f"{len(unreadable)} of {read} files unreadable, {unreadable[0]}" if unreadable else None

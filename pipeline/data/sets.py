@@ -15,6 +15,7 @@ from pipeline.data.corpus_files import list_files, list_utterances
 from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import CorpusError
 from pipeline.utils.atomic import sha256_of
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ class FileInspector:
     def _inspect(self, path: str) -> tuple[float | None, str | None]:
         if path not in self._known:
             try:
-                digest = sha256_of(Path(path))
-            except OSError:
+                digest = sha256_of(Path(path)) if Path(path).is_file() else None  # a pipe would never end
+            except OSError as error:
+                raise_shortage(error, path, SCARCE)
                 digest = None
             seconds, warning = inspect_audio(Path(path))
             self._known[path] = seconds, digest

@@ -15,6 +15,7 @@ from pipeline.metrics.quantiles import PERCENTS
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, MISSING, OK
 from pipeline.utils.array_types import Float32Array
+from pipeline.utils.markdown import escape_markdown
 
 FILE = "quality.json"
 
@@ -183,7 +184,7 @@ def markdown(figures: StoreQuality) -> list[str]:
     if figures.views:
         lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
         for name, view in figures.views.items():
-            lines.append(f"| {name} | {view['distance']['50']:.3f} | {view['cosine']['50']:.3f} |")
+            lines.append(f"| {escape_markdown(name)} | {view['distance']['50']:.3f} | {view['cosine']['50']:.3f} |")
     return lines
 
 

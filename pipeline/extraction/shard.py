@@ -29,6 +29,7 @@ from pipeline.store.schema import FAILED, OK
 from pipeline.store.shard_writer import ShardWriter
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 ShortAudio = Literal["wrap", "fail"]
 LoudAudio = Literal["keep", "normalize"]
@@ -150,6 +151,7 @@ def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
                 " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
             )
     except (AudioError, OSError) as error:  # OSError: the file was removed or locked after reading
+        raise_shortage(error, path, SCARCE)
         return _PreparedUtterance(row, [], [], str(error))
     draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path, warning)
     made = [view.wave for views in draws for view in views]

@@ -49,7 +49,7 @@ def read_scores(path: Path) -> ScoredTrials:
     """Read lines of one of `FORMS`, or the CSV of `seed score`.
 
     Raises:
-        TrialError: the file is missing, empty or malformed, a score is not finite, or a pair is there twice.
+        TrialError: the file is missing, empty, cut off or malformed, a score is not finite, or a pair is there twice.
     """
     ends: list[bool] = []
     lines = _read_fields(path, ends)
@@ -83,6 +83,8 @@ def read_scores(path: Path) -> ScoredTrials:
     unlabelled = labels.count(None)
     if 0 < unlabelled < len(labels):
         raise TrialError(f"{path}:{numbers[labels.index(None)]}: has no label, although other lines have one.")
+    if not ends[-1] and first[1] == CSV_HEADER:
+        raise TrialError(f"{_cut_off(path)} Score again.")
     names = tuple(known[0]), tuple(known[1])
     pairs = np.array(indices[0], dtype=np.int64), np.array(indices[1], dtype=np.int64)
     _check_unique(path, pairs[0] * len(names[1]) + pairs[1], numbers)

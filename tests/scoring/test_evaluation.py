@@ -254,6 +254,7 @@ def test_systems_that_cannot_be_are_one_line(folders: dict[str, Path], line: dic
         ({"fuse": ["raw", "raw"]}, "each once"),
         ({"fuse": ["raw", "seed"], "norm": "s"}, "belong to the systems that are fused"),
         ({"of": "raw", "quality": ["norm"]}, "quality needs calibrate"),
+        ({"of": "seed", "lengths": "own"}, "lengths belongs to an ensemble"),
     ],
 )
 def test_lines_that_contradict_themselves_are_refused(line: dict[str, Any], says: str) -> None:
