@@ -26,6 +26,7 @@ rounded down to whole samples of all channels, or less the header; in AIFF files
 _FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
 _MAX_CHUNKS = 1_000  # a file of more chunks is left to libsndfile
 _SMALL = 0xFFFFFFFF
+_TAG = 128  # bytes of an ID3v1 tag, which some programs append to any file
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def read_wav_header(path: Path) -> WavData | None:
     if decided == promised and unread > 1 and not chunks_follow:
         warning = f"its header promises {decided:,} bytes of audio, but {unread:,} bytes follow, which are not read"
     patches = {}
-    if decided != promised or form[:4] == b"BW64":  # which libsndfile does not know
+    # libsndfile does not know BW64, and goes by the chunk ds64, even if that contradicts the size of the data.
+    if decided != promised or form[:4] == b"BW64" or (is_long and decided != size64):
         patches[start - 4] = struct.pack(order + "I", min(decided, _SMALL))
         if is_long:
             patches[0] = b"RIFF"
@@ -106,7 +108,11 @@ def decide_size(path: Path, promised: int, held: int) -> tuple[int, str | None]:
 
 
 def _is_chunks(file: io.BufferedReader, place: int, total: int, order: str) -> bool:
-    """Return whether the rest of a file consists of chunks, with or without a byte of padding in front."""
+    """Return whether the rest of a file consists of chunks or an ID3v1 tag, with or without a byte of padding."""
+    if total - place in (_TAG, _TAG + 1):
+        file.seek(total - _TAG)
+        if file.read(3) == b"TAG":
+            return True
     return any(_is_chain(file, start, total, order) for start in {place, place + place % 2})
 
 

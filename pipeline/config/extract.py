@@ -17,10 +17,6 @@ MAX_FRAMES = 3 * 360_000
 """The number of frames of the longest recording that is read, three hours."""
 
 _BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
-MAX_FRAMES = 3 * 360_000
-"""The number of frames of the longest recording that is read, three hours."""
-
-_BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
 DEFAULT_VIEWS: dict[str, list[Any]] = {
     "noise": [{"one_of": [_BABBLE, {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]}]}],
     "music": [{"kind": "music", "snr": [5.0, 15.0]}],

@@ -204,3 +204,15 @@ def test_a_level_that_cannot_be_is_said_and_scaled_only_if_asked(tmp_path: Path,
         soundfile.write(path, usual * wave / np.abs(wave).max(), 16_000, subtype="FLOAT")
         assert read_recording(path, normalize=True).warning is None
         assert np.abs(read_recording(path, normalize=True).wave).max() == pytest.approx(usual)
+
+
+@pytest.mark.parametrize("form", [b"RF64", b"BW64"])
+@pytest.mark.parametrize("long", [0, len(BODY) // 2, len(BODY), 2**64 - 1])
+def test_a_size_of_32_bits_counts_more_than_that_of_ds64(tmp_path: Path, form: bytes, long: int) -> None:
+    assert assert_reads(written(tmp_path, rf64(long, form, small=len(BODY))), SAMPLES) is None
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0"])
+def test_a_tag_at_the_end_is_no_audio_and_no_fault(tmp_path: Path, padding: bytes) -> None:
+    tag = padding + b"TAG" + b"title".ljust(125, b"\0")
+    assert assert_reads(written(tmp_path, wav(after=tag)), SAMPLES) is None
