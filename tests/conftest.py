@@ -18,6 +18,7 @@ import soundfile
 
 from pipeline.store.integrity import split_checksums
 from stages.cli import is_amd, request_same_bits
+from tests.damage import CountDamage
 from tests.project import FirstRun, Project
 from tests.warm import made_once
 
@@ -99,6 +100,28 @@ def write_voice() -> WriteVoice:
         return path
 
     return write
+
+
+@pytest.fixture
+def count_damage(record_property: Callable[[str, object], None]) -> CountDamage:
+    """Count outcomes, whose sums are printed at the end of the run."""
+    outcomes: dict[str, int] = {}
+    record_property("damage", outcomes)
+
+    def count(outcome: str) -> None:
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how often damage was noticed or harmless, by test."""
+    reports = [report for report in terminalreporter.getreports("passed") if hasattr(report, "user_properties")]
+    counts = {report.nodeid: dict(report.user_properties).get("damage") for report in reports}
+    for name, outcomes in counts.items():
+        if outcomes:
+            text = ", ".join(f"{what} {number:,}" for what, number in sorted(outcomes.items()))
+            terminalreporter.write_line(f"damage: {text}, silent 0: {name}")
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:

@@ -1,9 +1,12 @@
 """Damage to files: flipped bits, lost ends, emptied and removed files, drawn with a seed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+CountDamage = Callable[[str], None]
+"""Counts an outcome: noticed, or harmless. Silent damage fails the test."""
 
 
 def damages(content: bytes, flips: int, seed: int) -> Iterator[tuple[str, bytes | None]]:

@@ -20,7 +20,7 @@ from pipeline.extraction.reuse import EarlierStores
 from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
 from pipeline.store.writer import StoreWriter
 from tests.conftest import WriteVoice, tree_bytes
-from tests.damage import damage, damages
+from tests.damage import CountDamage, damage, damages
 from tests.project import few_or_many
 
 SHARD, ROWS = 3, 8
@@ -75,7 +75,9 @@ def corpus(tmp_path: Path, write_voice: WriteVoice) -> Corpus:
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("shards", few_or_many([2], [2, 3]))
-def test_damage_to_any_file_of_a_journal_changes_nothing(corpus: Corpus, tmp_path: Path, shards: int) -> None:
+def test_damage_to_any_file_of_a_journal_changes_nothing(
+    corpus: Corpus, tmp_path: Path, shards: int, count_damage: CountDamage
+) -> None:
     corpus.run(tmp_path / "whole/s.zarr")
     whole = tree_bytes(tmp_path / "whole")
     stopped = tmp_path / "stopped"
@@ -92,6 +94,7 @@ def test_damage_to_any_file_of_a_journal_changes_nothing(corpus: Corpus, tmp_pat
             damage(tmp_path / "again" / name, content)
             done = corpus.run(tmp_path / "again/s.zarr")
             assert tree_bytes(tmp_path / "again") == whole, f"{name}, {what}"
+            count_damage("noticed" if done.restarted or done.damaged else "harmless")
             outcomes["started from scratch" if done.restarted else f"{done.damaged} shards encoded again"] += 1
     assert set(outcomes) == {"started from scratch", "0 shards encoded again", "1 shards encoded again"}
 

@@ -18,6 +18,8 @@ from pipeline.model.card import card, write_card
 from pipeline.model.model_file import load_model, save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.utils.tensor_file import read_tensor_file, write_tensor_file
+from tests.damage import CountDamage
+from tests.project import few_or_many
 
 DIM = 6
 ENCODER = {"encoder": "toy", "family": "linear", "weights_sha256": "ab", "front_end": None, "dim": DIM}
@@ -28,7 +30,7 @@ SUMMARY = {
     "noisy_views": ["noise"],
     "held_out_eer": {name: {"clean": 1.0, "noisy": 2.0} for name in ("raw", "enhanced")},
 }
-FLIPS = 300
+FLIPS = few_or_many(100, 2000)
 
 
 @pytest.fixture(params=[False, True], ids=["usual", "compact"])
@@ -48,7 +50,8 @@ def read_all(path: Path) -> tuple[Any, ...]:
     return state, loaded.encoder, loaded.metadata, loaded.timestep
 
 
-def test_no_flipped_byte_is_silent(path: Path) -> None:
+@pytest.mark.endurance
+def test_no_flipped_byte_is_silent(path: Path, count_damage: CountDamage) -> None:
     whole, content = path.read_bytes(), read_all(path)
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     rng = random.Random(7)
@@ -65,8 +68,10 @@ def test_no_flipped_byte_is_silent(path: Path) -> None:
                 found = read_all(path)
         except WeightsError as error:
             detected += "\n" not in str(error)
+            count_damage("noticed")
         else:
             assert found == content, f"byte {place}"
+            count_damage("harmless")
     assert detected >= 0.95 * len(places)
 
 
