@@ -176,6 +176,8 @@ def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iter
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str], known: Sequence[str]) -> None:
+    if header and header[0][:2] in ("\udcff\udcfe", "\udcfe\udcff"):  # byte order marks, read as if they were UTF-8
+        raise ManifestError(f"{path}: is text in UTF-16. Save it as UTF-8.")
     duplicate = sorted({name for name in header if header.count(name) > 1})
     unknown = [name for name in header if name not in known]
     missing = [name for name in required if name not in header]

@@ -1,11 +1,13 @@
 """Enrolment models: speakers who are enrolled with several utterances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.trials.formats import detect_table, split_line
 from pipeline.data.trials.missing_ids import MissingIds
 from pipeline.data.trials.parser import read_line_blocks
 from pipeline.data.trials.table import Trials
@@ -74,35 +76,60 @@ def average_scores(models: EnrolmentModels, ok: BoolArray, score: ScoreFunction)
 
 
 def read_models(path: Path, utterances: Sequence[str]) -> EnrolmentModels:
-    """Read lines `model utterance1 utterance2 …` (Kaldi's spk2utt), plain or gzip, for the utterance ids of a store.
+    """Read the models of a list, plain or gzip, for the utterance ids of a store.
+
+    Its lines are `model utterance1 utterance2 …` (Kaldi's spk2utt); or it is a table with a header such as `modelid
+    segmentid` (NIST), with one utterance a line.
 
     Raises:
-        TrialError: a model has no utterances, is listed twice, or names an utterance twice.
+        TrialError: a model has no utterances, is listed twice without a header, or names an utterance twice.
         UnknownUtteranceError: the store does not hold all utterances.
     """
     known = {name.encode(): row for row, name in enumerate(utterances)}
     unknown = MissingIds(path, "models", "in the store")
-    seen: dict[str, int] = {}
-    rows: list[int] = []
-    starts: list[int] = []
-    lines = (line for block in read_line_blocks(path) for line in block.splitlines())
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        first, *members = line.split()
-        model = first.decode("utf-8", "backslashreplace")
-        if not members:
-            raise TrialError(f"{path}:{number}: model {model!r} has no utterances. Lines are `model utterance1 …`.")
-        if model in seen:
-            raise TrialError(f"{path}:{number}: model {model!r} is already on line {seen[model]}. Join the lines.")
-        if len(set(members)) < len(members):
-            raise TrialError(f"{path}:{number}: model {model!r} names an utterance twice. Name each once.")
-        seen[model] = number
-        member_rows = np.array([known.get(member, -1) for member in members], dtype=np.int32)
-        unknown.note_line(number, members, member_rows)
-        starts.append(len(rows))
-        rows.extend(member_rows.tolist())
+    members: dict[bytes, list[bytes]] = {}
+    for number, model, named in _read_members(path):
+        of_model = members.setdefault(model, [])
+        of_model += named
+        if len(set(of_model)) < len(of_model):
+            raise TrialError(f"{path}:{number}: model {_text(model)!r} names an utterance twice. Name each once.")
+        unknown.note_line(number, named, np.array([known.get(name, -1) for name in named], dtype=np.int32))
     unknown.check(utterances)
-    if not seen:
+    if not members:
         raise TrialError(f"{path}: lists no models. Lines are `model utterance1 utterance2 …`.")
-    return EnrolmentModels(tuple(seen), np.array(rows, dtype=np.int64), np.array(starts, dtype=np.int64))
+    rows = np.array([known[name] for names in members.values() for name in names], dtype=np.int64)
+    counts = np.array([len(names) for names in members.values()])
+    return EnrolmentModels(tuple(map(_text, members)), rows, np.cumsum(counts) - counts)
+
+
+def _read_members(path: Path) -> Iterator[tuple[int, bytes, list[bytes]]]:
+    """Yield the number of each line that is not blank, its model and its utterances."""
+    lines = ((number, line) for number, line in enumerate(_read_lines(path), start=1) if line.strip())
+    first = next(lines, None)
+    table = detect_table(first[1]) if first else None
+    if table:
+        for number, line in lines:
+            fields = split_line(line, table.delimiter)
+            if len(fields) != table.width:
+                raise TrialError(f"{path}:{number}: {len(fields)} fields where the header has {table.width}.")
+            yield number, fields[table.enrol], [fields[table.test]]
+        return
+    seen: dict[bytes, int] = {}
+    for number, line in chain([first] if first else [], lines):
+        model, *members = line.split()
+        if not members:
+            says = "has no utterances. Lines are `model utterance1 …`."
+            raise TrialError(f"{path}:{number}: model {_text(model)!r} {says}")
+        if model in seen:
+            says = f"is already on line {seen[model]}. Join the lines, or begin with a header `modelid segmentid`."
+            raise TrialError(f"{path}:{number}: model {_text(model)!r} {says}")
+        seen[model] = number
+        yield number, model, members
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    return (line for block in read_line_blocks(path) for line in block.splitlines())
+
+
+def _text(model: bytes) -> str:
+    return model.decode("utf-8", "backslashreplace")

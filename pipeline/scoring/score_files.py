@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.trials.lists import read_list
+from pipeline.data.trials.parser import UTF_16
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.metrics import Speakers
 from pipeline.utils.array_types import BoolArray, Float64Array, IntArray
@@ -19,8 +20,14 @@ LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
 CSV_HEADER = ["label", "enrolment", "test", "score"]
 """The header of the CSV that `seed score` writes by default; its labels may be empty."""
 
-FORMS = {2: ["score", "label"], 3: ["enrolment", "test", "score"], 4: CSV_HEADER}
-"""The fields of a line by their number. A label is 1|0 or target|nontarget."""
+FORMS = (
+    ["score", "label"],
+    ["enrolment", "test", "score"],
+    ["score", "enrolment", "test"],
+    CSV_HEADER,
+    ["enrolment", "test", "score", "label"],
+)
+"""The fields of a line; of forms with as many fields, the first that fits. A label is 1|0 or target|nontarget."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ def read_scores(path: Path) -> ScoredTrials:
     first = next(lines, None)
     if first is None:
         raise TrialError(f"{path}: holds no scores.")
-    form = FORMS.get(len(first[1]))
+    form = _find_form(first[1])
     if form is None:
-        forms = ", ".join(f"`{' '.join(form)}`" for form in FORMS.values())
+        forms = ", ".join(f"`{' '.join(form)}`" for form in FORMS)
         raise TrialError(f"{path}:{first[0]}: expected {forms} or `{','.join(CSV_HEADER)}`, found {_quote(first[1])}.")
     labels: list[bool | None] = []
     scores: list[float] = []
@@ -75,11 +82,13 @@ def read_scores(path: Path) -> ScoredTrials:
         numbers.append(number)
         scores.append(score)
         labels.append(label)
-        if len(form) > 2:
+        if "test" in form:
             for side, ids, key in zip(indices, known, ("enrolment", "test"), strict=True):
                 side.append(ids.setdefault(row[key], len(ids)))
     if not scores:
         raise TrialError(f"{path}: holds no scores.")
+    if form[0] == "score" and set(scores) <= {0, 1} and "test" in form:
+        raise TrialError(f"{path}: is a trial list, `1|0 enrolment test`, not a score file. Give it with --trials.")
     unlabelled = labels.count(None)
     if 0 < unlabelled < len(labels):
         raise TrialError(f"{path}:{numbers[labels.index(None)]}: has no label, although other lines have one.")
@@ -183,6 +192,17 @@ def _cut_off(path: Path) -> str:
     return f"{path}: does not end with a newline, so its last score may be cut off."
 
 
+def _find_form(fields: Sequence[str]) -> list[str] | None:
+    """Return the form of a line; the first of its length if none fits, and None for any other length."""
+    forms = [form for form in FORMS if len(form) == len(fields)]
+    fits = (form for form in forms if _fits(dict(zip(form, fields, strict=True))))
+    return next(fits, forms[0] if forms else None)
+
+
+def _fits(row: Mapping[str, str]) -> bool:
+    return _parse_finite(row["score"]) is not None and row.get("label", "1") in LABELS
+
+
 def _ids(scored: ScoredTrials) -> list[tuple[str, str]]:
     enrol, test = scored.names
     return [(enrol[left], test[right]) for left, right in zip(*scored.pairs, strict=True)]
@@ -224,6 +244,8 @@ def _read_fields(path: Path, ends: list[bool] | None = None) -> Iterator[tuple[i
     except FileNotFoundError:
         raise TrialError(f"{path}: no such file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, UnicodeDecodeError) and error.object[:2] in UTF_16:
+            raise TrialError(f"{path}: is text in UTF-16. Save it as UTF-8.") from error
         raise TrialError(f"{path}: not a text file in UTF-8 ({error}).") from error
 
 

@@ -54,3 +54,9 @@ def test_augmentation_lists_give_sources_by_kind_below_the_root(tmp_path: Path) 
     (tmp_path / "a.csv").write_text("kind,path\nhum,n.wav\n")
     with pytest.raises(ManifestError, match=":2: unknown kind 'hum'"):
         read_augment(tmp_path / "a.csv", Path())
+
+
+def test_a_manifest_in_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("utterance,path\na,a.wav\n", encoding="utf-16")
+    with pytest.raises(ManifestError, match=r"m\.csv: is text in UTF-16\. Save it as UTF-8"):
+        read_manifest(tmp_path / "m.csv")

@@ -43,8 +43,27 @@ def test_what_failed_is_left_out_of_a_model_and_a_model_of_nothing_else_out_of_t
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "anna u0 u2\nbert u1\n",
+        "modelid\tsegmentid\tside\nanna\tu0\ta\nbert\tu1\ta\nanna\tu2\ta\n",
+        "segmentid,modelid\nu0,anna\nu2,anna\nu1,bert\n",
+    ],
+)
+def test_models_are_lines_or_a_table_with_one_utterance_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.txt").write_text(text)
+    models = read_models(tmp_path / "m.txt", IDS)
+    assert models.names == ("anna", "bert")
+    assert [IDS[row] for row in models.rows] == ["u0", "u2", "u1"]
+    assert models.starts.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("modelid segmentid\nanna u0\nanna u0\n", "m.txt:3: model 'anna' names an utterance twice"),
+        ("modelid segmentid\nanna\n", "m.txt:2: 1 fields where the header has 2"),
+        ("modelid segmentid\n", "lists no models"),
         ("anna u0\nbert\n", "m.txt:2: model 'bert' has no utterances"),
         ("anna u0\nanna u1\n", "m.txt:2: model 'anna' is already on line 1"),
         ("anna u0 u0\n", "m.txt:1: model 'anna' names an utterance twice"),

@@ -24,6 +24,8 @@ FORMS = {
     "label enrolment test score": "1 a x 0.5\n0\tb\tx -0.5\ntarget b y 1e-3\nnontarget a y 0\n",
     "table": 'label,enrolment,test,score\n1,a,x,0.5\n0,"b",x,-0.5\n1,b,y,1e-3\n\n0,a,y,0\n',
     "enrolment test score": "a x 0.5\nb x -0.5\nb y 1e-3\na y 0",
+    "score enrolment test": "0.5 a x\n-0.5 b x\n1e-3 b y\n0 a y\n",
+    "enrolment test score label": "a x 0.5 target\nb x -0.5 0\nb y 1e-3 1\na y 0 nontarget\n",
 }
 
 
@@ -37,7 +39,7 @@ def write(folder: Path, text: str, name: str = "scores.txt") -> Path:
 def test_every_form_is_detected(tmp_path: Path, form: str) -> None:
     scored = read_scores(write(tmp_path, "\ufeff" + FORMS[form]))
     assert scored.scores.tolist() == [0.5, -0.5, 1e-3, 0]
-    if form == "enrolment test score":
+    if form in ("enrolment test score", "score enrolment test"):
         assert scored.target is None
         with pytest.raises(TrialError, match="no labels"):
             require_labels(scored)
@@ -54,13 +56,16 @@ def test_every_form_is_detected(tmp_path: Path, form: str) -> None:
     [
         ("", "scores.txt: holds no scores"),
         ("label,enrolment,test,score\n", "scores.txt: holds no scores"),
-        ("0.5\n", "scores.txt:1: expected `score label`, `enrolment test score`, `label"),
+        ("0.5\n", "scores.txt:1: expected `score label`, `enrolment test score`, `score"),
         ("1 a x 0.5 7\n", "scores.txt:1: expected `score label`"),
         ("\n0.5 1\n0.5 2\n", "scores.txt:3: expected `score label`, found '0.5 2'"),
         ("1 0.5\n", "scores.txt:1: expected `score label`, found '1 0.5'"),
         ("a b 0.5\na c\n", "scores.txt:2: expected `enrolment test score`, found 'a c'"),
         ("a b 0.5\n1 a c 0.5\n", "scores.txt:2: expected `enrolment test score`"),
-        ("1 a b\n", "scores.txt:1: expected `enrolment test score`, found '1 a b'"),
+        ("1 a b\n0 a c\n", "scores.txt: is a trial list, `1|0 enrolment test`, not a score file. Give it with"),
+        ("0.5 a b\n1 a\n", "scores.txt:2: expected `score enrolment test`, found '1 a'"),
+        ("a b 0.5 target\na c 0.5 2\n", "scores.txt:2: expected `enrolment test score label`"),
+        ("a b 0.5 maybe\n", "scores.txt:1: expected `label enrolment test score`"),
         ("a b nan\n", "scores.txt:1: expected `enrolment test score`, found 'a b nan'"),
         ("a b inf\n", "scores.txt:1: expected"),
         ("1 a x 0.5\n0 a x 0.4\n", "scores.txt:2: the pair already has a score"),
@@ -79,7 +84,10 @@ def test_anything_else_is_one_clear_line(tmp_path: Path, text: str, says: str) -
 def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="no such file"):
         read_scores(tmp_path / "none.txt")
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.txt").write_text("a b 0.5\n", encoding="utf-16")
+    with pytest.raises(TrialError, match=r"b\.txt: is text in UTF-16\. Save it as UTF-8"):
+        read_scores(tmp_path / "b.txt")
+    (tmp_path / "b.txt").write_bytes(b"\xff\x00")
     with pytest.raises(TrialError, match="not a text file in UTF-8"):
         read_scores(tmp_path / "b.txt")
 

@@ -41,19 +41,24 @@ class TrialFormat:
 
 VOXCELEB = TrialFormat("VoxCeleb", 3, 1, 2, 0, _DIGITS, shape="1|0 enrolment test")
 KALDI = TrialFormat("Kaldi", 3, 0, 1, 2, _WORDS, shape="enrolment test target|nontarget")
+CNCELEB = TrialFormat("CN-Celeb", 3, 0, 1, 2, _DIGITS, shape="enrolment test 1|0")
 UNLABELED = TrialFormat("unlabeled", 2, 0, 1, None, shape="enrolment test")
-HEADERLESS = (KALDI, VOXCELEB, UNLABELED)
+HEADERLESS = (KALDI, VOXCELEB, CNCELEB, UNLABELED)
 """Formats without a header, in the order of detection: a model may be called 1, but none is called target."""
 
 
 def detect_format(line: bytes) -> TrialFormat | None:
     """Return the format of a list from its first line, or None if it fits none."""
-    delimiter = next((mark for mark in (b"\t", b",", b";") if mark in line), None)
-    table = _detect_table(split_line(line, delimiter), delimiter) or _detect_table(line.split(), None)
-    if table:
+    if table := detect_table(line):
         return table
     fields = line.split()
     return next((format for format in HEADERLESS if _fits(format, fields)), None)
+
+
+def detect_table(line: bytes) -> TrialFormat | None:
+    """Return the format of a table from its header, or None if the line does not name both sides."""
+    delimiter = next((mark for mark in (b"\t", b",", b";") if mark in line), None)
+    return _detect_table(split_line(line, delimiter), delimiter) or _detect_table(line.split(), None)
 
 
 def split_line(line: bytes, delimiter: bytes | None) -> list[bytes]:

@@ -28,6 +28,9 @@ EXPECTED = (
 
 _BLOCK = 1 << 22  # bytes read at a time: memory goes by this, and by 17 bytes a trial
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""The byte order marks of UTF-16."""
+
 _LINE = 1 << 24  # a model may have thousands of utterances
 _EXPANDED, _RATIO = 1 << 28, 200
 """Number of bytes above which a gzip file must not expand to more than a number of times its size."""
@@ -133,6 +136,8 @@ def read_line_blocks(path: Path) -> Iterator[bytes]:
 def _read_lines(path: Path, file: BinaryIO | gzip.GzipFile, source: BinaryIO | None) -> Iterator[bytes]:
     """Yield whole lines of an open file; `source` is the packed file beneath it, if any."""
     rest, done = file.read(3).removeprefix(b"\xef\xbb\xbf"), 0
+    if rest[:2] in UTF_16:
+        raise TrialError(f"{path}: is text in UTF-16. Save it as UTF-8.")
     while chunk := file.read(_BLOCK):
         done += len(chunk)
         if source and done > _EXPANDED and done > _RATIO * source.tell():

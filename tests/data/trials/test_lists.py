@@ -19,6 +19,7 @@ IDS = ("a/1.wav", "a/2.wav", "b/1.wav")
 SAME = {
     "VoxCeleb": "1 a/1.wav a/2.wav\n\n0  b/1.wav\ta/1.wav\n",
     "Kaldi": "a/1.wav a/2.wav target\nb/1.wav a/1.wav nontarget\n",
+    "CN-Celeb": "a/1.wav a/2.wav 1\nb/1.wav a/1.wav 0\n",
     "byte order mark, CRLF, no last end": "\ufeff\r\n1 a/1.wav a/2.wav\r\n0 b/1.wav a/1.wav",
     "NIST, tab": "modelid\tsegmentid\tside\ttargettype\na/1.wav\ta/2.wav\ta\ttarget\nb/1.wav\ta/1.wav\tb\tnontarget\n",
     "NIST, comma, CRLF": "modelid,segmentid,targettype\r\na/1.wav,a/2.wav,target\r\n\r\nb/1.wav,a/1.wav,nontarget\r\n",
@@ -174,6 +175,14 @@ def test_memory_goes_by_a_trial_and_not_by_a_line(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.trials.enrol, draws[0])
     # Lines of such a list as Python objects take 300 bytes and more each; a block takes what it takes.
     assert peak < 60 * len(found.trials) + 30 * parser._BLOCK
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes("\ufeff1 a b\n0 a c\n".encode(order))
+    with pytest.raises(TrialError, match=r"t\.txt: is text in UTF-16\. Save it as UTF-8"):
+        count_trials(path)
 
 
 def test_a_gzip_file_that_expands_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
