@@ -70,7 +70,7 @@ def check(
     console.print(counts)
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
     for name, spread in list_percentiles(figures):
-        table.add_row(name, *(f"{spread[str(percent)]:.4f}" if spread else "–" for percent in PERCENTS))
+        table.add_row(name, *(f"{spread[str(percent)]:z.4f}" if spread else "–" for percent in PERCENTS))
     console.print(table)
     if out:
         write_json(out / JSON, as_json(figures, limits))

@@ -140,7 +140,7 @@ def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
     check("near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates")
     for name, view in figures.views.items():
         if (median := view["cosine"]["50"]) > (limit := settings.max_cosine):
-            phrases.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {limit:g})")
+            phrases.append(f"view {name} at cosine {median:z.4f} from clean (quality.max_cosine: {limit:g})")
     if recordings := figures.recordings:
         check("clipped recordings", recordings.clipped, recordings.files, "max_clipped")
         check("upsampled recordings", recordings.upsampled, recordings.files, "max_upsampled")
@@ -182,7 +182,7 @@ def markdown(figures: StoreQuality) -> list[str]:
     if figures.views:
         lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
         for name, view in figures.views.items():
-            lines.append(f"| {name} | {view['distance']['50']:.3f} | {view['cosine']['50']:.3f} |")
+            lines.append(f"| {name} | {view['distance']['50']:.3f} | {view['cosine']['50']:z.3f} |")
     return lines
 
 
