@@ -32,7 +32,8 @@ def match_ids(sources: Sequence[VectorReader], draws: int, problems: ProblemLog)
     clean = sources[0]
     names, numbers = _number_ids(clean)
     if "" in names:
-        raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
+        first = int(np.argmax(numbers == names.index("")))
+        raise ExchangeError(f"{clean.path}: the id of vector {first + 1:,} is empty. Give every vector one.")
     where = [_rows_by_draw(numbers, clean, names, draws, problems)]
     index: dict[str, int] = {}
     for source in sources[1:]:

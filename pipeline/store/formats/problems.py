@@ -6,7 +6,10 @@ from itertools import islice
 
 from pipeline.errors import ExchangeError
 
-UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
+UNMATCHED, DUPLICATES, NAN, ZEROS, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "zeros", "dimensions")
+
+OF_VECTORS = frozenset({NAN, ZEROS, DIMENSIONS})
+"""Kinds whose utterances become failed rows; those of the other kinds are left out."""
 
 EXAMPLES = 3
 """Number of examples that a message gives."""
