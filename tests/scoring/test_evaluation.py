@@ -290,6 +290,10 @@ def test_unknown_durations_and_speakers_are_told(folders: dict[str, Path], cohor
         run(sources, utterances=Utterances(KNOWN.ids, (None,) * 24, KNOWN.seconds))
     with pytest.raises(UnknownUtteranceError, match="has no utterance 's0/0'"):
         select_utterances(IDS, [Utterance("x", "x.wav")], Path("m.csv"))
+    with pytest.raises(
+        UnknownUtteranceError, match=r"'s0/0', .* The manifest holds 'S0\\\\0': they differ in sep.* and in"
+    ):
+        select_utterances(IDS, [Utterance("S0\\0", "x.wav")], Path("m.csv"))
 
 
 def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[str, Path], tmp_path: Path) -> None:

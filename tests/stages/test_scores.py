@@ -179,3 +179,14 @@ def test_no_figure_is_a_negative_zero(place: Path, capsys: pytest.CaptureFixture
     assert len(texts) == 6
     for text in texts:
         assert not re.search(r"-0(\.0+)?(?![\d.e])", text), text
+
+
+def test_an_utterance_that_is_spelt_otherwise_is_hinted_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("speakers.txt").read_text()
+    Path("upper.txt").write_text(text.upper())
+    code, _, err = run(capsys, "metrics", "labelled.txt", "--speakers", "upper.txt")
+    assert (code, err) == (
+        1,
+        "seed: error: upper.txt: has no entry for 's0/0', which labelled.txt names. upper.txt holds 'S0/0': they differ"
+        " in case. Make both ids match.\n",
+    )

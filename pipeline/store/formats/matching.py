@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError
 from pipeline.store.formats.problems import DUPLICATES, EXAMPLES, UNMATCHED, ProblemLog
 from pipeline.store.formats.reader import VectorReader, encoding_error
+from pipeline.utils.similar_ids import suggest_fix
 
 RowNumbers = NDArray[np.int64]
 
@@ -40,7 +41,9 @@ def match_ids(sources: Sequence[VectorReader], draws: int, problems: ProblemLog)
         unknown: list[str] = []
         found = _look_up_ids(source, names, index, unknown)
         outside = int((found < 0).sum())
-        problems.add(UNMATCHED, outside, f"vectors of {source.path} have ids that are not in {clean.path}", unknown)
+        hint = suggest_fix(unknown, names, source.path, clean.path) if outside else None
+        what = f"vectors of {source.path} have ids that are not in {clean.path}"
+        problems.add(UNMATCHED, outside, what, unknown, hint)
         where.append(_rows_by_draw(found, source, names, draws, problems))
     complete = np.ones(len(names), dtype=bool)
     for source, rows in zip(sources, where, strict=True):

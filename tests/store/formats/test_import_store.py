@@ -285,3 +285,16 @@ def test_a_blank_line_among_ids_is_an_empty_id(tmp_path: Path) -> None:
     (tmp_path / "c.ids").write_text("\n".join([*IDS, "", ""]) + "more\n\n")
     with pytest.raises(ExchangeError, match=r"c\.ids: 45 ids for the 43 vectors"):
         run(tmp_path / "s.zarr", path)
+
+
+def test_ids_of_another_spelling_are_hinted_at(tmp_path: Path) -> None:
+    clean = npz(tmp_path / "c.npz", IDS, VALUES)
+    noisy = npz(tmp_path / "n.npz", [f"wav\\{name.upper()}.wav" for name in IDS], VALUES)
+    with pytest.raises(ExchangeError) as caught:
+        run(tmp_path / "s.zarr", clean, {"n": noisy})
+    begin, extension = r"begin with 'wav\\'", f"{noisy} has the extension '.wav', {clean} ''"
+    spelling = "they differ in separators (\\ and /, _ and -) and in case"
+    differences = f"{noisy}'s ids {begin}, and {extension}, and {spelling}. Make both ids match"
+    assert f"first: wav\\U00.wav, wav\\U01.wav, wav\\U02.wav, … ({clean} holds 'u00': {differences});" in str(
+        caught.value
+    )
