@@ -176,7 +176,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
     normal = partial(torch.nn.functional.normalize, p=2, dim=1)
 
     def seed() -> list[float]:
-        """Score as SEED's evaluation does (kaistmm/seed-pytorch, task.py)."""
+        """Score as SEED's evaluation does (kaistmm/seed-pytorch, task.py), and clovaai/voxceleb_trainer today."""
         found = []
         for a, b in pairs:
             left, right = normal(feats[a].float()), normal(feats[b].float())
@@ -185,7 +185,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
         return found
 
     def trainer() -> list[float]:
-        """Score as clovaai/voxceleb_trainer does (SpeakerNet.py), with axes for the norms of current torch."""
+        """Score as clovaai/voxceleb_trainer did before (SpeakerNet.py), with axes for the norms of current torch."""
         found = []
         for a, b in pairs:
             left, right = normal(feats[a]).unsqueeze(1), normal(feats[b]).unsqueeze(0)
@@ -216,7 +216,7 @@ def pairwise(trials: int, crops: int, dim: int, repeats: int) -> None:
     loops = {
         "crop by crop": crop_by_crop,
         "SEED's evaluation": seed,
-        "voxceleb_trainer": trainer,
+        "voxceleb_trainer, earlier": trainer,
         "torch.cdist alone": bare,
         "NumPy, differences": plain,
         "NumPy, matrix products": products,

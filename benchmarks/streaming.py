@@ -140,7 +140,8 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     gigabytes = 4 * math.prod(store.shape) / GB
     print(f"{rows:,} utterances x 1 draw x {VIEWS} views x {DIM}: {gigabytes:.1f} GB; train.memory {memory:g} GB\n")
     head("", "s", "peak memory, GB", "growth, GB", "")
-    timed(SeedModel(DIM, Train()), MemoryBatches(torch.randn(2048, VIEWS, DIM), torch.randn(2048, VIEWS, DIM), 256), 8)
+    pairs = torch.randn(2048, VIEWS, DIM)
+    timed(SeedModel(DIM, Train()), MemoryBatches(pairs, pairs, Train(), 1), 8)
     lap = Lap()
     lap.say("start: torch, a network in training, and the ids of all utterances")
     settings = Train(memory=memory)
@@ -165,7 +166,7 @@ def size(rows: int, memory: float, steps: int, epoch: bool) -> None:
     print(f"\nWithin the bound: {'yes' if within else 'NO'}\n")
 
     kept = torch.cat(list(Only(feed, steps).epoch(np.random.default_rng(1))))
-    whole = MemoryBatches(kept, feed.validation, settings.batch_size)
+    whole = MemoryBatches(kept, feed.validation, settings, 1)
     rates = np.array([[rate, timed(model, whole, steps)[1]]])
     for _ in range(2):  # in turn, so that load affects both
         rates = np.vstack([rates, [timed(model, feed, steps)[1], timed(model, whole, steps)[1]]])

@@ -50,6 +50,7 @@ def report(
     from pipeline.data.corpora import read_corpus
     from pipeline.extraction.quality import read_quality
     from pipeline.report import markdown_report, read_metrics, summary_line, terminal_table
+    from pipeline.report.notes import list_notes
     from pipeline.report.page import render_page
     from pipeline.report.plots import INSTALL_HINT, build_plots, can_plot
     from pipeline.report.results import EER_COLUMNS, RESULTS, eer_rows
@@ -62,14 +63,15 @@ def report(
     corpus = read_corpus(corpora, settings.tested_corpus) if corpora.exists() else None
     checked = read_quality(quality, settings.encoders)
     series = {encoder: read_series(results, models, encoder) for encoder in metrics}
+    notes = {encoder: list_notes(content, series[encoder].training) for encoder, content in metrics.items()}
     written = [out / "metrics.json", out / "report.md"]
     write_json(written[0], metrics)
     write_table(out / "eer.csv", EER_COLUMNS, eer_rows(metrics))
-    write_text(written[1], markdown_report(metrics, settings, corpus, checked))
+    write_text(written[1], markdown_report(metrics, settings, corpus, checked, notes))
     if can_plot():
         plots = {encoder: build_plots(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
         written.append(out / "report.html")
-        write_text(written[-1], render_page(metrics, plots, settings, corpus, checked))
+        write_text(written[-1], render_page(metrics, plots, settings, corpus, checked, notes))
         for encoder, drawn in plots.items() if png else ():
             for plot in drawn:
                 written.append(out / "plots" / f"{encoder}-{plot.name}.png")
@@ -80,6 +82,8 @@ def report(
     render = terminal_table if table else summary_line
     for encoder, content in metrics.items():
         console.print(render(encoder, content))
+        for note in notes[encoder]:
+            console.print(f"  {note}", markup=False, soft_wrap=True)
     if corpus:
         console.print(f"{settings.tested_corpus}: {corpus.title}", soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)

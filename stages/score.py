@@ -1,8 +1,7 @@
 """`seed score`."""
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,22 +15,8 @@ from stages.helpers.options import (
     corpora_option,
     load_params,
     params_option,
-    progress_bar,
     root_option,
 )
-from stages.helpers.trial_lists import NamedList, find_trial_list, warn_about_list
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.config.params import Params
-    from pipeline.config.score import Score
-    from pipeline.data.utterances import Utterances
-    from pipeline.scoring.evaluation import Outcome
-    from pipeline.store.embedding_store import EmbeddingStore
-
-CLEAN = "clean"
-"""The condition of enrolment."""
 
 
 @click.command()
@@ -99,6 +84,12 @@ CLEAN = "clean"
 @click.option(
     "--max-trials", type=click.IntRange(min=2), help="Maximum number of trials from all pairs.  [default: 1000000]"
 )
+@click.option(
+    "--max-left-out",
+    type=click.IntRange(min=0),
+    help="Maximum number of trials of a list that may be left out because utterances failed.  [default: 0 for a list"
+    " that is given by its name, any number for others]",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of trial sampling and of the bootstrap.  [default: 0]")
 @params_option
 def score(
@@ -129,6 +120,10 @@ def score(
     `enrolment test target|nontarget`, or it is a table with a header such as `modelid,segmentid,targettype`. Pairs
     without labels are scored but not measured.
     """
+    from stages.helpers.score_list import score_list
+    from stages.helpers.score_systems import score_systems
+    from stages.helpers.trial_lists import find_trial_list
+
     sides = (enrol, test, trials)
     if systems and (manifest is None or enrolment or any(sides)):
         raise click.UsageError("--system needs --manifest, and excludes --enrol, --test, --trials and --enrolment")
@@ -138,147 +133,10 @@ def score(
     settings = load_params(params, {"seed": seed, "data_root": data_root} | score_changes)
     if enrol and test and trials:
         named = find_trial_list(trials, corpora, settings.data_root)
-        _score_list(enrol, test, named, enrolment, out, settings.score)
+        score_list(enrol, test, named, enrolment, out, settings.score)
     elif manifest:
         folders = {name: to_place(folder) for name, folder in _parse_systems(systems).items()}
-        _score_systems(folders, manifest, lists, models, cohort, cohort_manifest, settings, out)
-
-
-def _score_systems(
-    systems: dict[str, Place],
-    manifest: Path,
-    lists_folder: Path | None,
-    models: "Sequence[Place]",
-    cohort: Place | None,
-    cohort_manifest: Path | None,
-    settings: "Params",
-    out: Place,
-) -> None:
-    from pipeline.data.manifest import read_manifest
-    from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
-    from pipeline.data.utterances import select_utterances
-    from pipeline.scoring.cohort import read_cohort
-    from pipeline.scoring.condition_stores import describe_adaptations, open_condition_stores
-    from pipeline.scoring.evaluation import evaluate, pair_utterances, usable_mask
-    from pipeline.scoring.provenance import describe_list, describe_protocol
-    from pipeline.store.embedding_store import EmbeddingStore
-
-    conditions, score = settings.conditions, settings.score
-    made_by = models if any(system.needs_models for system in score.systems.values()) else ()
-    sources = open_condition_stores(systems, list(dict.fromkeys([CLEAN, *conditions])), made_by)
-    stores = {(which, name): store for name, source in sources.items() for which, store in source.stores.items()}
-    utterances = select_utterances(next(iter(sources.values())).ids, read_manifest(manifest), manifest)
-    needed = any(system.needs_cohort for system in score.systems.values())  # a training set may be large
-    background = EmbeddingStore.open(cohort) if cohort and needed else None
-    rows = read_manifest(cohort_manifest) if cohort_manifest and needed else []
-    known, corpora = ({row.utterance: getattr(row, name) for row in rows} for name in ("speaker", "corpus"))
-    others = read_cohort(background, known, corpora) if background else None
-    files = find_lists(lists_folder) if lists_folder else {}
-    found, whole = read_lists(files, utterances.ids), usable_mask(sources)
-    for name, listed in found.items():
-        warn_about_list(listed, NamedList(name, files[name]))
-    trials = {name: keep_usable(name, listed.trials, whole) for name, listed in found.items()}
-    if not trials:
-        trials = {"": pair_utterances(utterances, whole, score.max_trials, settings.seed, manifest)}
-    with progress_bar("scoring", len(trials) * len(conditions)) as advance:
-        outcome = evaluate(
-            sources, trials, conditions, CLEAN, utterances, score, settings.seed, others, lambda: advance(1)
-        )
-    adapted = [note for source in sources.values() if (note := describe_adaptations(source.stores))]
-    for warning in (*outcome.warnings, *adapted):
-        click.echo(f"  {warning}", err=True)
-    used = {f"{name}/{which}": store for (which, name), store in stores.items()}
-    protocol = describe_protocol(
-        used | ({"cohort": background} if background else {}),
-        lists=[describe_list(files[name], listed.format, listed.counts) for name, listed in found.items()] or None,
-        conditions=conditions,
-        enrolment=CLEAN,
-        score=score.model_dump(mode="json"),
-        seed=settings.seed,
-        warnings=outcome.warnings or None,
-    )
-    _write_outcome(out, outcome, protocol, stores, utterances, settings)
-    click.echo(f"{out / 'metrics.json'}: written")
-
-
-def _write_outcome(
-    out: Place,
-    outcome: "Outcome",
-    protocol: "dict[str, Any]",
-    stores: "dict[tuple[str, str], EmbeddingStore]",
-    utterances: "Utterances",
-    settings: "Params",
-) -> None:
-    from pipeline.report import write_det, write_groups, write_histograms
-    from pipeline.scoring import distances, embedding_map
-    from pipeline.utils.atomic import write_json, write_table
-
-    content = {"protocol": protocol, "results": outcome.table}
-    more = {"mean_noisy": outcome.mean_noisy, "both_noisy": outcome.both_noisy}
-    more["mean_both_noisy"] = outcome.mean_both_noisy
-    write_json(out / "metrics.json", content | {name: table for name, table in more.items() if table})
-    write_det(out / "det.csv", outcome.rocs)
-    write_histograms(out / "histogram.csv", outcome.histograms)
-    write_groups(out / "groups.csv", outcome.groups, settings.score.operating_points)
-    speakers = dict(zip(utterances.ids, utterances.speakers, strict=True))
-    measured = distances.measure_distances(stores, CLEAN, speakers, settings.seed)
-    write_table(out / "distances.csv", distances.COLUMNS, distances.format_distances(measured))
-    points = embedding_map.map_embeddings(stores, CLEAN, speakers, settings.seed)
-    write_table(out / "map.csv", embedding_map.COLUMNS, embedding_map.format_points(points))
-
-
-def _score_list(
-    enrol: Place, test: Place, trials: NamedList, enrolment: Path | None, folder: Place, settings: "Score"
-) -> None:
-    from pipeline.data.trials.streaming import spool_trials
-    from pipeline.metrics import figures, thin
-    from pipeline.report import write_det
-    from pipeline.scoring.condition_stores import check_comparable, describe_adaptations
-    from pipeline.scoring.enrolment import read_models
-    from pipeline.scoring.provenance import describe_file, describe_list, describe_protocol
-    from pipeline.scoring.score_writer import FILES, score_to_file
-    from pipeline.scoring.scorer import scorer_of
-    from pipeline.store.embedding_store import EmbeddingStore
-    from pipeline.utils.atomic import replacing, write_json
-    from pipeline.utils.paths import exists, remove_file
-
-    left, right = EmbeddingStore.open(enrol), EmbeddingStore.open(test)
-    check_comparable(left, right)
-    if note := describe_adaptations({str(enrol): left, str(test): right}):
-        click.echo(f"  {note}", err=True)
-    models = read_models(enrolment, left.utterances) if enrolment else None
-    names = models.names if models else left.utterances, right.utterances
-    where = "among the enrolment models or in the store" if models else "in the store"
-    out = folder / FILES[settings.format]
-    with ExitStack() as stack:
-        with progress_bar("reading trials", None) as advance:
-            spool = stack.enter_context(spool_trials(trials.path, *names, where, advance))
-        warn_about_list(spool, trials)
-        protocol = describe_protocol(
-            {"enrol": left, "test": right},
-            trials=describe_list(trials.path, spool.format, spool.counts),
-            enrolment=describe_file(enrolment) if enrolment else None,
-            comparison=settings.comparison,
-            operating_points=[point.model_dump() for point in settings.operating_points],
-        )
-        scorer = scorer_of(left, right, models, comparison=settings.comparison)
-        with replacing(out) as temporary:
-            with progress_bar("scoring", spool.counts.trials) as advance:
-                scores, target, count = score_to_file(spool, scorer, names, settings.format, temporary, advance)
-            for name in sorted({*FILES.values(), "metrics.json", "det.csv"}):
-                if exists(folder / name):  # it is from an earlier run
-                    remove_file(folder / name)
-    if target is None:
-        click.echo(f"{out}: {count:,} scores")
-        click.echo("  the list has no labels, so there are no error rates", err=True)
-        return
-    points = settings.operating_points
-    metrics, roc = figures(scores, target, points)
-    write_json(folder / "metrics.json", {"protocol": protocol, "results": metrics})
-    write_det(folder / "det.csv", {(test.stem, enrol.stem): thin(roc)})
-    cost = f"minDCF({points[0].name}) {metrics[f'min_dcf_{points[0].name}']:.3f}"
-    click.echo(f"EER {metrics['eer']:.2f} %, {cost}, {count:,} trials")
-    click.echo(f"{folder / 'metrics.json'}: written")
+        score_systems(folders, manifest, lists, corpora, models, cohort, cohort_manifest, settings, out)
 
 
 def _parse_systems(systems: tuple[str, ...]) -> dict[str, str]:

@@ -41,9 +41,12 @@ def sweep(
     other runs continue. The exit code is 1 only if all runs fail.
     """  # noqa: D301 (click wants the control character)
     from pipeline.data.manifest import read_manifest
+    from pipeline.data.trials.left_out import note_failed
     from pipeline.data.utterances import read_speakers_and_corpora
     from pipeline.errors import TrainingError
     from pipeline.report.sweep_tables import build_sweep_table, render_sweep
+    from pipeline.scoring.condition_stores import open_condition_stores
+    from pipeline.scoring.evaluation import find_failed
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.training.aligned_stores import align_stores
     from pipeline.training.sweep.data import SweepData
@@ -56,16 +59,15 @@ def sweep(
     wanted, seeds = read_grid(grid)
     opened = EmbeddingStore.open(store)
     speakers, corpora = read_speakers_and_corpora(opened, store_manifest)
+    failed = find_failed(open_condition_stores({"raw": conditions}, settings.conditions))
     data = SweepData(align_stores([opened], [corpora]), speakers, conditions, read_manifest(manifest), manifest)
     with progress_bar("runs", len(wanted) * len(seeds)) as advance:
         rows = run_sweep(wanted, seeds, settings, data, out / "runs", advance)
     write_table(out / "sweep.csv", *build_sweep_table(rows))
-    text = render_sweep(rows)
+    text = render_sweep(rows) + (f"\nTest set: {note_failed(failed)}.\n" if failed else "")
     write_text(out / "sweep.md", text)
-    failed = [row for row in rows if FAILED in row]
-    if len(failed) == len(rows):
-        raise TrainingError(
-            f"{out / 'sweep.csv'}: {len(rows)} of {len(rows)} runs failed; the first: {failed[0][FAILED]}"
-        )
+    reasons = [row[FAILED] for row in rows if FAILED in row]
+    if len(reasons) == len(rows):
+        raise TrainingError(f"{out / 'sweep.csv'}: {len(rows)} of {len(rows)} runs failed; the first: {reasons[0]}")
     click.echo(text, nl=False)
-    click.echo(f"{out / 'sweep.csv'}: {len(rows)} runs" + (f", {len(failed)} of them failed" if failed else ""))
+    click.echo(f"{out / 'sweep.csv'}: {len(rows)} runs" + (f", {len(reasons)} of them failed" if reasons else ""))

@@ -84,6 +84,7 @@ def train(
     for speech of the first one as it is, and for speech of any other after `seed adapt`.
 
     Keeps the epoch with the lowest loss on held-out training speakers, and writes the training curve after every epoch.
+    With train.keep_every, models of other epochs are kept in <model>.epochs, too.
     --resume continues an interrupted training to exactly the same model and curve. A model card (….md) beside the
     model says what it was trained on, what it does, and how to use it.
     """
@@ -106,6 +107,7 @@ def train(
     from pipeline.store.embedding_store import EmbeddingStore
     from pipeline.training.aligned_stores import align_stores, join_speakers
     from pipeline.training.checkpoints import Checkpoints
+    from pipeline.training.kept_epochs import EpochFolder
     from pipeline.training.loggers import open_loggers
     from pipeline.training.progress import Epoch, write_training_curve
     from pipeline.training.train import train as run
@@ -116,8 +118,10 @@ def train(
 
     changes = {"seed": seed, "train.device": device, "train.save_every": save_every, "train.log": list(log) or None}
     settings = load_params(params, changes)
-    if not isinstance(out, Path) and (resume or settings.train.log):
-        raise ConfigError(f"{out}: --resume and train.log keep files beside the model, so they need a local --out.")
+    if not isinstance(out, Path) and (resume or settings.train.log or settings.train.keep_every):
+        raise ConfigError(
+            f"{out}: --resume, train.log and train.keep_every keep files beside the model, so they need a local --out."
+        )
     for file in (out, card, curve):
         check_output(file)
     for store in stores:
@@ -129,10 +133,12 @@ def train(
     torch.set_num_threads(settings.train.threads)  # the last bits depend on the number of threads
     target = choose_device(settings.train.device)
     with ExitStack() as stack:
-        checkpoints, logs = None, []
+        checkpoints, logs, keep = None, [], None
         if isinstance(out, Path):
             checkpoints = stack.enter_context(closing(Checkpoints(out, settings.train.save_every, resume, _print_note)))
             logs = stack.enter_context(open_loggers(settings.train.log, out.with_suffix(".log")))
+            facts = {"seed": settings.seed, "timestep": settings.enhance.timestep}
+            keep = EpochFolder(out.with_suffix(".epochs"), opened.encoder(), facts).keep
         show_epoch, show_pass = stack.enter_context(training_progress(settings.train.max_epochs))
         epochs: list[Epoch] = []
 
@@ -145,7 +151,18 @@ def train(
 
         timestep = settings.enhance.timestep
         trained = run(
-            opened, settings.train, settings.seed, timestep, speakers, target, end_epoch, show_pass, checkpoints, init
+            opened,
+            settings.train,
+            settings.seed,
+            timestep,
+            speakers,
+            target,
+            end_epoch,
+            show_pass,
+            checkpoints,
+            init,
+            keep,
+            _print_note,
         )
         best = trained.curve[trained.best_epoch]
         save_model(out, trained.model, opened.encoder(), trained.summary())

@@ -55,7 +55,9 @@ class System(Frozen):
     of: str | None = None
     """The name of the vectors to score."""
     ensemble: float | None = Field(None, ge=0, le=1)
-    """The weight of the original in the sum of original and enhanced unit vectors; only for enhanced vectors."""
+    """The weight of the original in the sum of original and enhanced vectors; only for enhanced vectors."""
+    lengths: Literal["unit", "own"] = "unit"
+    """The lengths of the vectors that an ensemble adds: unit, or their own."""
     center: bool = False
     """Subtract the mean vector of the cohort."""
     compare: Literal["cosine", "pairwise", "plda"] | None = None
@@ -79,6 +81,8 @@ class System(Frozen):
             raise ValueError("fuse must name two systems or more, each once")
         if self.fuse and (self.ensemble is not None or self.center or self.compare or self.norm):
             raise ValueError("ensemble, center, compare and norm belong to the systems that are fused")
+        if self.lengths == "own" and self.ensemble is None:
+            raise ValueError("lengths belongs to an ensemble; give its weight, ensemble: 0.5")
         if self.quality and not self.calibrate:
             raise ValueError("quality needs calibrate, which learns its weights")
         return self
@@ -111,6 +115,9 @@ class Score(Frozen):
     """Trials, and the figures to measure on them."""
 
     max_trials: int = Field(1_000_000, ge=2)
+    max_left_out: int | None = Field(None, ge=0)
+    """The maximum number of trials of a list that may be left out because utterances failed; null: none of a published
+    list, any number of another one."""
     comparison: ComparisonName = "cosine"
     both_sides: bool = True
     format: ScoreFormat = "csv"

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pipeline.config.objectives import DISTANCES, ObjectiveTraits, list_objectives, read_traits
 from pipeline.utils.validation import Frozen, OneOf
 
-WATCHING = ("log", "save_every")
+WATCHING = ("log", "save_every", "keep_every")
 """Parameters of training that do not change its result."""
 
 
@@ -45,11 +45,14 @@ class Train(Frozen):
     swap: float = Field(0.5, ge=0, le=1)
     contrast: float = Field(2.0, ge=0)
     temperature: float = Field(0.1, gt=0)
+    noise_per: Literal["pair", "view"] = "pair"
     timesteps: int = Field(1000, ge=2, le=100_000)
     max_timestep: int | None = Field(100, ge=0)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     batch_size: int = Field(256, ge=1)
+    drop_last: bool = False
+    epoch_crops: Literal["all", "one"] = "all"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(5e-5, ge=0)
     clip: float | None = Field(None, gt=0)
@@ -57,7 +60,7 @@ class Train(Frozen):
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: float = Field(0.99, ge=0, lt=1)
     max_epochs: int = Field(20, ge=0)
-    patience: int = Field(20, ge=1)
+    patience: int | None = Field(20, ge=1)
     validation: float = Field(0.1, gt=0, lt=1)
     strength: float = Field(1.0, ge=0, le=1)
     folds: int = Field(3, ge=0)
@@ -66,6 +69,7 @@ class Train(Frozen):
     device: str = "auto"
     log: list[Literal["tensorboard", "dvclive"]] = Field([])
     save_every: int = Field(100, ge=0)
+    keep_every: int = Field(0, ge=0)
 
     @property
     def traits(self) -> ObjectiveTraits:

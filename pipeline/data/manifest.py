@@ -1,7 +1,6 @@
 """Manifests, which list the recordings of a set in row order, and lists of the sounds to mix into them."""
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from pipeline.audio.augment.sources import KINDS, Source
 from pipeline.errors import ManifestError
 from pipeline.utils.atomic import replacing
+from pipeline.utils.inputs import hash_input
 
 AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 
@@ -115,8 +115,16 @@ def write_augment(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
 
 
 def hash_list(path: Path | None) -> str | None:
-    """Return the SHA-256 of a list's bytes, which covers the files through the checksums in the list."""
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a list's bytes, which covers the files through the checksums in the list.
+
+    Raises:
+        ManifestError: the list has changed since the command took it, see `pipeline.utils.inputs`.
+    """
+    if path is None:
+        return None
+    if (digest := hash_input(path)) is None:
+        raise ManifestError(f"{path}: has changed while it was read. Run the command again.")
+    return digest
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

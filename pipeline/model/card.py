@@ -143,6 +143,8 @@ def _training(loaded: ModelFile) -> Iterator[str]:
         "adapted to": _adaptation(loaded),
         "stopped early": training.get("stopped"),
     }
+    for warning in _warnings(loaded):
+        yield from (f"**{warning}**", "")
     yield from _table(("", ""), _known(facts))
     eers = training.get("held_out_eer")
     if eers:
@@ -152,6 +154,24 @@ def _training(loaded: ModelFile) -> Iterator[str]:
     yield from ("", "Settings (docs/training.md):", "")
     for name, value in _flatten(loaded.metadata.get("settings", {})):
         yield f"    {name}: {value}"
+
+
+def _warnings(loaded: ModelFile) -> Iterator[str]:
+    """Yield what keeps the model from doing anything, with the next step."""
+    training, model = loaded.metadata.get("training", {}), loaded.model
+    if training.get("best_epoch") == 0 and training.get("epochs") and "init_sha256" not in training:
+        yield (
+            "The network is untrained: no epoch was better than the network that training began with. A lower"
+            " train.learning_rate or more pairs may help."
+        )
+    if not round(model.default_strength, 6):
+        yield (
+            "The strength is 0: vectors are returned unchanged, because nothing was better than raw vectors on held-out"
+            " speakers. Train on more speakers or corpora (`seed train --store`, repeated), or adapt the model to your"
+            " speech (`seed adapt`)."
+        )
+    if model.adaptation and (problem := model.adaptation.describe_problem()):
+        yield f"The adaptation is limited: {problem}."
 
 
 def _several(count: int | None) -> int | None:

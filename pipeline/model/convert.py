@@ -30,20 +30,28 @@ from pipeline.utils.checkpoint import check_state, read_checkpoint
 from pipeline.utils.validation import validated
 
 PAPER = Train(
-    network=NetworkSettings(predict="sample", precondition="none", blocks=3, width=2),
+    network=NetworkSettings(predict="sample", precondition="none", blocks=3, width=2, dropout=0.0),
     objective="seed",
     contrast=0.0,
     temperature=0.1,
     scale="sampling",
     target="crop",
     swap=0.0,
+    noise_per="view",
     max_timestep=None,
     batch_size=300,
+    drop_last=True,
+    epoch_crops="one",
     learning_rate=5e-4,
+    clip=9999.0,
     warmup=0,
     schedule="constant",
-    max_epochs=60,
+    ema=0.0,
+    max_epochs=301,
+    patience=None,
+    validation=0.01,
     folds=0,
+    keep_every=1,
 )
 """The settings of the paper's networks, `train` of params/paper.yaml."""
 _DEPTH = 3

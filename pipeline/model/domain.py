@@ -5,11 +5,13 @@ trials between the two are worse than trials among either. So a whole set of vec
 assessed once, for all vectors that will be compared.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.model.seed_model import SeedModel
+if TYPE_CHECKING:
+    from pipeline.model.seed_model import SeedModel  # imports torch, which reports do not need
 
 FAMILIAR, FOREIGN = 1.2, 1.8
 """Median atypicality up to which a model is fully trusted, and from which it is not trusted at all."""
@@ -17,21 +19,23 @@ MAX_VECTORS = 20_000
 """Largest number of vectors that are assessed."""
 
 
-def strength_in_domain(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
+def strength_in_domain(model: "SeedModel", raw: NDArray[np.float32]) -> tuple[float, float]:
     """Return the strength for speech with raw embeddings [N, D], and their median atypicality."""
     trust, atypicality = domain_confidence(model, raw)
     return round(float(model.strength) * trust, 6), atypicality
 
 
-@torch.inference_mode()
-def domain_confidence(model: SeedModel, raw: NDArray[np.float32]) -> tuple[float, float]:
+def domain_confidence(model: "SeedModel", raw: NDArray[np.float32]) -> tuple[float, float]:
     """Return the trust in a model for raw embeddings [N, D], 0 to 1, and their median atypicality.
 
     Trust falls linearly from 1 at `FAMILIAR` to 0 at `FOREIGN`; it is 0 without embeddings. A model without statistics
     of its training speech (`pipeline.model.convert`) has a `domain_matrix` of zeros: its atypicality is always 0, and
     its trust 1.
     """
+    import torch
+
     sample = raw[np.linspace(0, len(raw) - 1, min(len(raw), MAX_VECTORS)).astype(np.int64)] if len(raw) else raw
-    atypicality = model.atypicality(torch.from_numpy(sample).to(model.mean.device)).cpu().numpy()
+    with torch.inference_mode():
+        atypicality = model.atypicality(torch.from_numpy(sample).to(model.mean.device)).cpu().numpy()
     median = float(np.median(atypicality)) if len(atypicality) else float("inf")
     return float(np.clip((FOREIGN - median) / (FOREIGN - FAMILIAR), 0, 1)), median

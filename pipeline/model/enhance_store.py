@@ -141,5 +141,7 @@ def enhance_store(
     attributes |= {"enhanced_by_sha256": loaded.base_sha256, **describe_sampling(sampling, seed)}
     if model.adaptation:
         attributes |= {"adaptation": model.adaptation.model_dump(), "shift": model.shift.cpu().tolist()}
+    elif 0 < atypicality < np.inf:
+        attributes["atypicality"] = round(atypicality, 2)
     write_store(out, store.utterances, values, store.status, attributes)
     return EnhanceSummary(len(flat), float(sampling.strength or 0.0), atypicality, model.adaptation)

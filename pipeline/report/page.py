@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def render_page(
     params: Params,
     corpus: Corpus | None,
     quality: Mapping[str, StoreQuality],
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the page: tables, plots and provenance of every encoder, and the scripts that draw the plots.
 
@@ -47,6 +48,7 @@ def render_page(
         params: parameters of the measurement.
         corpus: corpus of the measurement, if known.
         quality: quality of the training stores, if checked.
+        notes: notes on every encoder, see `notes.list_notes`.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -68,6 +70,7 @@ def render_page(
                 "header": column_names(table),
                 "groups": list(_group_rows(metrics[name])),
                 "footnote": FOOTNOTE.replace("`", "") if any_significant(table) else None,
+                "notes": (notes or {}).get(name, []),
                 "plots": plots.get(name, []),
                 "quality": _describe_quality(quality.get(name)),
             }

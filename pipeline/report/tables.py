@@ -1,6 +1,6 @@
 """The result table as text for the terminal, Markdown and the page, and the report in Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.config.params import Params
@@ -100,6 +100,7 @@ def markdown_report(
     params: Params,
     corpus: Corpus | None,
     quality: Mapping[str, StoreQuality] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the whole report in Markdown: the protocol, and for each encoder error rates and quality of its store.
 
@@ -108,6 +109,7 @@ def markdown_report(
         params: parameters of the measurement.
         corpus: corpus of the measurement, if known.
         quality: quality of the training stores, if checked.
+        notes: notes on every encoder, see `notes.list_notes`.
     """
     tables = {encoder: content[RESULTS] for encoder, content in metrics.items()}
     lines = [f"# Error rates on {params.tested_corpus}", "", *([f"{corpus.title}.", ""] if corpus else [])]
@@ -119,6 +121,7 @@ def markdown_report(
         lines += [_format_cells((row.condition, row.system, *row.cells)) for row in format_rows(metrics[encoder])]
         if any_significant(table):
             lines += ["", FOOTNOTE]
+        lines += ["", *(f"- {note}" for note in notes[encoder])] if notes and notes.get(encoder) else []
         if quality and encoder in quality:
             lines += ["", *markdown(quality[encoder])]
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.errors import TrialError
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
 from pipeline.utils.array_types import Float32Array, IntArray
 from pipeline.utils.paths import Place
 
@@ -23,6 +24,8 @@ class Cohort:
     """[K, crops, views, D]."""
     utterances: tuple[str, ...]
     speakers: tuple[str | None, ...]
+    failed: tuple[str, ...] = ()
+    """Utterances of the store that failed, and are not in the cohort."""
 
     def select(self, rows: IntArray) -> "Cohort":
         """Return some of the utterances."""
@@ -72,7 +75,8 @@ def read_cohort(
         raise TrialError(f"{store.path}: has {len(rows)} encoded utterances, but a cohort needs at least two.")
     names = tuple(store.utterances[row] for row in rows)
     known = tuple(speakers.get(name) for name in names)
-    return Cohort(store.path, store.encoder(), store.read()[rows], names, known)
+    failed = tuple(store.utterances[row] for row in np.flatnonzero(store.status != OK))
+    return Cohort(store.path, store.encoder(), store.read()[rows], names, known, failed)
 
 
 def count_overlap(cohort: Cohort, utterances: Sequence[str], speakers: Mapping[str, str | None]) -> tuple[int, int]:

@@ -82,10 +82,11 @@ class ConditionStores:
         flat = values.reshape(-1, values.shape[-1])
         return enhance_vectors(model, flat, *read_sampling(self._first.attributes)).reshape(values.shape)
 
-    def prepare_originals(self, values: Float32Array) -> Float32Array:
+    def prepare_originals(self, values: Float32Array, own_lengths: bool = False) -> Float32Array:
         """Return raw embeddings [N, crops, D] in the vector space of the enhanced ones, so that they can be added.
 
-        This is the model's preconditioned space, unless the enhanced vectors are interpolated with raw ones.
+        This is the model's preconditioned space, unless the enhanced vectors are interpolated with raw ones. There,
+        with `own_lengths`, they keep the lengths that the network was trained on.
         """
         import torch
 
@@ -94,7 +95,7 @@ class ConditionStores:
 
         model = self._adapted_model()
         if read_sampling(self._first.attributes)[0].strength == 1:
-            return prepare_pairs(model, values).cpu().numpy()
+            return prepare_pairs(model, values, to_train=own_lengths).cpu().numpy()
         flat = torch.from_numpy(values.reshape(-1, values.shape[-1])).to(model.mean.device)
         return model.move(flat).cpu().numpy().reshape(values.shape)
 

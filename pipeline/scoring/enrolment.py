@@ -11,6 +11,8 @@ from pipeline.data.trials.parser import read_line_blocks
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError
 from pipeline.scoring.comparison import ScoreFunction
+from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.schema import OK
 from pipeline.utils.array_types import BoolArray, Float32Array, IntArray
 
 
@@ -27,6 +29,11 @@ class EnrolmentModels:
     def usable_mask(self, ok: BoolArray) -> BoolArray:
         """Return a mask of the models [M] that have an encoded utterance, given a mask of encoded rows [N]."""
         return np.logical_or.reduceat(ok[self.rows], self.starts)
+
+    def find_failed(self, store: EmbeddingStore) -> tuple[str, ...]:
+        """Return the ids of the models' utterances that failed in their store, in row order."""
+        rows = np.unique(self.rows)
+        return tuple(store.utterances[row] for row in rows[store.status[rows] != OK])
 
 
 Pooling = Callable[[Float32Array, EnrolmentModels], Float32Array]

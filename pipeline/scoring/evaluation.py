@@ -52,6 +52,12 @@ def usable_mask(sources: Mapping[str, ConditionStores]) -> BoolArray:
     return np.asarray(np.all([store.status == OK for store in stores], axis=0))
 
 
+def find_failed(sources: Mapping[str, ConditionStores]) -> list[str]:
+    """Return the ids of the utterances that failed in some store, in row order; no trial has them."""
+    ids = next(iter(sources.values())).ids
+    return [name for name, usable in zip(ids, usable_mask(sources), strict=True) if not usable]
+
+
 def pair_utterances(utterances: Utterances, usable: BoolArray, limit: int, seed: int, manifest: Path) -> Trials:
     """Return trials of all pairs of usable utterances [N]; see `make_all_pairs`.
 

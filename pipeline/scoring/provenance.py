@@ -6,19 +6,20 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from pipeline.data.trials.left_out import LeftOut
 from pipeline.data.trials.lists import TrialCounts
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
-from pipeline.utils.atomic import sha256_of
+from pipeline.utils.inputs import hash_input
 
 PROJECT = "speaker-seed"
 PACKAGES = ("numpy", "scipy", "torch", "zarr")
 
 MADE_OF = (
     *("encoder", "family", "weights_sha256", "front_end", "precision", "dim", "recipe", "manifest_sha256"),
-    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling", "adaptation"),
+    *("augment_sha256", "denoise", "enhanced_by_sha256", "timestep", "sampling", "adaptation", "atypicality"),
 )
-"""Attributes that identify the vectors of a store; only enhanced ones have the last four."""
+"""Attributes that identify the vectors of a store; only enhanced ones have the last five."""
 
 
 def read_versions() -> dict[str, str | None]:
@@ -34,14 +35,22 @@ def describe_store(store: EmbeddingStore) -> dict[str, Any]:
     return {"store": store.path.name, **counts, **made_of}
 
 
-def describe_file(path: Path) -> dict[str, str]:
-    """Return the identity of a file: its name and the SHA-256 of its bytes."""
-    return {"file": path.name, "sha256": sha256_of(path)}
+def describe_file(path: Path) -> dict[str, str | None]:
+    """Return the identity of a file: its name and SHA-256, or None if its bytes have changed since it was read."""
+    return {"file": path.name, "sha256": hash_input(path)}
 
 
-def describe_list(path: Path, form: str, counts: TrialCounts) -> dict[str, Any]:
-    """Return the identity of a trial list: its file, its form, and its numbers of trials and targets."""
-    return {**describe_file(path), "form": form, "trials": counts.trials, "targets": counts.targets}
+def describe_list(path: Path, form: str, counts: TrialCounts, left_out: LeftOut | None = None) -> dict[str, Any]:
+    """Return the identity of a trial list: its file, its form, and its numbers of scored trials and targets.
+
+    If trials were left out, `listed` is the number of trials in the list.
+    """
+    described = {**describe_file(path), "form": form, "trials": counts.trials, "targets": counts.targets}
+    if left_out and left_out.trials:
+        described |= {"trials": counts.trials - left_out.trials, "listed": counts.trials}
+        if counts.targets is not None:
+            described["targets"] = counts.targets - left_out.targets
+    return described
 
 
 def describe_protocol(stores: Mapping[str, EmbeddingStore], **settings: Any) -> dict[str, Any]:

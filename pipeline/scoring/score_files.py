@@ -37,6 +37,8 @@ class ScoredTrials:
     """Enrolment and test ids, each once; empty if the file names no utterances."""
     pairs: tuple[IntArray, IntArray]
     """Indices [M] of each trial's ids in `names`; empty if the file names no utterances."""
+    warning: str | None = None
+    """Reason to doubt that the file is complete."""
 
     @property
     def named(self) -> bool:
@@ -48,9 +50,10 @@ def read_scores(path: Path) -> ScoredTrials:
     """Read lines of one of `FORMS`, or the CSV of `seed score`.
 
     Raises:
-        TrialError: the file is missing, empty or malformed, a score is not finite, or a pair is there twice.
+        TrialError: the file is missing, empty, cut off or malformed, a score is not finite, or a pair is there twice.
     """
-    lines = _read_fields(path)
+    ends: list[bool] = []
+    lines = _read_fields(path, ends)
     first = next(lines, None)
     if first is None:
         raise TrialError(f"{path}: holds no scores.")
@@ -81,10 +84,13 @@ def read_scores(path: Path) -> ScoredTrials:
     unlabelled = labels.count(None)
     if 0 < unlabelled < len(labels):
         raise TrialError(f"{path}:{numbers[labels.index(None)]}: has no label, although other lines have one.")
+    if not ends[-1] and first[1] == CSV_HEADER:
+        raise TrialError(f"{_cut_off(path)} Score again.")
     names = tuple(known[0]), tuple(known[1])
     pairs = np.array(indices[0], dtype=np.int64), np.array(indices[1], dtype=np.int64)
     _check_unique(path, pairs[0] * len(names[1]) + pairs[1], numbers)
-    return ScoredTrials(path, np.array(scores), None if unlabelled else np.array(labels, dtype=np.bool_), names, pairs)
+    target = None if unlabelled else np.array(labels, dtype=np.bool_)
+    return ScoredTrials(path, np.array(scores), target, names, pairs, None if ends[-1] else _cut_off(path))
 
 
 def select_trials(scored: ScoredTrials, trials: Path) -> ScoredTrials:
@@ -176,6 +182,10 @@ def label_sides(scored: ScoredTrials, labels: Mapping[str, str | None], where: P
     return distinct, (enrol, test)
 
 
+def _cut_off(path: Path) -> str:
+    return f"{path}: does not end with a newline, so its last score may be cut off."
+
+
 def _ids(scored: ScoredTrials) -> list[tuple[str, str]]:
     enrol, test = scored.names
     return [(enrol[left], test[right]) for left, right in zip(*scored.pairs, strict=True)]
@@ -188,18 +198,32 @@ def _check_unique(path: Path, codes: IntArray, numbers: Sequence[int]) -> None:
         raise TrialError(f"{path}:{numbers[int(again.min())]}: the pair already has a score. Keep one of them.")
 
 
-def _read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the fields of each line that is not blank; a file with `CSV_HEADER` is read as CSV."""
+def _read_fields(path: Path, ends: list[bool] | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the fields of each line that is not blank; a file with `CSV_HEADER` is read as CSV.
+
+    At the end, append to `ends` whether the last line ends with a newline.
+    """
+    last = ""
+
+    def read(file: Iterator[str]) -> Iterator[str]:
+        nonlocal last
+        for line in file:
+            last = line
+            yield line
+
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            lines = read(file)
+            first = next(lines, "")
             if first.strip().split(",") == CSV_HEADER:
-                reader = csv.reader(file)
+                reader = csv.reader(lines)
                 yield 1, CSV_HEADER
                 yield from ((1 + reader.line_num, fields) for fields in reader if fields)
             else:
-                lines = enumerate(chain([first], file), start=1)
-                yield from ((number, line.split()) for number, line in lines if line.strip())
+                numbered = enumerate(chain([first], lines), start=1)
+                yield from ((number, line.split()) for number, line in numbered if line.strip())
+        if ends is not None:
+            ends.append(last.endswith(("\n", "\r")))
     except FileNotFoundError:
         raise TrialError(f"{path}: no such file.") from None
     except (UnicodeDecodeError, csv.Error) as error:

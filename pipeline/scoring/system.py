@@ -143,7 +143,9 @@ def _make_crops(
     """Return the unit crops [N, crops, D] that a system compares."""
     crops = vectors[source.name]
     if original is not None and system.ensemble is not None:
-        crops = ensemble(source.prepare_originals(vectors[original]), crops, 1 - system.ensemble)
+        own_lengths = system.lengths == "own"
+        raw = source.prepare_originals(vectors[original], own_lengths)
+        crops = ensemble(raw, crops, 1 - system.ensemble, own_lengths)
     crops = unit_crops(crops)
     return crops if mean is None else centre(crops, mean)
 

@@ -204,7 +204,7 @@ class EmbeddingStore:
         return texts
 
     def trace(self, row: int) -> list[list[dict[str, Any]]]:
-        """Return a row's traces [draw][view]: the `start` of the crop and the `steps` of the corruption.
+        """Return a row's traces by draw and view: the `start` of the crop and the `steps` of the corruption.
 
         Raise StoreError if it has none, or they are damaged.
         """

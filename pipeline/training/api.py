@@ -1,6 +1,7 @@
 """Training from Python: on arrays or a store, to a model in memory or in a file."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config.train import Train
-from pipeline.errors import ConfigError, VectorError
+from pipeline.errors import ConfigError, SeedWarning, VectorError
 from pipeline.model.card import write_card
 from pipeline.model.model_file import save_model
 from pipeline.store.embedding_store import EmbeddingStore
@@ -60,6 +61,9 @@ def train(
         TrainingError: there is nothing to train on, or the loss is not finite from the start.
         StoreError: the store is damaged, or holds enhanced embeddings.
         OutputError: `out` cannot be written.
+
+    Warns:
+        SeedWarning: `settings.scale: sampling` does not suit the lengths of the vectors.
     """
     if seed < 0:
         raise ConfigError(f"seed {seed}: must be 0 or more.")
@@ -80,11 +84,16 @@ def train(
         store = array_store(clean, noisy, encoder)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers unchanged
         by_id = _map_speakers(speakers, store)
-        trained = train_on_store(store, config, seed, timestep, by_id, choose_device(config.device), progress)
+        device = choose_device(config.device)
+        trained = train_on_store(store, config, seed, timestep, by_id, device, progress, warn=_warn)
         if place is not None:
             save_model(place, trained.model, store.encoder(), trained.summary())
             write_card(place, place.with_suffix(".md"))
     return trained
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, SeedWarning, stacklevel=2)
 
 
 def _map_speakers(

@@ -1,6 +1,7 @@
 """Batches of training pairs: from memory if a store fits into it, otherwise streamed from its shards in random order.
 
-A pair is one crop of an utterance, see `pipeline.training.pairs`. Prepared pairs are preconditioned and scaled.
+A pair is one crop of an utterance, see `pipeline.training.pairs`. Prepared pairs are preconditioned and scaled. An
+epoch uses all crops of an utterance, or one at random (`train.epoch_crops`).
 """
 
 from collections.abc import Generator, Iterator
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.config.train import Train
 from pipeline.model.seed_model import Pairs, SeedModel, prepare_pairs
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -36,9 +38,10 @@ class BatchSource(Protocol):
     """The number of held-out utterances that `validation` uses, as text; empty if all."""
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
-        """Yield every training pair once, prepared, in batches [B, views, D] in random order; the last may be smaller.
+        """Yield the training pairs of an epoch, prepared, in batches [B, views, D] in random order.
 
-        Close the generator if it is not exhausted.
+        The last batch may be smaller, unless `train.drop_last` leaves it out. Close the generator if it is not
+        exhausted.
         """
         ...
 
@@ -76,9 +79,11 @@ class MemoryBatches:
 
     validated = ""
 
-    def __init__(self, prepared: Tensor, validation: Tensor, batch_size: int) -> None:
-        self.pairs, self.validation = len(prepared), validation
-        self._prepared, self._size = prepared, batch_size
+    def __init__(self, prepared: Tensor, validation: Tensor, settings: Train, draws: int) -> None:
+        """Args: prepared, validation: prepared pairs, the `draws` crops of each utterance together."""
+        self.pairs, self.validation = _count_pairs(len(prepared) // draws, draws, settings), validation
+        self._prepared, self._size, self._draws = prepared, settings.batch_size, draws
+        self._one = settings.epoch_crops == "one"
 
     @classmethod
     def read(
@@ -91,13 +96,18 @@ class MemoryBatches:
         if fit:
             kind = model.settings.network.precondition
             _set_preconditioner(model, *fit_preconditioner(kind, pairs[:, 0], pairs[:, 1:]))
-        return cls(prepare_pairs(model, pairs, True), prepare_pairs(model, validation), model.settings.batch_size)
+        prepared, validated = prepare_pairs(model, pairs, True), prepare_pairs(model, validation)
+        return cls(prepared, validated, model.settings, store.shape[1])
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
         """See `BatchSource`."""
-        order = torch.from_numpy(rng.permutation(self.pairs))
+        if self._one:
+            chosen = _choose_crops(len(self._prepared), self._draws, rng)
+            order = torch.from_numpy(chosen[rng.permutation(len(chosen))])
+        else:
+            order = torch.from_numpy(rng.permutation(len(self._prepared)))
         for start in range(0, self.pairs, self._size):
-            yield self._prepared[order[start : start + self._size]]
+            yield self._prepared[order[start : min(start + self._size, self.pairs)]]
 
 
 class StreamedBatches:
@@ -117,8 +127,9 @@ class StreamedBatches:
         self._shape = (count_vectors(store, model.settings), store.dim)
         self._role = np.full(store.shape[0], NONE, dtype=np.uint8)  # a byte per utterance; there can be millions
         self._role[store.status == OK] = np.uint8(FIT) + held  # VALIDATE if held
-        self.pairs, self.validated = int(np.count_nonzero(~held)) * draws, ""
-        self.plan = plan_memory(store, self.pairs, len(held) - self.pairs // draws, model.settings)
+        fitted = int(np.count_nonzero(~held))
+        self.pairs, self.validated = _count_pairs(fitted, draws, model.settings), ""
+        self.plan = plan_memory(store, fitted * draws, len(held) - fitted, model.settings)
         rows = np.flatnonzero(self._role == VALIDATE)
         if self.plan.validation < len(rows):
             self.validated = f"{self.plan.validation} of {len(rows)} utterances used"
@@ -130,20 +141,23 @@ class StreamedBatches:
 
     def epoch(self, rng: np.random.Generator) -> Generator[Tensor, None, None]:
         """See `BatchSource`."""
-        size, shards = self._model.settings.batch_size, self._list_shards(FIT)
+        settings, shards, draws = self._model.settings, self._list_shards(FIT), self._store.shape[1]
+        size, least = settings.batch_size, settings.batch_size if settings.drop_last else 1
         if self._buffer is None:  # kept for the next epoch
-            capacity = self.plan.buffer + max(map(len, shards)) * self._store.shape[1]
+            capacity = self.plan.buffer + max(map(len, shards)) * draws
             self._buffer = np.empty((capacity, *self._shape), dtype=np.float32)
         buffer, filled = self._buffer, 0
         order = [shards[index] for index in rng.permutation(len(shards))]
         with closing(prefetch(lambda rows: self._read(rows)[0], order, AHEAD)) as parts:
             for part in parts:
+                if settings.epoch_crops == "one":
+                    part = part[_choose_crops(len(part), draws, rng)]
                 buffer[filled : filled + len(part)] = part
                 filled += len(part)
                 while filled > self.plan.buffer:
                     yield prepare_pairs(self._model, _draw(buffer, filled, size, rng), True)
                     filled -= size
-        while filled:
+        while filled >= least:
             yield prepare_pairs(self._model, _draw(buffer, filled, min(size, filled), rng), True)
             filled -= min(size, filled)
 
@@ -181,6 +195,18 @@ class StreamedBatches:
         parts = (values, values[:0]) if (role == FIT).all() else (values[role == FIT], values[role == VALIDATE])
         fitted, validated = (build_pairs(part, self._store, self._model.settings) for part in parts)
         return fitted, validated
+
+
+def _count_pairs(utterances: int, draws: int, settings: Train) -> int:
+    """Return the number of pairs in an epoch, from the numbers of training utterances and of crops of each."""
+    pairs = utterances * (1 if settings.epoch_crops == "one" else draws)
+    return pairs - pairs % settings.batch_size * settings.drop_last
+
+
+def _choose_crops(pairs: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw one of the `draws` consecutive pairs of each utterance, and return their numbers among all pairs."""
+    starts = np.arange(0, pairs, draws)
+    return starts + rng.integers(draws, size=len(starts))
 
 
 def _draw(buffer: Pairs, filled: int, size: int, rng: np.random.Generator) -> Pairs:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import l1_loss, normalize
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -30,6 +30,9 @@ from pipeline.training.strength import FoldModel
 
 DIVERGED = 10.0
 """The ratio to the initial validation loss above which training has diverged."""
+
+KeepEpoch = Callable[[SeedModel, Epoch], None]
+"""A function that is called with the model of an epoch; training goes on with other tensors."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ def run_training(
     progress: Callable[[Epoch], None] | None,
     on_batch: OnBatch | None,
     checkpoint: Checkpoint | None = None,
+    keep: KeepEpoch | None = None,
 ) -> Trained:
     """Train a model until `settings.max_epochs`, or until the validation loss stops falling.
+
+    `keep` is called after every `settings.keep_every` epochs.
 
     Training stops early, with the best weights so far, before a step whose loss or gradient is not finite, or when the
     validation loss exceeds `DIVERGED` times its initial value.
@@ -81,6 +87,11 @@ def run_training(
     # Listed once, because collecting them at every step would take longer than averaging them.
     weights, averages = list(network.parameters()), list(ema.parameters())
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if not batches.pairs and settings.max_epochs:
+        raise TrainingError(
+            f"train.drop_last: an epoch has fewer than the {settings.batch_size} pairs of a batch, so nothing is left."
+            " Lower train.batch_size, or set train.drop_last to false."
+        )
     per_epoch = math.ceil(batches.pairs / settings.batch_size)
     rate = LambdaLR(optimiser, lambda step: rate_factor(step / max(1, per_epoch), settings))
     loss_of, views = model.objective.loss, batches.validation.shape[1]
@@ -95,15 +106,17 @@ def run_training(
     if progress:
         for past in state.curve:
             progress(past)
-    while len(state.curve) <= settings.max_epochs and state.curve[-1].epoch - state.best.epoch < settings.patience:
+    patience = math.inf if settings.patience is None else settings.patience
+    while len(state.curve) <= settings.max_epochs and state.curve[-1].epoch - state.best.epoch < patience:
         epoch, done = len(state.curve), state.begin_epoch()
         network.train()
         with closing(batches.epoch(rng)) as in_order:
             for number, batch in enumerate(report_progress(in_order, len, batches.pairs, epoch, on_batch)):
                 if number < done:  # by the run that is resumed
                     continue
-                t = torch.randint(highest, (len(batch),), generator=generator).to(batch.device)
-                noise = torch.randn(len(batch), model.dim, generator=generator).to(batch.device)
+                drawn = batch.shape[: 1 if settings.noise_per == "pair" else 2]
+                t = torch.randint(highest, drawn, generator=generator).to(batch.device)
+                noise = torch.randn(*drawn, model.dim, generator=generator).to(batch.device)
                 pairs = swap_displacements(batch, settings.swap, settings.scale == "both", generator)
                 loss = loss_of(network, pairs[:, 0], pairs[:, 1:], t, noise, abar, distance)
                 optimiser.zero_grad(set_to_none=True)
@@ -133,6 +146,8 @@ def run_training(
             break
         learning_rate = settings.learning_rate * rate_factor((rate.last_epoch - 1) / max(1, per_epoch), settings)
         state.end_epoch(Epoch(epoch, losses, held, norms, learning_rate, float(torch.stack(state.norms).max())))
+        if keep and settings.keep_every and epoch % settings.keep_every == 0:
+            keep(_copy_with_network(model, ema), state.curve[-1])
         if progress:
             progress(state.curve[-1])
     if stopped and state.best.epoch == 0:
@@ -143,6 +158,14 @@ def run_training(
         checkpoint.end(state)
     network.load_state_dict(state.best_weights)
     return Trained(model.eval().requires_grad_(False), state.curve, state.best.epoch, held_out, stopped)
+
+
+def _copy_with_network(model: SeedModel, network: nn.Module) -> SeedModel:
+    """Return a copy of a model for inference with a copy of another network; all other tensors are shared."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)  # a shallow copy shares the dictionary itself
+    other.network = copy.deepcopy(network).requires_grad_(False)  # type: ignore[assignment]
+    return other.eval()
 
 
 def rate_factor(epoch: float, settings: Train) -> float:
@@ -162,7 +185,8 @@ def rate_factor(epoch: float, settings: Train) -> float:
 def compute_validation_loss(model: SeedModel, network: nn.Module, held: Tensor, timestep: int) -> float:
     """Return the mean L1 between enhanced views [P, views, D] (the clean one included) and the clean embedding.
 
-    The contrast among 256 pairs at a time is added, with the weight `train.contrast`.
+    The contrast among 256 pairs at a time is added, with the weight `train.contrast`. With `train.scale: sampling` the
+    network predicts vectors of the encoder's length, so they are first scaled to sqrt(D), as the clean ones are.
     """
     network.eval()
     settings, sampling = model.settings, Sampling(timestep)
@@ -170,5 +194,7 @@ def compute_validation_loss(model: SeedModel, network: nn.Module, held: Tensor, 
     total = 0.0
     for part in held.split(256):  # type: ignore[no-untyped-call]
         enhanced = model.objective.infer(network, part.flatten(0, 1), sampling, model.abar, ())
+        if settings.scale == "sampling":
+            enhanced = normalize(enhanced, dim=1) * held.shape[2] ** 0.5
         total += len(part) * float(distance(enhanced, part[:, 0].repeat_interleave(part.shape[1], dim=0)))
     return total / len(held)

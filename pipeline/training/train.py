@@ -18,7 +18,7 @@ from pipeline.store.schema import OK
 from pipeline.training.batches import open_batches
 from pipeline.training.checkpoints import Checkpoints, compute_training_key
 from pipeline.training.fine_tune import load_initial_model
-from pipeline.training.loop import Trained, run_training
+from pipeline.training.loop import KeepEpoch, Trained, run_training
 from pipeline.training.memory import fits_in_memory
 from pipeline.training.pairs import name_noisy_views
 from pipeline.training.progress import Epoch, OnBatch
@@ -29,6 +29,8 @@ ENOUGH_SPEAKERS = 100
 """Number of held-out speakers that find the strength without folds."""
 FOLD_SPEAKERS = 8
 """Minimum number of speakers in a fold."""
+MAX_LENGTH_RATIO = 2.0
+"""Largest ratio between the length of training vectors and sqrt(D), either way, without a warning."""
 
 
 def train(
@@ -42,6 +44,8 @@ def train(
     on_batch: OnBatch | None = None,
     checkpoints: Checkpoints | None = None,
     init: Place | None = None,
+    keep: KeepEpoch | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Trained:
     """Fit a model to a training store whose view 0 is clean and whose other views are corrupted.
 
@@ -62,6 +66,8 @@ def train(
         on_batch: called after every batch, and in the first pass over a streamed store.
         checkpoints: checkpoints to save, and to resume from.
         init: model file to start from instead of random weights; its preconditioner is kept.
+        keep: called with the model of every epoch that `settings.keep_every` keeps.
+        warn: called with a line about lengths that `settings.scale: sampling` does not suit.
 
     Raises:
         ConfigError: nothing is learnt at `timestep`, `settings.memory` is too small to stream the store, or `init` has
@@ -101,13 +107,15 @@ def train(
     model = SeedModel(store.dim, settings).to(device)
     origin = load_initial_model(model, init, store) if init else ""
     batches = open_batches(store, held, model, rng, on_batch, fit=not init)
+    if warn and settings.scale == "sampling" and (reason := _describe_lengths(store, model)):
+        warn(reason)
     if batches.validated:
         held_out = f"{held_out} ({batches.validated})"
     keyed = {"revision": revisions.TRAIN, "seed": seed, "timestep": timestep}
     checkpoint = None
     if checkpoints:
         checkpoint = checkpoints.checkpoint(compute_training_key(store, model, batches.validation, **keyed))
-    trained = run_training(model, batches, settings, timestep, rng, held_out, progress, on_batch, checkpoint)
+    trained = run_training(model, batches, settings, timestep, rng, held_out, progress, on_batch, checkpoint, keep)
     if trained.stopped or not fits_in_memory(store, settings) or settings.strength == 0:
         parts = []
     try:
@@ -121,11 +129,30 @@ def train(
     return replace(trained, init_sha256=origin, facts=facts, fold_models=folds)
 
 
-def _check_displacement(store: EmbeddingStore) -> None:
-    """Raise TrainingError if all noisy embeddings of a store's first shard equal the clean ones."""
+def _read_first_shard(store: EmbeddingStore) -> NDArray[np.float32]:
+    """Return the encoded rows [N, draws, views, D] of the first shard that has any."""
     first = set(store.ok.tolist())
     shard = next(part for part in store.shards() if not first.isdisjoint(part))
-    crops = store.read_rows(shard)[[row - shard.start for row in shard if row in first]]
+    return store.read_rows(shard)[[row - shard.start for row in shard if row in first]]
+
+
+def _describe_lengths(store: EmbeddingStore, model: SeedModel) -> str | None:
+    """Return a warning if the network is trained on lengths far from those that it enhances; None if not."""
+    clean = torch.from_numpy(_read_first_shard(store)[:, :, 0].reshape(-1, store.dim)).to(model.mean.device)
+    with torch.no_grad():
+        length = float(model.prepare(clean, scale=False).norm(dim=1).median())
+    target = store.dim**0.5
+    if target / MAX_LENGTH_RATIO <= length <= target * MAX_LENGTH_RATIO:
+        return None
+    return (
+        f"train.scale: sampling trains on vectors of length {length:.3g} (the median), but enhancement scales them to"
+        f" {target:.3g}, the root of the dimension. Set train.scale to both, unless this encoder's model is meant to."
+    )
+
+
+def _check_displacement(store: EmbeddingStore) -> None:
+    """Raise TrainingError if all noisy embeddings of a store's first shard equal the clean ones."""
+    crops = _read_first_shard(store)
     if (crops[:, :, 1:] == crops[:, :, :1]).all():
         raise TrainingError(
             f"{store.path}: all noisy embeddings of its first {len(crops)} utterances are equal to the clean ones."

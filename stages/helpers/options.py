@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.model.packaged import SHA256, find_packaged
+from pipeline.utils.inputs import take_input
 from pipeline.utils.paths import Place, is_url, to_place
 
 if TYPE_CHECKING:
@@ -34,7 +35,20 @@ class PlaceType(click.Path):
         return to_place(value)
 
 
-class ModelType(PlaceType):
+class InputType(PlaceType):
+    """A file or a pipe, which is read once."""
+
+    def __init__(self, remote: bool = False, exists: bool = True) -> None:
+        super().__init__(remote, exists=exists, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `pipeline.utils.paths.Place`, see `pipeline.utils.inputs.take_input`."""
+        place = super().convert(value, param, ctx)
+        completing = ctx and ctx.resilient_parsing
+        return take_input(place) if isinstance(place, Path) and place.exists() and not completing else place
+
+
+class ModelType(InputType):
     """A model file, or the name of a packaged model."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -43,10 +57,10 @@ class ModelType(PlaceType):
         return packaged or super().convert(value, param, ctx)
 
 
-FILE = PlaceType(exists=True, dir_okay=False)
+FILE = InputType()
 FOLDER = PlaceType(exists=True, file_okay=False)
 NEW = PlaceType()
-MODEL = ModelType(remote=True, exists=True, dir_okay=False)
+MODEL = ModelType(remote=True)
 STORE = PlaceType(remote=True, exists=True, file_okay=False)
 OUTPUT = PlaceType(remote=True)
 
@@ -55,7 +69,9 @@ MODEL_HELP = f"Model (….safetensors), or the name of a packaged one: {', '.joi
 DEVICE = "Device to compute on: auto, cpu, cuda, cuda:<index> or mps."
 """The help text of `--device`."""
 
-corpora_option = click.option("--corpora", type=NEW, default="data/corpora.yaml", help="Corpus definitions.")
+corpora_option = click.option(
+    "--corpora", type=InputType(exists=False), default="data/corpora.yaml", help="Corpus definitions."
+)
 root_option = click.option(
     "--data-root",
     help="Folder of the recorded corpora.  [default: data_root of the parameter file, $SEED_DATA or data/corpora]",

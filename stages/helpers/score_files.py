@@ -43,6 +43,8 @@ def load_scores(path: Path, trials: Path | None) -> "ScoredTrials":
     from pipeline.scoring.score_files import read_scores, select_trials
 
     scored = read_scores(path)
+    if scored.warning:
+        click.echo(f"  {scored.warning}", err=True)
     return select_trials(scored, trials) if trials else scored
 
 

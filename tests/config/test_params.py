@@ -35,7 +35,7 @@ def test_the_papers_parameters_are_valid_and_name_every_key() -> None:
         "precondition": "none",
         "blocks": 3,
         "width": 2,
-        "dropout": 0.1,
+        "dropout": 0.0,
     }
     assert (paper["extract"]["eval_crops"], paper["extract"]["eval_frames"], paper["extract"]["frames"]) == (
         10,

@@ -147,3 +147,14 @@ def test_dvc_keeps_the_card_beside_the_model() -> None:
     outs = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]["train"]["outs"]
     assert [Path(out).with_suffix("") for out in outs] == [Path("models/${item.encoder}/seed")] * 2
     assert {Path(out).suffix for out in outs} == {".safetensors", ".md"}
+
+
+def test_a_model_that_does_nothing_says_so(tmp_path: Path, model: Path) -> None:
+    loaded = load_model(model)
+    assert "**" not in card(loaded, "m").partition("## Training")[2].partition("## ")[0]
+    loaded.model.strength.zero_()
+    loaded.metadata["training"] |= {"best_epoch": 0, "epochs": 3}
+    text = card(loaded, "m")
+    assert "**The network is untrained: no epoch was better" in text
+    assert "**The strength is 0: vectors are returned unchanged, because nothing was better" in text
+    assert "`seed adapt`" in text

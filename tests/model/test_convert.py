@@ -407,7 +407,8 @@ def test_a_converted_model_can_be_trained_further(tmp_path: Path) -> None:
     torch.save(checkpoint(), tmp_path / "c.pt")
     save_model(tmp_path / "m.safetensors", convert(tmp_path / "c.pt").model, {"encoder": "toy", "dim": 16}, {})
     store, speakers = make_store(tmp_path / "s.zarr")
-    trained = train(store, PAPER.model_copy(update={"max_epochs": 3}), 0, 50, speakers, init=tmp_path / "m.safetensors")
+    further = PAPER.model_copy(update={"max_epochs": 40, "batch_size": 32, "validation": 0.1})
+    trained = train(store, further, 0, 50, speakers, init=tmp_path / "m.safetensors")
     assert trained.init_sha256 == sha256_of(tmp_path / "m.safetensors")
     losses = [epoch.validation_loss for epoch in trained.curve]
     assert min(losses[1:]) < losses[0]

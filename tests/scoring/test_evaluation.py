@@ -8,7 +8,7 @@ from sklearn.metrics import roc_curve
 
 from pipeline.config.score import Score, System
 from pipeline.data.manifest import Utterance
-from pipeline.data.trials.lists import find_lists, keep_usable, read_lists
+from pipeline.data.trials.lists import find_lists, read_lists
 from pipeline.data.trials.table import Trials
 from pipeline.data.utterances import Utterances, select_utterances
 from pipeline.errors import ConfigError, StoreError, TrialError, UnknownUtteranceError
@@ -134,7 +134,9 @@ def test_lists_are_measured_on_the_same_trials_in_every_condition(tmp_path: Path
     found = read_lists(find_lists(tmp_path / "lists"), IDS)
     assert {name: len(listed.trials) for name, listed in found.items()} == {"all": 24 * 23, "few": 3}
     sources = open_condition_stores(folders, CONDITIONS)
-    lists = {name: keep_usable(name, listed.trials, usable_mask(sources)) for name, listed in found.items()}
+    usable = usable_mask(sources)
+    trials = {name: listed.trials for name, listed in found.items()}
+    lists = {name: each.keep(usable[each.enrol] & usable[each.test]) for name, each in trials.items()}
     unknown = Utterances(KNOWN.ids, (*KNOWN.speakers[:23], None), KNOWN.seconds)
     outcome = run(sources, lists, utterances=unknown, bootstrap=20)
     table = outcome.table
@@ -252,6 +254,7 @@ def test_systems_that_cannot_be_are_one_line(folders: dict[str, Path], line: dic
         ({"fuse": ["raw", "raw"]}, "each once"),
         ({"fuse": ["raw", "seed"], "norm": "s"}, "belong to the systems that are fused"),
         ({"of": "raw", "quality": ["norm"]}, "quality needs calibrate"),
+        ({"of": "seed", "lengths": "own"}, "lengths belongs to an ensemble"),
     ],
 )
 def test_lines_that_contradict_themselves_are_refused(line: dict[str, Any], says: str) -> None:
@@ -325,11 +328,3 @@ def test_lists_that_cannot_be_measured_are_errors(
     (tmp_path / "lists/t").write_text(text)
     with pytest.raises((TrialError, UnknownUtteranceError), match=says):
         read_lists(find_lists(tmp_path / "lists"), IDS)
-
-
-def test_a_list_whose_targets_all_failed_is_an_error(tmp_path: Path, folders: dict[str, Path]) -> None:
-    (tmp_path / "lists/t").write_text(f"1 {IDS[5]} {IDS[4]}\n0 {IDS[0]} {IDS[4]}\n")
-    trials = read_lists(find_lists(tmp_path / "lists"), IDS)["t"].trials
-    with pytest.raises(TrialError, match="trial list t: no targets or no non-targets are left"):
-        keep_usable("t", trials, usable_mask(open_condition_stores(folders, CONDITIONS)))
-    assert len(keep_usable("t", trials, usable_mask(open_condition_stores({"seed": folders["seed"]}, CONDITIONS)))) == 2

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,26 @@ def test_sides_and_groups(tmp_path: Path) -> None:
 def test_labels_that_are_none_are_errors(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(TrialError, match=says):
         read_labels(write(tmp_path, text, "l.txt"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_may_have_been_cut_within_a_score_is_warned_of(tmp_path: Path, form: str) -> None:
+    whole = FORMS[form].rstrip("\n") + "\n"
+    path = write(tmp_path, whole)
+    assert read_scores(path).warning is None
+    silent = []
+    for end in range(len(whole) - 12, len(whole)):  # within the last line
+        path.write_text(whole[:end])
+        try:
+            if read_scores(path).warning is None:
+                silent.append(whole[:end])
+        except TrialError:
+            continue
+    assert all(text.endswith("\n") for text in silent)
+    path.write_text(whole.rstrip("\n"))
+    says = f"{path}: does not end with a newline, so its last score may be cut off."
+    if form == "table":  # `seed score` wrote it, always to its end
+        with pytest.raises(TrialError, match=re.escape(says)):
+            read_scores(path)
+    else:
+        assert read_scores(path).warning == says

@@ -28,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_voice: WriteVoi
     params = YAML(typ="safe").load((PROJECT / "params/paper.yaml").read_text())
     params |= {"encoders": ["ge2e"], "encoder": {"ge2e": {"family": "ge2e"}}}
     params["extract"] |= {"draws": 1, "eval_crops": 2, "eval_frames": 160, "workers": 0, "prefetch": 0}
-    params["train"] |= {"max_epochs": 1, "batch_size": 8, "validation": 0.5}
+    params["train"] |= {"max_epochs": 1, "batch_size": 4, "validation": 0.5}
     with (tmp_path / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(params, file)
     return tmp_path
@@ -81,7 +81,10 @@ def test_the_experiment_from_check_to_report(capsys: pytest.CaptureFixture[str],
     assert "trial list vox1-o-cleaned: 56 trials where 37,611 are published and 8 targets where 18,802" in err
 
     train = ["--manifest", "data/manifests/train.csv", "--out", "m.safetensors"]
-    assert run(capsys, "train", "--store", "raw/train.zarr", *train)[0] == 0
+    code, _, err = run(capsys, "train", "--store", "raw/train.zarr", *train)
+    assert code == 0, err
+    assert "train.scale: sampling trains on vectors of length 1 (the median), but enhancement scales them to 16" in err
+    assert [path.name for path in (place / "m.epochs").iterdir()] == ["epoch0001.safetensors"]
     enhance = ["--model", "m.safetensors", "--out", "seed/clean.zarr"]
     assert run(capsys, "enhance", "--store", "raw/clean.zarr", *enhance)[0] == 0
     systems = ["--system", "raw=raw", "--system", "seed=seed", "--manifest", "data/manifests/clean.csv"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.store.schema import OK
+from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
 from tests.conftest import tree_bytes
 from tests.stages.test_cli import run
@@ -75,6 +75,70 @@ def test_a_store_replaced_after_it_was_opened_is_an_error(
     assert err.count("\n") == 1
     assert "s.zarr: was replaced or removed while it was read. Run the command again." in err
     assert not (place / "r").exists()
+
+
+@pytest.fixture
+def failing(place: Path) -> Path:
+    """The same with two utterances that failed."""
+    store = EmbeddingStore.open("s.zarr")
+    values, status = store.read(), store.status.copy()
+    values[[1, 8]], status[[1, 8]] = np.nan, FAILED  # a/1.wav and c/2.wav
+    attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
+    write_store(place / "s.zarr", store.utterances, values, status, attributes)
+    (place / "t.txt").write_text("1 a/0.wav a/2.wav\n0 a/0.wav b/1.wav\n1 a/1.wav a/0.wav\n0 c/2.wav b/1.wav\n")
+    return place
+
+
+def test_trials_of_failed_utterances_are_counted_and_named(capsys: pytest.CaptureFixture[str], failing: Path) -> None:
+    code, out, err = run(capsys, *STORES, "--trials", "t.txt")
+    assert code == 0
+    assert err == "  2 of 4 trials left out: 2 utterances failed (a/1.wav, c/2.wav)\n"
+    assert "2 trials" in out
+    protocol = json.loads((failing / "r/metrics.json").read_text())["protocol"]
+    assert protocol["left_out"] == {"utterances": 2, "ids": ["a/1.wav", "c/2.wav"], "file": "left_out.txt"}
+    assert {key: protocol["trials"][key] for key in ("trials", "targets", "listed")} == {
+        "trials": 2,
+        "targets": 1,
+        "listed": 4,
+    }
+    assert (failing / "r/left_out.txt").read_text() == "a/1.wav\nc/2.wav\n"
+    (failing / "t.txt").write_text("1 a/0.wav a/2.wav\n0 a/0.wav b/1.wav\n")
+    assert run(capsys, *STORES, "--trials", "t.txt")[2] == ""
+    assert not (failing / "r/left_out.txt").exists()
+    protocol = json.loads((failing / "r/metrics.json").read_text())["protocol"]
+    assert "left_out" not in protocol
+    assert "listed" not in protocol["trials"]
+
+
+def test_of_a_published_list_no_trial_may_be_lost_unasked(capsys: pytest.CaptureFixture[str], failing: Path) -> None:
+    (failing / "root/lists/known.txt").write_text((failing / "t.txt").read_text())
+    code, _, err = run(capsys, *STORES, "--trials", "known")
+    assert code == 1
+    assert "2 of 4 trials left out: 2 utterances failed (a/1.wav, c/2.wav). Repair their recordings" in err
+    assert "--max-left-out 2" in err
+    assert not (failing / "r").exists()
+    assert run(capsys, *STORES, "--trials", "known", "--max-left-out", "1")[0] == 1
+    assert run(capsys, *STORES, "--trials", "known", "--max-left-out", "2")[0] == 0
+    assert run(capsys, *STORES, "--trials", "t.txt", "--max-left-out", "1")[0] == 1
+
+
+def test_a_list_that_loses_a_class_says_why(capsys: pytest.CaptureFixture[str], failing: Path) -> None:
+    (failing / "t.txt").write_text("1 a/0.wav a/1.wav\n0 a/0.wav b/1.wav\n")
+    code, _, err = run(capsys, *STORES, "--trials", "t.txt")
+    assert code == 1
+    assert "t.txt: no targets are left. 1 of 2 trials left out: 1 utterance failed (a/1.wav)" in err
+
+
+def test_models_that_lose_an_utterance_say_so(capsys: pytest.CaptureFixture[str], failing: Path) -> None:
+    (failing / "m.txt").write_text("anna a/0.wav a/1.wav\ncarl c/2.wav\nbert b/0.wav\n")
+    (failing / "t.txt").write_text("anna a/2.wav target\nbert a/2.wav nontarget\ncarl a/2.wav nontarget\n")
+    code, out, err = run(capsys, *STORES, "--trials", "t.txt", "--enrolment", "m.txt")
+    assert code == 0
+    assert "1 of 3 trials left out: 1 utterance failed (carl)" in err
+    assert "m.txt: models do without: 2 utterances failed (a/1.wav, c/2.wav)" in err
+    assert "2 trials" in out
+    protocol = json.loads((failing / "r/metrics.json").read_text())["protocol"]
+    assert protocol["left_out"]["ids"] == ["carl", "a/1.wav", "c/2.wav"]
 
 
 def test_models_enrol_with_several_utterances(capsys: pytest.CaptureFixture[str], place: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.model.enhance_store import enhance_store
 from pipeline.model.model_file import save_model
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.store.schema import OK
+from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import write_store
 from tests.stages.test_cli import run
 
@@ -30,6 +30,7 @@ score:
     as: {of: seed, norm: as, top: 10}
     original: {of: seed, ensemble: 1.0}
     sum: {of: seed, ensemble: 0.5}
+    plain_sum: {of: seed, ensemble: 0.5, lengths: own}
     joined: {fuse: [raw, as], calibrate: cohort}
 """
 
@@ -61,7 +62,7 @@ def test_every_line_is_a_system_and_the_protocol_tells_of_it(capsys: pytest.Capt
     assert (code, err) == (0, "")
     written = json.loads((place / "r/metrics.json").read_text())
     table = written["results"]["clean"]
-    assert list(table) == ["raw", "seed", "as", "original", "sum", "joined"]
+    assert list(table) == ["raw", "seed", "as", "original", "sum", "plain_sum", "joined"]
     # All of the original, none of the enhanced, in the space of a model that only scales.
     assert table["original"]["eer"] == table["raw"]["eer"] != table["seed"]["eer"]
     assert "cllr" in table["joined"]
@@ -98,6 +99,39 @@ def test_what_is_missing_is_one_line(
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert says in err
     assert not (place / "r").exists()
+
+
+def test_failed_utterances_are_counted_and_named(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    for name, row in (("raw/clean", 2), ("train", 5)):
+        store = EmbeddingStore.open(place / f"{name}.zarr")
+        values, status = store.read(), store.status.copy()
+        values[row], status[row] = np.nan, FAILED
+        attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
+        write_store(place / f"{name}.zarr", store.utterances, values, status, attributes)
+    arguments = [*COMMAND, *COHORT, "--model", "m.safetensors", "--params", "p.yaml"]
+    code, _, err = run(capsys, *arguments)
+    assert code == 0
+    assert "1 utterance failed (a/2) in a store: no trial of any system or condition has them" in err
+    assert "train.zarr: the cohort does without: 1 utterance failed (h/1)" in err
+    protocol = json.loads((place / "r/metrics.json").read_text())["protocol"]
+    assert protocol["left_out"] == {"utterances": 1, "ids": ["a/2"], "file": "left_out.txt"}
+    assert len(protocol["warnings"]) == 2
+    assert (place / "r/left_out.txt").read_text() == "a/2\n"
+
+    (place / "lists").mkdir()
+    trials = "1 a/0 a/1\n0 a/0 b/0\n1 a/2 a/0\n0 a/2 b/1\n1 b/0 b/1\n"
+    (place / "lists/own.txt").write_text(trials)
+    code, _, err = run(capsys, *arguments, "--lists", "lists", "--out", "l")
+    assert code == 0
+    assert "trial list own: 2 of 5 trials left out: 1 utterance failed (a/2)" in err
+    (described,) = json.loads((place / "l/metrics.json").read_text())["protocol"]["lists"]
+    assert (described["trials"], described["targets"], described["listed"]) == (3, 2, 5)
+
+    (place / "c.yaml").write_text("one: {title: t, licence: l, lists: {own: {path: own.txt, source: a page}}}\n")
+    code, _, err = run(capsys, *arguments, "--lists", "lists", "--corpora", "c.yaml", "--out", "m")
+    assert code == 1
+    assert "trial list own: 2 of 5 trials left out" in err
+    assert not (place / "m").exists()
 
 
 def test_a_cohort_of_the_trials_is_counted(capsys: pytest.CaptureFixture[str], place: Path) -> None:

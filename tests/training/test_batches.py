@@ -18,7 +18,7 @@ from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
-from pipeline.training.batches import MemoryBatches, StreamedBatches, open_batches
+from pipeline.training.batches import BatchSource, MemoryBatches, StreamedBatches, open_batches
 from pipeline.training.memory import GB, IN_MEMORY, find_least_memory
 from pipeline.training.preconditioner import fit_preconditioner
 from pipeline.training.progress import Epoch, PassProgress
@@ -99,6 +99,40 @@ def test_an_epoch_has_every_training_pair_once_and_none_that_is_held_out(data: s
         assert sorted(number for batch in batches for number in numbers(batch, rows * draws)) == training
         assert {len(batch) for batch in batches[:-1]} <= {size}
         assert len(batches[-1]) == (len(training) - 1) % size + 1
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_an_epoch_of_one_crop_an_utterance_in_whole_batches(in_memory: bool, data: st.DataObject) -> None:
+    rows, draws, shard, size = (data.draw(st.integers(*span)) for span in ((2, 60), (1, 3), (1, 9), (1, 30)))
+    drop = data.draw(st.booleans())
+    store, held = listed(rows, draws, shard), np.arange(rows) < 1
+    given_settings = PLAIN.model_copy(update={"batch_size": size, "drop_last": drop, "epoch_crops": "one"})
+    if in_memory:
+        feed: BatchSource = MemoryBatches.read(store, held, SeedModel(2, given_settings))
+    else:
+        feed = streamed(store, held, given_settings)
+    rng, seen = np.random.default_rng(data.draw(st.integers(0, 99))), set()
+    for _ in range(4):
+        batches = list(feed.epoch(rng))
+        pairs = [number for batch in batches for number in numbers(batch, rows * draws)]
+        assert len(pairs) == feed.pairs == ((rows - 1) // size * size if drop else rows - 1)
+        assert all(len(batch) == size for batch in (batches if drop else batches[:-1]))
+        used = {number // draws for number in pairs}
+        assert len(used) == len(pairs)
+        assert 0 not in used
+        seen |= {number % draws for number in pairs}
+    assert len(seen) == draws or len(pairs) < 8
+
+
+def test_whole_batches_of_all_crops() -> None:
+    store, held = listed(20, draws=2), np.arange(20) < 1
+    whole = PLAIN.model_copy(update={"batch_size": 5, "drop_last": True})
+    for feed in (MemoryBatches.read(store, held, SeedModel(2, whole)), streamed(store, held, whole)):
+        batches = list(feed.epoch(np.random.default_rng(0)))
+        assert [len(batch) for batch in batches] == [5] * 7
+        assert feed.pairs == 35
 
 
 def test_the_order_depends_on_seed_and_epoch_but_not_on_timing() -> None:

@@ -13,7 +13,7 @@ from pipeline.config.train import NetworkSettings, Train
 from pipeline.errors import TrainingError
 from pipeline.model.diffusion.objectives.seed import seed_loss
 from pipeline.model.seed_model import SeedModel
-from pipeline.training.loop import Trained, run_training
+from pipeline.training.loop import Trained, compute_validation_loss, run_training
 from tests.training.test_train import use_loss
 
 DIM, PAIRS, BATCH, EPOCHS = 8, 24, 8, 2
@@ -71,12 +71,13 @@ def trained_by_hand(settings: Train) -> dict[str, Tensor]:
     step = 0
     for _ in range(EPOCHS):
         for batch in Fixed().epoch(np.random.default_rng()):
-            t = torch.randint(highest, (len(batch),), generator=source)
-            noise = torch.randn(len(batch), DIM, generator=source)
-            a = abar[t][:, None, None]
-            inputs = (a.sqrt() * batch + (1 - a).sqrt() * noise[:, None]).reshape(-1, DIM)
+            views = batch.shape[1] if settings.noise_per == "view" else 1
+            t = torch.randint(highest, (len(batch), views), generator=source)
+            noise = torch.randn(len(batch), views, DIM, generator=source)
+            a = abar[t][:, :, None]
+            inputs = (a.sqrt() * batch + (1 - a).sqrt() * noise).reshape(-1, DIM)
             clean = batch[:, :1].expand_as(batch).reshape(-1, DIM)
-            loss = distance(settings.loss, network(inputs, t.repeat_interleave(batch.shape[1])) - clean)
+            loss = distance(settings.loss, network(inputs, t.expand(batch.shape[:2]).reshape(-1)) - clean)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             length = torch.sqrt(sum((g**2).sum() for g in gradients if g is not None))  # type: ignore[arg-type]
             share = min(1.0, settings.clip / (float(length) + 1e-6)) if settings.clip else 1.0
@@ -104,6 +105,7 @@ def trained_by_hand(settings: Train) -> dict[str, Tensor]:
         {"loss": "huber", "ema": 0.0},
         {"clip": 0.05, "max_timestep": None},
         {"ema": 0.6, "clip": 0.02, "max_timestep": 3},
+        {"noise_per": "view", "max_timestep": None, "ema": 0.0},
     ],
     ids=str,
 )
@@ -116,16 +118,20 @@ def test_every_setting_of_the_loop_is_its_formula(changed: dict[str, Any]) -> No
         np.testing.assert_allclose(weights[name].numpy(), by_hand.numpy(), rtol=2e-4, atol=2e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("highest", [None, 7])
-def test_timesteps_are_drawn_evenly_up_to_the_highest(monkeypatch: pytest.MonkeyPatch, highest: int | None) -> None:
+@pytest.mark.parametrize(("highest", "noise_per"), [(None, "pair"), (7, "pair"), (7, "view")])
+def test_timesteps_are_drawn_evenly_up_to_the_highest(
+    monkeypatch: pytest.MonkeyPatch, highest: int | None, noise_per: str
+) -> None:
     drawn: list[int] = []
 
     def spy(network: Any, x0: Tensor, views: Tensor, t: Tensor, *rest: Any) -> Tensor:
-        drawn.extend(t.tolist())
+        drawn.extend(t.flatten().tolist())
         return seed_loss(network, x0, views, t, *rest)
 
     use_loss(monkeypatch, spy)
-    trained_by_us(Train.model_validate(PLAIN | {"timesteps": 12, "max_timestep": highest, "max_epochs": 60}))
+    changed = {"timesteps": 12, "max_timestep": highest, "max_epochs": 60, "noise_per": noise_per}
+    trained_by_us(Train.model_validate(PLAIN | changed))
+    assert len(drawn) == 60 * PAIRS * (3 if noise_per == "view" else 1)
     counts = np.bincount(drawn)
     assert len(counts) == (12 if highest is None else 8)
     expected = len(drawn) / len(counts)
@@ -146,3 +152,58 @@ def test_weights_learnt_before_a_failure_are_kept(monkeypatch: pytest.MonkeyPatc
     )
     assert (ours.best_epoch, len(ours.curve)) == (2, 3)
     assert "in epoch 3 the validation loss is 10.5" in ours.stopped
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (None, 6)])
+def test_training_stops_early_only_with_patience(
+    monkeypatch: pytest.MonkeyPatch, patience: int | None, epochs: int
+) -> None:
+    losses = iter([1.0, 0.5, *[0.9] * 5])
+    monkeypatch.setattr("pipeline.training.loop.compute_validation_loss", lambda *_: next(losses))
+    ours = trained_by_us(Train.model_validate(PLAIN | {"max_epochs": 6, "patience": patience}))
+    assert (ours.best_epoch, len(ours.curve) - 1) == (1, epochs)
+
+
+def test_models_of_epochs_are_kept_and_stay_as_they_were() -> None:
+    settings = Train.model_validate(PLAIN | {"max_epochs": 5, "keep_every": 2, "patience": None})
+    kept: list[tuple[SeedModel, int]] = []
+    model = made(settings)
+    rng = np.random.default_rng(5)
+    ours = run_training(
+        model, Fixed(), settings, 0, rng, "", None, None, keep=lambda each, epoch: kept.append((each, epoch.epoch))
+    )
+    assert [epoch for _, epoch in kept] == [2, 4]
+    for each, epoch in kept:
+        alone = trained_by_us(settings.model_copy(update={"max_epochs": epoch}))
+        assert alone.best_epoch == epoch  # of a falling loss
+        for name, tensor in alone.model.network.state_dict().items():
+            assert torch.equal(each.network.state_dict()[name], tensor), name
+        assert not each.training
+    assert ours.model.network is model.network  # which no copy has changed
+    assert ours.best_epoch == 5
+
+
+def test_an_epoch_without_a_whole_batch_is_refused() -> None:
+    class Empty(Fixed):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs = 0
+
+    settings = Train.model_validate(PLAIN | {"drop_last": True})
+    with pytest.raises(TrainingError, match=r"train.drop_last: an epoch has fewer than the 8 pairs .* nothing is left"):
+        run_training(made(settings), Empty(), settings, 0, np.random.default_rng(5), "", None, None)
+
+
+def test_validation_without_scaling_in_training_compares_directions() -> None:
+    """The network predicts the encoder's lengths; clean vectors to compare with have length sqrt(D)."""
+    raw = 7 * torch.randn(20, 3, DIM, generator=torch.Generator().manual_seed(2))
+    held = torch.nn.functional.normalize(raw, dim=2) * DIM**0.5
+    losses = {}
+    for scale in ("sampling", "both"):
+        model = made(Train.model_validate(PLAIN | {"scale": scale}))  # an untrained correction returns its input
+        other = copy.deepcopy(model.network)
+        other.forward = lambda x, t: 7 * x  # type: ignore[method-assign]
+        losses[scale] = [compute_validation_loss(model, each, held, 0) for each in (model.network, other)]
+    expected = float((held - held[:, :1]).abs().mean())
+    assert losses["sampling"] == pytest.approx([expected, expected], rel=1e-3)
+    assert losses["both"][1] > 3 * losses["both"][0]

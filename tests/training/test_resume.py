@@ -74,6 +74,8 @@ def same(one: Trained, other: Trained) -> bool:
         ({"objective": "gap", "ema": 0.0, "clip": 0.1}, False),
         ({"warmup": 2.0, "schedule": "cosine", "network": NetworkSettings(dropout=0.5, precondition="center")}, True),
         ({"patience": 1, "learning_rate": 0.05}, False),
+        ({"noise_per": "view", "epoch_crops": "one", "drop_last": True, "batch_size": 8, "patience": None}, False),
+        ({"noise_per": "view", "epoch_crops": "one", "drop_last": True, "batch_size": 8, "keep_every": 1}, True),
     ],
 )
 def test_an_interrupted_training_resumes_to_the_same_bits(

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,44 @@ def test_the_authors_scale_trains_on_vectors_as_they_are_and_validates_on_scaled
     raw = store.read()[:72].reshape(-1, 4, DIM)
     np.testing.assert_allclose(np.sort(seen.ravel()), np.sort(raw.ravel()), rtol=1e-6)
     np.testing.assert_allclose(feed.validation.norm(dim=-1), DIM**0.5, rtol=1e-5)
+
+
+def test_lengths_that_enhancement_will_not_have_are_warned_of(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")  # of lengths around sqrt(D)
+    values = store.read()
+    ids, status = list(store.utterances), np.full(len(values), OK, np.uint8)
+    plain = QUICK.model_copy(update={"network": NetworkSettings(precondition="none"), "max_epochs": 1})
+    sampling = plain.model_copy(update={"scale": "sampling"})
+    for settings, factor, warned in ((sampling, 1, 0), (sampling, 9, 1), (sampling, 0.2, 1), (plain, 9, 0)):
+        path = tmp_path / f"{factor}.zarr"
+        write_store(path, ids, factor * values, status, ENCODER)
+        said: list[str] = []
+        train(EmbeddingStore.open(path), settings, 0, 50, speakers, warn=said.append)
+        assert len(said) == warned, (settings.scale, factor)
+        if said:
+            assert re.match(r"train.scale: sampling trains on vectors of length \S+ \(the median\), .* to 4, ", said[0])
+
+
+def test_models_of_epochs_are_kept_beside_the_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, _ = make_store(tmp_path / "s.zarr")
+    text = "train: {batch_size: 32, ema: 0.0, threads: 1, patience: null, folds: 0, "
+    given = ["train", "--store", str(tmp_path / "s.zarr"), "--out", str(tmp_path / "m.safetensors")]
+    sampling = Sampling(strength=None)
+    for epochs, every, kept in ((5, 2, [2, 4]), (3, 1, [1, 2, 3]), (3, 0, [1, 2, 3])):
+        (tmp_path / "p.yaml").write_text(text + f"max_epochs: {epochs}, keep_every: {every}}}\n")
+        main([*given, "--params", str(tmp_path / "p.yaml")])
+        capsys.readouterr()
+        found = sorted((tmp_path / "m.epochs").iterdir())
+        assert [path.name for path in found] == [f"epoch{epoch:04}.safetensors" for epoch in kept]
+    last = load_model(found[-1])
+    assert last.metadata["training"]["epoch"] == 3
+    assert float(last.model.strength) == 1
+    best = load_model(tmp_path / "m.safetensors")
+    same = load_model(found[best.metadata["training"]["best_epoch"] - 1])
+    vectors = store.read()[:, 0, 1]
+    ours, theirs = (enhance_vectors(each.model, vectors, replace(sampling, strength=1.0)) for each in (best, same))
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.array_equal(enhance_vectors(same.model, vectors, sampling), theirs)
 
 
 def test_noise_depends_only_on_seed_and_index_of_a_vector(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Applied = dict[str, Any]
 """One step as it happened: `kind`; `snr` in dB; `sources`, each a `path` as listed with the `start` of its crop in
-samples or the `index` of its response; `percent`, `kbit` or `quality`."""
+samples or the `index` of its response; `percent`, `kbit` or `quality`; `floor` and `response` if they are set."""
 
 _T = TypeVar("_T")
 

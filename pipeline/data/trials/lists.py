@@ -152,18 +152,3 @@ def read_lists(paths: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Trial
         if trials.trials.target is None:
             raise TrialError(f"{paths[name]}: the list has no labels. Error rates need them: add labels, or remove it.")
     return lists
-
-
-def keep_usable(name: str, trials: Trials, usable: NDArray[np.bool_]) -> Trials:
-    """Return the trials of a list whose utterances are both usable, given a mask of usable ones [N].
-
-    Raises:
-        TrialError: no targets or no non-targets are left.
-    """
-    kept = trials.keep(usable[trials.enrol] & usable[trials.test])
-    if kept.target is None or kept.target.all() or not kept.target.any():
-        raise TrialError(
-            f"trial list {name}: no targets or no non-targets are left because their utterances failed. The lists of"
-            " failures next to the stores give the reasons."
-        )
-    return kept

@@ -28,6 +28,10 @@ EXPECTED = (
 
 _BLOCK = 1 << 22  # bytes read at a time: memory goes by this, and by 17 bytes a trial
 
+_LINE = 1 << 24  # a model may have thousands of utterances
+_EXPANDED, _RATIO = 1 << 28, 200
+"""Number of bytes above which a gzip file must not expand to more than a number of times its size."""
+
 
 class TrialBlock(NamedTuple):
     """Some lines of a list: their numbers [M], the ids of both sides, and the labels [M]; None: unlabeled."""
@@ -108,16 +112,16 @@ def _quote(line: bytes) -> str:
 
 
 def read_line_blocks(path: Path) -> Iterator[bytes]:
-    """Yield whole lines of a text file, gzip or not, some megabytes at a time, without a byte order mark.
+    """Yield whole lines of a text file or pipe, gzip or not, some megabytes at a time, without a byte order mark.
 
     Raises:
-        TrialError: the file is missing, a folder, or a damaged gzip file.
+        TrialError: the file is missing, a folder, or a damaged gzip file; a line is too long, or a gzip file expands
+            beyond all measure.
     """
     try:
         with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            yield from _read_lines(gzip.GzipFile(fileobj=file) if packed else file)
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            yield from _read_lines(path, gzip.GzipFile(fileobj=file) if packed else file, file if packed else None)
     except FileNotFoundError:
         raise TrialError(f"{path}: no such trial list. Check the path.") from None
     except IsADirectoryError:
@@ -126,10 +130,16 @@ def read_line_blocks(path: Path) -> Iterator[bytes]:
         raise TrialError(f"{path}: a damaged gzip file ({error}). Download it again.") from error
 
 
-def _read_lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
-    rest = file.read(3).removeprefix(b"\xef\xbb\xbf")
+def _read_lines(path: Path, file: BinaryIO | gzip.GzipFile, source: BinaryIO | None) -> Iterator[bytes]:
+    """Yield whole lines of an open file; `source` is the packed file beneath it, if any."""
+    rest, done = file.read(3).removeprefix(b"\xef\xbb\xbf"), 0
     while chunk := file.read(_BLOCK):
+        done += len(chunk)
+        if source and done > _EXPANDED and done > _RATIO * source.tell():
+            raise TrialError(f"{path}: expands to more than {_RATIO} times its size, which no list does. Unpack it.")
         whole, end, rest = (rest + chunk).rpartition(b"\n")
+        if len(rest) > _LINE:
+            raise TrialError(f"{path}: has a line of more than {_LINE:,} bytes, so it is not a list. Check the path.")
         if end:
             yield whole + end
     if rest:

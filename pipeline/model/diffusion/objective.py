@@ -16,7 +16,9 @@ from pipeline.utils.plugins import load_plugin
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Mean distance between predicted and clean embeddings [N, D]."""
 Loss = Callable[[Predictor, Tensor, Tensor, Tensor, Tensor, Tensor, Distance], Tensor]
-"""Loss of network f, clean x0 [B, D], noisy views [B, K, D], timesteps [B], noise [B, D], abar [T] and a distance."""
+"""Loss of network f, clean x0 [B, D], noisy views [B, K, D], timesteps [B], noise [B, D], abar [T] and a distance.
+
+With `train.noise_per: view`, the clean and noisy inputs of a pair have timesteps [B, K + 1] and noise [B, K + 1, D]."""
 Inference = Callable[[Predictor, Tensor, Sampling, Tensor, NoiseDraws], Tensor]
 """Enhanced embeddings [B, D] from network f, prepared embeddings [B, D], sampling, abar [T] and draws of noise."""
 
@@ -55,3 +57,14 @@ def stack_inputs(x0: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
     inputs = views.new_empty(views.shape[0], views.shape[1] + 1, views.shape[2])
     inputs[:, 0], inputs[:, 1:] = x0, views
     return inputs.flatten(0, 1), x0.repeat_interleave(inputs.shape[1], dim=0)
+
+
+def spread(values: Tensor, count: int, dims: int) -> Tensor:
+    """Return one value for each of `count` inputs of a pair [B * count, ...].
+
+    Args:
+        values: values of the pairs [B, ...], or of all inputs [B, count, ...].
+        count: number of inputs of a pair.
+        dims: number of dimensions of the values of the pairs.
+    """
+    return values.repeat_interleave(count, dim=0) if values.ndim == dims else values.flatten(0, 1)

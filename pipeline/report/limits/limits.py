@@ -18,7 +18,7 @@ from pipeline.report.limits.gaps import CLEAN, ENHANCED, PREPARED, RAW
 from pipeline.report.limits.groups import FIXED, PAIRS, TEST, TRAIN, build_groups, check_raw_store, measure_matched_gaps
 from pipeline.scoring.comparison import cosine_scores, mean_units, unit_crops
 from pipeline.scoring.condition_stores import ConditionStores, open_condition_stores
-from pipeline.scoring.evaluation import pair_utterances, usable_mask
+from pipeline.scoring.evaluation import find_failed, pair_utterances, usable_mask
 from pipeline.scoring.sampling import sample_rows
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
@@ -78,6 +78,8 @@ class Findings:
     retained: list[transfer.RetainedShare]
     matched: list[tuple[str, str, GapBin]]
     """The gains under training sounds and under others at the same gap: group, condition, and range of gaps."""
+    failed: list[str]
+    """Test utterances that failed in a store, and are in no trial."""
 
 
 def analyse(
@@ -156,7 +158,8 @@ def analyse(
             lambda count: progress(f"training {next(done)} of {total}"),
         )
     retained = transfer.measure_retained(results, replicates, PAIRS)
-    return Findings(gap_rows, bins, sign_changes, trainings, results, retained, matched)
+    failed = find_failed(sources)
+    return Findings(gap_rows, bins, sign_changes, trainings, results, retained, matched, failed)
 
 
 def build_space_maps(source: ConditionStores) -> gaps.SpaceMaps:

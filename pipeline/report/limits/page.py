@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.data.trials.left_out import note_failed
 from pipeline.report.limits import gain, stability, transfer
 from pipeline.report.limits.gain import SignChange
 from pipeline.report.limits.gaps import CLEAN, ENHANCED, PREPARED, RAW, Gap
@@ -51,7 +52,10 @@ def summarise(findings: Mapping[str, Findings]) -> list[str]:
         "the same, reverberation alone": lambda each: _reduction(each, (TEST,), "reverb"),
     }
     lines = _header(["", *findings], numbers=len(findings))
-    return lines + [_row([name, *(figure(each) for each in findings.values())]) for name, figure in rows.items()]
+    lines += [_row([name, *(figure(each) for each in findings.values())]) for name, figure in rows.items()]
+    for name, each in findings.items():
+        lines += ["", f"{name}: {note_failed(each.failed)}."] if each.failed else []
+    return lines
 
 
 def format_sign_change(change: SignChange) -> str:

@@ -35,10 +35,11 @@ def centre(vectors: FloatArray, mean: FloatArray) -> FloatArray:
     return normalise_length(normalise_length(vectors) - mean)
 
 
-def ensemble(raw: FloatArray, enhanced: FloatArray, weight: float = 0.5) -> FloatArray:
-    """Return (1 - weight) raw + weight enhanced [..., D]; both terms and the result have unit length.
+def ensemble(raw: FloatArray, enhanced: FloatArray, weight: float = 0.5, own_lengths: bool = False) -> FloatArray:
+    """Return (1 - weight) raw + weight enhanced [..., D] at unit length; so are both terms, unless `own_lengths`.
 
-    With weight 0.5, this is the paper's feature ensemble, original + enhanced (arXiv 2505.16798).
+    With weight 0.5 and `own_lengths`, this is the feature ensemble of the paper's code, original + enhanced (arXiv
+    2505.16798).
 
     Raises:
         ConfigError: the weight is outside of 0 to 1.
@@ -48,7 +49,9 @@ def ensemble(raw: FloatArray, enhanced: FloatArray, weight: float = 0.5) -> Floa
         raise ConfigError(f"the enhanced embeddings cannot have a weight of {weight:g} in an ensemble: take 0 to 1.")
     if raw.shape != enhanced.shape:
         raise TrialError(f"embeddings {raw.shape} and their enhanced versions {enhanced.shape} cannot be added up.")
-    return normalise_length((1 - weight) * normalise_length(raw) + weight * normalise_length(enhanced))
+    if not own_lengths:
+        raw, enhanced = normalise_length(raw), normalise_length(enhanced)
+    return normalise_length((1 - weight) * raw + weight * enhanced)
 
 
 @dataclass(frozen=True)

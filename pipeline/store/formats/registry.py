@@ -111,7 +111,7 @@ def open_sources(pattern: str, form: str | None = None, ids: Path | None = None)
 def open_file(path: Path, form: str | None = None, ids: Path | None = None) -> "VectorReader":
     """Open one file of embeddings; see `open_sources`."""
     if not path.is_file():
-        raise ExchangeError(f"{path}: is not a file. Give a file of embeddings.")
+        raise ExchangeError(f"{path}: is a folder, a pipe or a device. Give a file of embeddings.")
     found = find_format(path, form)
     module = _import_module(path, found)
     if not path.stat().st_size:

@@ -75,11 +75,25 @@ def test_a_trace_is_enough_to_do_it_again(pool: SourcePool) -> None:
         Phone(),
         Gsm(),
         Music(snr=[5.0, 15.0], probability=0.5),
+        Noise(snr=[0.0, 15.0], floor=1e-4),
+        Reverb(response="unit"),
     ]
     for draw in range(3):
         made, steps = corrupt(SPEECH, chain, rng(draw), pool)
         text = dump_trace({"start": 0, "steps": steps})
         np.testing.assert_array_equal(replay(SPEECH, json.loads(text)["steps"], pool), made)
+
+
+def test_settings_of_other_tools_are_in_traces_only_if_they_are_set(pool: SourcePool) -> None:
+    for plain, other, key in (
+        (Noise(snr=[5.0, 5.0]), Noise(snr=[5.0, 5.0], floor=1e-4), "floor"),
+        (Reverb(), Reverb(response="unit"), "response"),
+    ):
+        (first, (usual,)), (second, (set_,)) = (corrupt(SPEECH, [step], rng(), pool) for step in (plain, other))
+        assert set_ == usual | {key: getattr(other, key)}  # the same draws
+        assert key not in usual
+        assert key not in plain.model_dump(exclude_none=True)
+        assert not np.array_equal(first, second)
 
 
 def test_the_trace_names_files_as_they_are_listed(pool: SourcePool) -> None:

@@ -1,4 +1,6 @@
 import gzip
+import os
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -173,3 +175,22 @@ def test_memory_goes_by_a_trial_and_not_by_a_line(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.trials.enrol, draws[0])
     # Lines of such a list as Python objects take 300 bytes and more each; a block takes what it takes.
     assert peak < 60 * len(found.trials) + 30 * parser._BLOCK
+
+
+def test_a_gzip_file_that_expands_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser, "_EXPANDED", 1 << 23)
+    path = tmp_path / "t.gz"
+    for line in (b"\n", b"1 a a\n"):
+        path.write_bytes(gzip.compress(line * (3 << 22)))
+        with pytest.raises(TrialError, match=r"t\.gz: expands to more than 200 times its size"):
+            count_trials(path)
+    path.write_bytes(gzip.compress(bytes(3 << 24)))
+    with pytest.raises(TrialError, match=r"t\.gz: (expands to|has a line of more than 16,777,216 bytes)"):
+        count_trials(path)
+
+
+def test_a_list_is_read_from_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    threading.Thread(target=path.write_bytes, args=(gzip.compress(b"1 a b\n0 a c\n"),), daemon=True).start()
+    assert count_trials(path) == TrialCounts(2, 1)

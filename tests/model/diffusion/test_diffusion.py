@@ -119,6 +119,33 @@ def test_the_loss_is_the_mean_l1_over_clean_and_noisy_inputs() -> None:
     torch.testing.assert_close(seed_loss(network, x0, views, t, noise, ABAR), torch.stack(terms).mean())
 
 
+def test_every_input_can_have_its_own_timestep_and_noise() -> None:
+    x0, views, noise, t = randn(4, 8), randn(4, 3, 8, seed=1), randn(4, 4, 8, seed=2), torch.arange(0, 960, 60)
+    t = t.reshape(4, 4)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return 2 * x + t[:, None]
+
+    terms = []
+    for k in range(4):
+        inputs = x0 if k == 0 else views[:, k - 1]
+        terms.append((network(forward_diffuse(inputs, t[:, k], noise[:, k], ABAR), t[:, k]) - x0).abs().mean())
+    torch.testing.assert_close(seed_loss(network, x0, views, t, noise, ABAR), torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("objective", ["seed", "gap", "bridge", "dae", "vmf-pl"])
+def test_equal_draws_for_each_input_are_those_of_the_pair(objective: str) -> None:
+    torch.manual_seed(0)
+    chosen = load_objective(objective)
+    network = chosen.network(8, predict="correction", abar=ABAR).eval()
+    for tensor in network.parameters():
+        tensor.data += 0.1 * torch.randn_like(tensor)
+    x0, views, noise, t = randn(4, 8), randn(4, 3, 8, seed=1), randn(4, 8, seed=2), torch.tensor([0, 10, 500, 999])
+    each = t[:, None].expand(4, 4), noise[:, None].expand(4, 4, 8)
+    losses = [chosen.loss(network, x0, views, *drawn, ABAR, load_distance("l1")) for drawn in ((t, noise), each)]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 10, 50])
 @pytest.mark.parametrize("eta", [0.0, 0.5])

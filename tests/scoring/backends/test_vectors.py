@@ -40,6 +40,14 @@ def test_ensembles_are_weighted_sums_of_directions() -> None:
     assert np.isnan(ensemble(raw, enhanced)).all(axis=1).tolist() == [False, False, True, False, False, False]
 
 
+def test_an_ensemble_of_own_lengths_is_a_plain_sum() -> None:
+    raw, enhanced = RNG.normal(size=(2, 6, 3))
+    both = ensemble(raw, 10 * enhanced, own_lengths=True)
+    np.testing.assert_allclose(both, normalise_length(raw + 10 * enhanced))
+    weighted = ensemble(raw, enhanced, 0.2, own_lengths=True)
+    np.testing.assert_allclose(weighted, normalise_length(0.8 * raw + 0.2 * enhanced))
+
+
 def test_ensembles_that_cannot_be() -> None:
     raw = np.ones((2, 3))
     with pytest.raises(ConfigError, match="weight of 2"):

@@ -310,7 +310,7 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (ragged_csv, "not a readable CSV file"),
         (lambda folder: folder / "none.npy", "no such file"),
         (lambda folder: folder / "*.npy", "no such file"),
-        (lambda folder: folder, "is not a file"),
+        (lambda folder: folder, "is a folder, a pipe or a device"),
         (npz_ids_of_bytes, "ids are not UTF-8 text"),
         (hdf5_ids_of_bytes, "ids are not UTF-8 text"),
         (hdf5_keys_of_bytes, "is not UTF-8 text"),

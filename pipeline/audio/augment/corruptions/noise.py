@@ -23,6 +23,9 @@ class Additive(Corruption):
 
     # Beyond these limits, nothing would be left of one of the two signals.
     snr: Annotated[Range, within(-60.0, 100.0, "SNR in dB")]
+    floor: float | None = Field(None, gt=0, le=1)
+    """A power added to those of speech and noise before their ratio is taken; voxceleb_trainer and code that follows it
+    add 1e-4. Noise below it becomes milder than `snr` says, speech below it noisier. None adds nothing."""
 
     units: ClassVar = {"snr": " dB SNR"}
 
@@ -34,7 +37,8 @@ class Additive(Corruption):
         chosen = self.draw_sources(speech, pool, rng)
         starts = [random_start(pool.length(source), speech.samples, rng) for source in chosen]
         placed = [{"path": source.name, "start": start} for source, start in zip(chosen, starts, strict=True)]
-        return {"sources": placed, "snr": draw_between(self.snr, rng)}
+        applied = {"sources": placed, "snr": draw_between(self.snr, rng)}
+        return applied if self.floor is None else applied | {"floor": self.floor}
 
     def draw_sources(self, speech: SpeechInfo, pool: SourcePool, rng: np.random.Generator) -> list[Source]:
         """Draw the files to add."""
@@ -43,7 +47,7 @@ class Additive(Corruption):
     @classmethod
     def apply(cls, wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
         crops = [pool.crop(pool.find(each["path"]), each["start"], len(wave)) for each in applied["sources"]]
-        return add_at_snr(wave, cls.mix(crops), applied["snr"])
+        return add_at_snr(wave, cls.mix(crops), applied["snr"], applied.get("floor", 0.0))
 
     @staticmethod
     def mix(crops: Sequence[Waveform]) -> Waveform:
@@ -104,7 +108,10 @@ def power(wave: Waveform) -> float:
     return float(np.mean(np.square(wave, dtype=np.float64)))
 
 
-def add_at_snr(speech: Waveform, noise: Waveform, snr: float) -> Waveform:
-    """Add noise [S] to speech [S] so that 10 log10(P_speech / P_noise) is `snr` dB over the whole length."""
-    gain = np.sqrt(power(speech) / max(power(noise), FLOOR) / 10 ** (snr / 10))
+def add_at_snr(speech: Waveform, noise: Waveform, snr: float, floor: float = 0.0) -> Waveform:
+    """Add noise [S] to speech [S] so that 10 log10(P_speech / P_noise) is `snr` dB over the whole length.
+
+    `floor` is added to both powers in the computation of the gain.
+    """
+    gain = np.sqrt((power(speech) + floor) / max(power(noise) + floor, FLOOR) / 10 ** (snr / 10))
     return (speech + np.float32(gain) * noise).astype(np.float32)

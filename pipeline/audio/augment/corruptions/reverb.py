@@ -11,20 +11,28 @@ from pipeline.audio.reading import Waveform
 
 
 class Reverb(Corruption):
-    """Speech in a room, by convolution with its impulse response, at the same power."""
+    """Speech in a room, by convolution with its impulse response.
+
+    The result keeps the timing and the power of the speech; with `response: unit`, neither.
+    """
 
     kind: Literal["reverb"] = "reverb"
+    response: Literal["unit"] | None = None
+    """`unit`: the whole response at unit energy, as in voxceleb_trainer, with the delay before its direct sound and its
+    change of the speech's power."""
     source = "rooms"
     spelling = "reverb"
 
     def draw(self, speech: SpeechInfo, pool: SourcePool, rng: np.random.Generator) -> Applied:
         room = pick(pool.sources["rooms"], rng)
-        return {"sources": [{"path": room.name} | ({} if room.index is None else {"index": room.index})]}
+        applied: Applied = {"sources": [{"path": room.name} | ({} if room.index is None else {"index": room.index})]}
+        return applied if self.response is None else applied | {"response": self.response}
 
     @classmethod
     def apply(cls, wave: Waveform, applied: Applied, pool: SourcePool) -> Waveform:
         (room,) = applied["sources"]
-        return reverberate(wave, pool.read(pool.find(room["path"], room.get("index"))))
+        response = pool.read(pool.find(room["path"], room.get("index")))
+        return convolve_with_unit(wave, response) if applied.get("response") == "unit" else reverberate(wave, response)
 
 
 def reverberate(speech: Waveform, response: Waveform) -> Waveform:
@@ -38,3 +46,12 @@ def reverberate(speech: Waveform, response: Waveform) -> Waveform:
     wet = oaconvolve(speech, direct)[: len(speech)]
     scaled: Waveform = (wet * np.sqrt(power(speech) / max(power(wet), FLOOR))).astype(np.float32)
     return scaled
+
+
+def convolve_with_unit(speech: Waveform, response: Waveform) -> Waveform:
+    """Convolve speech [S] with a room impulse response [taps] at unit energy, keeping its length."""
+    from scipy.signal import oaconvolve
+
+    norm = np.sqrt(max(float(np.sum(np.square(response, dtype=np.float64))), FLOOR))
+    wet: Waveform = oaconvolve(speech, response / norm)[: len(speech)].astype(np.float32)
+    return wet

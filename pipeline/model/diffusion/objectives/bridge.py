@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.model.diffusion.network import DiffusionNetwork
-from pipeline.model.diffusion.objective import Distance, Objective, stack_inputs
+from pipeline.model.diffusion.objective import Distance, Objective, spread, stack_inputs
 from pipeline.model.diffusion.sampler import NoiseDraws, Predictor, Sampling
 
 
@@ -27,7 +27,7 @@ def bridge_loss(
     For a network that predicts the velocity u, this is the mean of (1 - s) |u - (x0 - v)|.
     """
     inputs, clean = stack_inputs(x0, views)
-    t_each = t.repeat_interleave(views.shape[1] + 1)
+    t_each = spread(t, views.shape[1] + 1, 1)
     share = (t_each / len(abar))[:, None]
     return distance(network((1 - share) * inputs + share * clean, t_each), clean)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from pipeline.model.diffusion.objective import Distance, Objective, stack_inputs
+from pipeline.model.diffusion.objective import Distance, Objective, spread, stack_inputs
 from pipeline.model.diffusion.sampler import NoiseDraws, Predictor, Sampling, ddim
 from pipeline.model.diffusion.schedule import forward_diffuse
 
@@ -14,20 +14,20 @@ def seed_loss(
 ) -> Tensor:
     """Return the distance between predicted and clean embeddings, over clean and noisy inputs (SEED, section 2).
 
-    mean over v of |f(sqrt(abar_t) v + sqrt(1 - abar_t) noise, t) - x0| for v = x0, y^1 … y^K, all at the same t.
+    mean over v of |f(sqrt(abar_t) v + sqrt(1 - abar_t) noise, t) - x0| for v = x0, y^1 … y^K.
 
     Args:
         network: f, from [N, D] and timesteps [N] to [N, D].
         x0: clean embeddings [B, D].
         views: noisy embeddings [B, K, D] of the same speech.
-        t: timesteps [B].
-        noise: standard normal draws [B, D], shared by a row's views.
+        t: timesteps [B], shared by a row's inputs; or of each input [B, K + 1].
+        noise: standard normal draws [B, D], likewise; or [B, K + 1, D].
         abar: cumulative products of 1 - beta [T].
         distance: L1 in the paper.
     """
     inputs, clean = stack_inputs(x0, views)
     count = views.shape[1] + 1
-    t_each, noise_each = t.repeat_interleave(count), noise.repeat_interleave(count, dim=0)
+    t_each, noise_each = spread(t, count, 1), spread(noise, count, 2)
     return distance(network(forward_diffuse(inputs, t_each, noise_each, abar), t_each), clean)
 
 
