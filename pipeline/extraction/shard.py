@@ -26,6 +26,7 @@ from pipeline.store.integrity import hash_rows
 from pipeline.store.row_contents import RowContents
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.zeros import zero_mask
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
 
@@ -156,4 +157,6 @@ def _encode(
         held.values[place], held.traces[place], status[place] = values, part.traces, OK
         if not np.isfinite(values).all():
             failures[part.row] = "the encoder returned NaN or infinite values."
+        elif zero_mask(values).any():
+            failures[part.row] = "the encoder returned a vector of zeros, which has no direction."
     return failures
