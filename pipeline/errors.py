@@ -69,6 +69,10 @@ class PlaceError(SeedError, RuntimeError):
     """A remote place does not answer, refuses a request, or does not exist."""
 
 
+class ResourceError(SeedError):
+    """The machine lacks handles, threads, memory or space, or refuses access; the data may be whole."""
+
+
 class TrainingError(SeedError, RuntimeError):
     """There is nothing to train on, or the loss is NaN or infinite."""
 

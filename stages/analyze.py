@@ -35,7 +35,7 @@ def analyze() -> None:
     help="Folder of optional stores: <encoder>/snr.zarr (one SNR of noise per view), <encoder>/train/<condition>.zarr"
     " and <encoder>/test/<condition>.zarr (training and test speakers with the sounds of training).",
 )
-@click.option("--bins", type=click.IntRange(2), default=8, help="Number of ranges of the gap.")
+@click.option("--bins", type=click.IntRange(2, 1000), default=8, help="Number of ranges of the gap.")
 @click.option(
     "--snr-width",
     type=click.FloatRange(0, min_open=True),
@@ -46,14 +46,14 @@ def analyze() -> None:
 @click.option(
     "--seed",
     "seeds",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**63 - 1),
     multiple=True,
     default=(0, 1, 2),
     help="Seed of the trainings at one SNR; repeatable.",
 )
 @click.option(
     "--longer",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     help="Factor on the number of epochs of the trainings at one SNR.  [default: makes up for a store with fewer pairs"
     " than the training store]",
 )

@@ -76,7 +76,8 @@ def preview(
     denoiser = load_denoiser(denoise)
     sources = read_augment(augment, root) if augment else {}
     recipe = recipe_for(settings, set_name)
-    made = make_preview(read_manifest(manifest), root, recipe, sources, settings.seed, utterance, view, draw)
+    which = settings.seed, utterance, view, draw, settings.extract.loud_audio
+    made = make_preview(read_manifest(manifest), root, recipe, sources, *which)
     if store is not None:
         check_trace(store, recipe, utterance, view, draw, made.trace, denoiser.name if denoiser else None)
     write_wave(out, denoiser(made.wave) if denoiser else made.wave, sample_format)

@@ -1,6 +1,5 @@
 """`seed`: one command per stage. Commands are imported when they are called, so that `--help` is instant."""
 
-import errno
 import importlib
 import keyword
 import logging
@@ -10,10 +9,11 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -83,12 +83,13 @@ def seed() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. An error that the user can fix is one line on stderr, with exit code 1 (2 for wrong usage)."""
     from pipeline.errors import SeedError
+    from pipeline.utils.shortage import describe_shortage, find_shortage
 
     request_same_bits()
     # If several writes of Zarr fail at once, one is raised, and asyncio would print the others.
     logging.getLogger("asyncio").disabled = True
     try:
-        with _interruptible():
+        with _interruptible(), _plain_warnings():
             seed.main(args=arguments, prog_name="seed", standalone_mode=False)
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
@@ -105,15 +106,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SeedError as error:
         click.echo(f"seed: error: {error}", err=True)
         sys.exit(1)
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        code = find_shortage(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            where = f": {error.filename}" if error.filename else ""
+            remedy = f" {describe_shortage(code).partition('. ')[2]}" if code is not None else ""
+            click.echo(f"seed: error: {error.strerror or error}{where}.{remedy}", err=True)
+        elif code is not None:
+            click.echo(f"seed: error: {describe_shortage(code)}", err=True)
+        else:
             raise
-        hint = (
-            " Free some space and run the command again: finished work is kept." if error.errno == errno.ENOSPC else ""
-        )
-        where = f": {error.filename}" if error.filename else ""
-        click.echo(f"seed: error: {error.strerror or error}{where}.{hint}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print each `SeedWarning` on a line of stderr, without the place in the code."""
+    from pipeline.errors import SeedWarning
+
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, SeedWarning):
+            click.echo(f"seed: warning: {message}", err=True)
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def list_encoders(params: Path | None) -> None:
 )
 @weights_option
 @click.option("--device", default="auto", help=DEVICE)
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="Number of torch threads.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Number of torch threads.")
 @params_option
 def check(
     name: str,
@@ -72,7 +72,7 @@ def check(
     """
     import torch
 
-    from pipeline.audio.reading import read_audio
+    from pipeline.audio.reading import read_recording
     from pipeline.encoders.check import check_encoder
     from pipeline.encoders.registry import load_encoder
     from pipeline.errors import WeightsError
@@ -82,7 +82,11 @@ def check(
     torch.set_num_threads(threads)
     definition = settings.definition(name, weights)
     loaded = load_encoder(name, definition, choose_device(device), settings.extract.precision)
-    waves = [read_audio(path) for path in audio] if audio else _synthetic_voices()
+    recordings = [read_recording(path) for path in audio or ()]
+    for path, recording in zip(audio or (), recordings, strict=True):
+        if recording.warning:
+            click.echo(f"  {path}: {recording.warning}", err=True)
+    waves = [recording.wave for recording in recordings] or _synthetic_voices()
     result = check_encoder(loaded, *map(torch.from_numpy, waves))
     lines = {
         "encoder": f"{loaded.name} ({loaded.family})",

@@ -83,15 +83,16 @@ def extract(
 
     Options override the parameter file. An interrupted run resumes where it stopped. If the manifest has changed since
     the last run, only new and changed utterances are encoded. Utterances that cannot be read are listed in
-    <out without .zarr>.failures.csv. If stderr is not a terminal, progress is a line of JSON every 30 s.
+    <out without .zarr>.failures.csv, those whose header or level cannot be right in <out without .zarr>.warnings.csv.
+    If stderr is not a terminal, progress is a line of JSON every 30 s.
     """
     from contextlib import nullcontext
     from time import perf_counter
 
-    from pipeline.data.manifest import hash_list
+    from pipeline.data.manifest import escape_undecodable, hash_list
     from pipeline.extraction.cluster import RemoteJob, connect_dask, distributed_runner
     from pipeline.extraction.extract import extract as run
-    from pipeline.extraction.extract import failures_path, store_attributes, threaded_runner
+    from pipeline.extraction.extract import failures_path, store_attributes, threaded_runner, warnings_path
     from stages.helpers.dvc_cache import is_run_by_dvc, previous_output, remove_cached_journals
     from stages.helpers.progress import extraction_progress
 
@@ -127,6 +128,10 @@ def extract(
     )
     if done.failures:
         click.echo(f"  {len(done.failures):,} failed, see {failures_path(out)}", err=True)
+    if done.warnings:
+        _, path, warning = done.warnings[0]
+        first = f"first: {escape_undecodable(path)}: {warning}"
+        click.echo(f"  {len(done.warnings):,} read with a warning, see {warnings_path(out)}; {first}", err=True)
     if done.restarted:
         click.echo(
             "  the journal of an interrupted run was damaged or of another version: everything was encoded again",

@@ -57,7 +57,7 @@ def _views(context: click.Context, option: click.Parameter, given: tuple[str, ..
 )
 @click.option(
     "--draws",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=1,
     help="Number of vectors per id, such as the crops of an utterance.",
 )

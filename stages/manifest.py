@@ -9,6 +9,7 @@ from stages.helpers.options import FOLDER, NEW, corpora_option, load_params, par
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
+    from pipeline.data.sets import FileInspector
 
 
 @click.command()
@@ -67,6 +68,7 @@ def _list_files(audio: Path, pattern: str, speaker: str | None, out: Path) -> No
         described = FileInspector(lambda: advance(1))
         write_manifest(out, [described(row) for row in rows])
     click.echo(f"{out}: {len(rows):,} utterances of {len({row.speaker for row in rows} - {None}):,} speakers")
+    _print_warnings(described, out)
 
 
 def _list_corpus(corpus: str, settings: "Params", corpora: Path, audio: Path, out: Path) -> None:
@@ -84,6 +86,7 @@ def _list_corpus(corpus: str, settings: "Params", corpora: Path, audio: Path, ou
             split = "train" if name == TRAIN else "test"
             count = write_set(definition, audio, split, name, recipe_for(settings, name), cut, out, described)
             click.echo(f"{out / name}.csv: {count:,} utterances")
+    _print_warnings(described, out)
     if not definition.overlap:
         check_disjoint(out, TRAIN, tests)
 
@@ -99,3 +102,11 @@ def _join_corpora(settings: "Params", folder: Path, corpora: Path, out: Path) ->
         check_disjoint(out, TRAIN, settings.conditions)
     for name, count in counts.items():
         click.echo(f"{out / name}.csv: {count:,} utterances")
+
+
+def _print_warnings(files: "FileInspector", out: Path) -> None:
+    """Print the number of files with a warning, and the first one."""
+    if files.warnings:
+        path, warning = next(iter(files.warnings.items()))
+        where = f"see the column warning in {out}"
+        click.echo(f"  {len(files.warnings):,} files with a warning, {where}; first: {path}: {warning}", err=True)

@@ -64,14 +64,19 @@ def report(
     checked = read_quality(quality, settings.encoders)
     series = {encoder: read_series(results, models, encoder) for encoder in metrics}
     notes = {encoder: list_notes(content, series[encoder].training) for encoder, content in metrics.items()}
-    written = [out / "metrics.json", out / "report.md"]
-    write_json(written[0], metrics)
-    write_table(out / "eer.csv", EER_COLUMNS, eer_rows(metrics))
-    write_text(written[1], markdown_report(metrics, settings, corpus, checked, notes))
+    # Everything is made before anything is written, so that a bad input leaves no half of a report.
+    eers, text = list(eer_rows(metrics)), markdown_report(metrics, settings, corpus, checked, notes)
+    plots, page = {}, ""
     if can_plot():
         plots = {encoder: build_plots(content[RESULTS], series[encoder]) for encoder, content in metrics.items()}
+        page = render_page(metrics, plots, settings, corpus, checked, notes)
+    written = [out / "metrics.json", out / "report.md"]
+    write_json(written[0], metrics)
+    write_table(out / "eer.csv", EER_COLUMNS, eers)
+    write_text(written[1], text)
+    if page:
         written.append(out / "report.html")
-        write_text(written[-1], render_page(metrics, plots, settings, corpus, checked, notes))
+        write_text(written[-1], page)
         for encoder, drawn in plots.items() if png else ():
             for plot in drawn:
                 written.append(out / "plots" / f"{encoder}-{plot.name}.png")

@@ -33,12 +33,14 @@ def check(
     """Check a store against the thresholds of the parameter file.
 
     Verifies checksums. Counts rows that are missing, failed, NaN or near-duplicates of others. Measures norms, and the
-    distance between the clean view and each other view. With --manifest, also looks for clipped and upsampled
-    recordings. The exit code is 1 if a threshold in `quality` of the parameter file is exceeded.
+    distance between the clean view and each other view. With --manifest, also looks for recordings that are clipped,
+    upsampled, or far above full scale. The exit code is 1 if a threshold in `quality` of the parameter file is
+    exceeded.
     """
     from dataclasses import replace
 
     from rich.table import Table
+    from rich.text import Text
 
     from pipeline.data.manifest import read_manifest
     from pipeline.data.recordings import check_recordings
@@ -65,9 +67,15 @@ def check(
     console = make_console()
     counts = Table(title=str(path), show_header=False)
     for name, text in list_counts(figures):
-        counts.add_row(name, text)
+        counts.add_row(name, Text(text))  # as Text, brackets in ids are not markup
     counts.add_row("checksum", "matches" if has_checksum else "none: unfinished, or of an older version")
     console.print(counts)
+    if figures.recordings and figures.recordings.loud:
+        click.echo(
+            f"  {figures.recordings.loud:,} recordings with a peak far above full scale, first:"
+            f" {figures.recordings.loud_names[0]}. Export them again, or set extract.loud_audio to normalize.",
+            err=True,
+        )
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
     for name, spread in list_percentiles(figures):
         table.add_row(name, *(f"{spread[str(percent)]:z.4f}" if spread else "–" for percent in PERCENTS))

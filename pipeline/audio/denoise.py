@@ -17,6 +17,7 @@ import soxr
 
 from pipeline.audio.reading import SAMPLE_RATE, Waveform
 from pipeline.errors import AudioError, ConfigError
+from pipeline.utils.shortage import raise_shortage
 
 Denoise = Literal["none", "rnnoise"]
 """The front-ends by name; `none` is no denoising."""
@@ -71,6 +72,7 @@ def _binding() -> Any:
         if (module.FRAME_SIZE, module.SAMPLE_RATE) != (FRAME, RATE):
             raise ImportError(f"frames of {module.FRAME_SIZE} samples at {module.SAMPLE_RATE} Hz")
     except (ImportError, OSError, AttributeError) as error:
+        raise_shortage(error, "pyrnnoise")
         reason = " ".join(str(error).split())
         raise ConfigError(f"denoise rnnoise: pyrnnoise {installed} does not work here ({reason}). {ADVICE}") from error
     return module

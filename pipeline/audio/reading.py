@@ -1,16 +1,15 @@
 """Read audio files as 16 kHz mono, and cut crops from them."""
 
-import os
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from pipeline.audio.audio_file import open_audio
 from pipeline.errors import AudioError
 
 Waveform = NDArray[np.float32]
@@ -21,8 +20,8 @@ SAMPLE_RATE = 16_000
 AUDIBLE = 2.0**-23
 """The smallest peak that is not silence: the last bit of 24-bit audio, at full scale 1."""
 
-RATES = (1_000, 1_000_000)
-"""Lowest and highest credible sample rate of a header, Hz; at 1 Hz, a second would be resampled to hours."""
+TOO_LOUD = 4.0
+"""The highest credible peak, 12 dB above full scale. Beyond it, integers were probably stored as floats."""
 
 LONGEST = 3 * 3600
 """Maximum length in seconds. A few bytes of FLAC can encode days of silence, which would fill the memory."""
@@ -30,41 +29,78 @@ LONGEST = 3 * 3600
 _BLOCK = 2**20  # samples decoded at a time, over all channels
 _UNKNOWN = 2**48  # frames; libsndfile reports a huge length for a stream that was never closed
 
-# libsndfile clips a chunk that is longer than the file, and reports it only in its log. In order: WAV, AIFF, AU, W64,
-# RF64. (The "RIFF" size of a WAV is often wrong in complete files.)
-_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
-_STREAMED = 0x7FFFFF00  # writers that cannot seek leave a huge size in the header, which is no damage
-_PAGE = 27 + 255 + 255 * 255  # bytes of the longest Ogg page
-_BITS = re.compile(r"Bit Width\s*: (\d+)")
 
+@dataclass(frozen=True)
+class Recording:
+    """A whole file as a wave [S] of 16 kHz mono, with a warning if its header or its level cannot be right."""
 
-class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is untyped
-    """A file read from start to end without seeking, which fails if the length is unknown."""
-
-    def seekable(self) -> bool:
-        return False
+    wave: Waveform
+    warning: str | None
 
 
 def read_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
+    """Read a whole file as mono float32 [S] at `sample_rate` Hz, see `read_recording`."""
+    return read_recording(path, sample_rate).wave
+
+
+def read_recording(path: Path, sample_rate: int = SAMPLE_RATE, normalize: bool = False) -> Recording:
     """Read a whole file as mono float32 [S] at `sample_rate` Hz; channels are averaged, rates converted by soxr.
+
+    If `normalize`, a file with a peak above TOO_LOUD is scaled to a peak of 1.
 
     Raises:
         AudioError: the file is missing, not audio, empty, truncated, silent, too long, or has NaN or infinite samples.
     """
     mono: list[Waveform] = []
     rate, channels, peak = 0, 0, 0.0
-    for samples, rate in read_blocks(path):  # noqa: B007
-        channels, peak = samples.shape[1], max(peak, float(np.abs(samples).max()))
-        mono.append(samples.mean(axis=1) if channels > 1 else samples[:, 0])
+    with open_audio(path, seekable=False) as (file, warning):
+        for samples, rate in _decoded(path, file):  # noqa: B007
+            channels, peak = samples.shape[1], max(peak, float(np.abs(samples).max()))
+            mono.append(samples.mean(axis=1) if channels > 1 else samples[:, 0])
     wave = mono[0] if len(mono) == 1 else np.concatenate(mono)
     if rate != sample_rate:
         wave = soxr.resample(wave, rate, sample_rate)
     if len(wave) == 0:
         raise AudioError(f"{path}: shorter than one sample at {sample_rate} Hz. Remove it from the manifest.")
-    if np.abs(wave).max() < AUDIBLE:
+    loudest = np.abs(wave).max()
+    if loudest < AUDIBLE:
         reason = "its channels cancel out" if peak >= AUDIBLE and channels > 1 else "every sample is zero"
         raise AudioError(f"{path}: silent, {reason}. Remove it from the manifest.")
-    return np.ascontiguousarray(wave, dtype=np.float32)
+    if is_scaled := normalize and peak > TOO_LOUD:
+        wave = wave / loudest
+    return Recording(np.ascontiguousarray(wave, dtype=np.float32), _join(warning, describe_level(peak, is_scaled)))
+
+
+def describe_level(peak: float, is_scaled: bool = False) -> str | None:
+    """Return a warning if a peak is beyond TOO_LOUD. It does not name the file."""
+    if peak <= TOO_LOUD:
+        return None
+    return f"its peak is {peak:.4g}, where full scale is 1{'; scaled to a peak of 1' if is_scaled else ''}"
+
+
+def inspect_audio(path: Path) -> tuple[float | None, str | None]:
+    """Return the length of a file in seconds, None if it cannot be read, and its warning as in `read_recording`.
+
+    Only files of floating-point samples are decoded, because other files cannot be too loud.
+    """
+    try:
+        with open_audio(path, seekable=False) as (file, warning):
+            peak = _find_peak(path, file) if file.subtype in ("FLOAT", "DOUBLE") else 0.0
+            return _duration(file), _join(warning, describe_level(peak))
+    except AudioError:
+        return None, None
+
+
+def _find_peak(path: Path, file: Any) -> float:
+    """Return the peak of an open file, 0 if it cannot be decoded."""
+    try:
+        return max(float(np.abs(samples).max()) for samples, _ in _decoded(path, file))
+    except AudioError:
+        return 0.0
+
+
+def _join(*warnings: str | None) -> str | None:
+    return "; ".join(filter(None, warnings)) or None
 
 
 def read_blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
@@ -75,44 +111,11 @@ def read_blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
     Raises:
         AudioError: see `read_audio`; damage in the middle is found when its block is read.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise AudioError(f"{path}: is not a regular file. Remove it from the manifest.")  # a pipe would never end
-        with _Stream(os.fsencode(path)) as file:  # as bytes, because a name need not be UTF-8
-            _check_header(path, file)
-            yield from _decoded(path, file)
-    except AudioError:
-        raise
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
+    with open_audio(path, seekable=False) as (file, _):
+        yield from _decoded(path, file)
 
 
-def _check_header(path: Path, file: soundfile.SoundFile) -> None:
-    if file.format == "RAW":  # libsndfile reads any bytes as audio in a file named .au, .snd, .gsm or .vox
-        raise AudioError(f"{path}: has no header that describes its format. Convert it to WAV or FLAC.")
-    bits = _BITS.search(file.extra_info)
-    if file.subtype == "PCM_U8" and bits and int(bits[1]) < 8:  # libsndfile reads each byte as a sample
-        raise AudioError(f"{path}: has {bits[1]}-bit samples, which cannot be read. Convert it to WAV or FLAC.")
-    if not RATES[0] <= file.samplerate <= RATES[1]:
-        outside = f"claims {file.samplerate} Hz, outside {RATES[0]} to {RATES[1]}"
-        raise AudioError(f"{path}: {outside}. Correct its header, or export it again.")
-    short = _SHORT_CHUNK.search(file.extra_info)
-    if short and int(short[2]) < int(short[1]) < _STREAMED:
-        raise AudioError(f"{path}: truncated, holds {short[2]} of {short[1]} bytes of audio. Copy the file again.")
-    if file.format == "OGG" and _ends_within_a_page(path):
-        raise AudioError(f"{path}: truncated, ends within an Ogg page. Copy the file again.")
-
-
-def _ends_within_a_page(path: Path) -> bool:
-    """Return whether an Ogg file is cut off; libsndfile silently drops an incomplete last page."""
-    with path.open("rb") as file:
-        file.seek(-min(_PAGE, os.fstat(file.fileno()).st_size), os.SEEK_END)
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _decoded(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[NDArray[np.float32], int]]:
+def _decoded(path: Path, file: Any) -> Iterator[tuple[NDArray[np.float32], int]]:
     rate, promised, held = file.samplerate, file.frames, 0
     block = min(_BLOCK // file.channels, promised or _BLOCK)
     while len(samples := file.read(block, dtype="float32", always_2d=True)):
@@ -133,10 +136,13 @@ def exact_length(path: Path, sample_rate: int = SAMPLE_RATE) -> int | None:
 
     Uncompressed and FLAC audio at `sample_rate` can; lossy codecs do not seek to the exact sample.
     """
-    if (info := _info(path)) is None:
+    try:
+        with open_audio(path) as (file, _):
+            exact = file.format in ("WAV", "WAVEX", "FLAC", "AIFF", "AU") and file.subtype.startswith(("PCM_", "FLOAT"))
+            known = file.samplerate == sample_rate and 0 < file.frames < _UNKNOWN
+            return int(file.frames) if exact and known else None
+    except AudioError:
         return None
-    exact = info.format in ("WAV", "WAVEX", "FLAC", "AIFF", "AU") and info.subtype.startswith(("PCM_", "FLOAT"))
-    return int(info.frames) if exact and info.samplerate == sample_rate and 0 < info.frames < _UNKNOWN else None
 
 
 def read_piece(path: Path, start: int, length: int) -> Waveform:
@@ -145,15 +151,9 @@ def read_piece(path: Path, start: int, length: int) -> Waveform:
     Raises:
         AudioError: the file is missing, not audio, truncated, or holds NaN or infinite samples in that piece.
     """
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            _check_header(path, file)
-            file.seek(start)
-            samples = file.read(length, dtype="float32", always_2d=True)
-    except AudioError:
-        raise
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise AudioError(f"{path}: {_why_unreadable(path, error)}") from error
+    with open_audio(path) as (file, _):
+        file.seek(start)
+        samples = file.read(length, dtype="float32", always_2d=True)
     if len(samples) < length:
         raise AudioError(f"{path}: truncated, ends at sample {start + len(samples)}. Copy the file again.")
     if not np.isfinite(samples).all():
@@ -183,30 +183,12 @@ def cut(wave: Waveform, start: int, length: int | None) -> Waveform:
 
 def read_duration(path: Path) -> float | None:
     """Return the length of an audio file in seconds from its header, or None if it cannot be read."""
-    info = _info(path)
-    return float(info.frames / info.samplerate) if info is not None and info.frames < _UNKNOWN else None
-
-
-def _info(path: Path) -> Any:
-    """Return the header of a file as libsndfile reads it, or None if it cannot."""
     try:
-        return soundfile.info(os.fsencode(path)) if path.is_file() else None
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+        with open_audio(path) as (file, _):
+            return _duration(file)
+    except AudioError:
         return None
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    try:
-        if path.stat().st_size == 0:
-            return "empty file (0 bytes). Copy the file again."
-        with path.open("rb"):
-            pass  # libsndfile reports only "System error" without read permission
-    except (FileNotFoundError, NotADirectoryError):
-        return "no such file. Check the audio root, or make the manifest again."
-    except (OSError, ValueError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        return f"cannot be opened ({reason}). Repair it, or remove it from the manifest."
-    reason = str(getattr(error, "error_string", error)).rstrip(".")
-    if "possibly a pipe" in reason:  # also reported for an MP3 without a single frame
-        reason = "Format not recognised"
-    return f"cannot be read as audio ({reason}). Convert it to WAV or FLAC, or remove it from the manifest."
+def _duration(file: Any) -> float | None:
+    return float(file.frames / file.samplerate) if file.frames < _UNKNOWN else None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from pipeline.audio.augment.steps import Step
-from pipeline.utils.validation import NAME, Frozen
+from pipeline.utils.validation import MAX_COUNT, MAX_WORKERS, NAME, Frozen
 
 HOP = 160
 """Samples between the starts of two frames at 16 kHz."""
@@ -13,7 +13,9 @@ HOP = 160
 OVERHANG = 240
 """Samples by which the last 400-sample window exceeds its hop."""
 
-_BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
+MAX_FRAMES = 3 * 360_000
+"""The number of frames of the longest recording that is read, three hours."""
+
 _BABBLE = {"kind": "babble", "probability": 0.3, "snr": [0.0, 15.0], "talkers": [3, 7]}
 DEFAULT_VIEWS: dict[str, list[Any]] = {
     "noise": [{"one_of": [_BABBLE, {"kind": "noise", "probability": 0.7, "snr": [0.0, 15.0]}]}],
@@ -39,18 +41,19 @@ Views = Annotated[dict[str, Steps], Field(min_length=1), AfterValidator(_check_v
 class Extract(Frozen):
     """Stage one: encode clean and corrupted crops."""
 
-    draws: int = Field(4, ge=1)
-    frames: int = Field(200, ge=10)
+    draws: int = Field(4, ge=1, le=10_000)
+    frames: int = Field(200, ge=10, le=MAX_FRAMES)
     views: Views = Field(DEFAULT_VIEWS, validate_default=True)
-    eval_crops: int = Field(1, ge=1)
-    eval_frames: int | None = Field(None, ge=10)
-    shard: int = Field(64, ge=1)
-    batch: int = Field(1, ge=1)
+    eval_crops: int = Field(1, ge=1, le=10_000)
+    eval_frames: int | None = Field(None, ge=10, le=MAX_FRAMES)
+    shard: int = Field(64, ge=1, le=MAX_COUNT)
+    batch: int = Field(1, ge=1, le=10_000)
     scheduler: str = Field("threads", pattern=r"^(threads|processes|[a-z]+://.+)$")
-    workers: int = Field(2, ge=0)
-    prefetch: int = Field(2, ge=0)
+    workers: int = Field(2, ge=0, le=MAX_WORKERS)
+    prefetch: int = Field(2, ge=0, le=10_000)
     max_failures: int = Field(10, ge=0)
     short_audio: Literal["wrap", "fail"] = "wrap"
+    loud_audio: Literal["keep", "normalize"] = "keep"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.utils.validation import NAME, Frozen
+from pipeline.utils.validation import MAX_COUNT, NAME, Frozen
 
 
 class OperatingPoint(Frozen):
@@ -13,9 +13,9 @@ class OperatingPoint(Frozen):
 
     p_target: float = Field(gt=0, lt=1)
     """The prior probability of a target."""
-    c_miss: float = Field(1.0, gt=0, allow_inf_nan=False)
+    c_miss: float = Field(1.0, gt=0, le=1e9)
     """The cost of rejecting a target."""
-    c_fa: float = Field(1.0, gt=0, allow_inf_nan=False)
+    c_fa: float = Field(1.0, gt=0, le=1e9)
     """The cost of accepting a non-target."""
 
     @property
@@ -64,7 +64,7 @@ class System(Frozen):
     """The comparison of two sides; the default is `score.comparison`."""
     norm: Norm | None = None
     """The score normalisation by the cohort: z, t, s, or as (adaptive)."""
-    top: int = Field(300, ge=2)
+    top: int = Field(300, ge=2, le=MAX_COUNT)
     """Number of highest cohort scores that adaptive normalisation uses."""
     fuse: list[str] = Field([])
     """Systems whose scores are added, in place of `of`; `calibrate` learns their weights."""
@@ -107,21 +107,21 @@ class CohortUse(Frozen):
 
     of: Literal["utterances", "speakers"] = "utterances"
     """Single utterances, or the mean of each speaker's utterances."""
-    size: int = Field(6000, ge=2)
+    size: int = Field(6000, ge=2, le=MAX_COUNT)
     """Maximum number of vectors; a larger cohort is sampled."""
 
 
 class Score(Frozen):
     """Trials, and the figures to measure on them."""
 
-    max_trials: int = Field(1_000_000, ge=2)
-    max_left_out: int | None = Field(None, ge=0)
+    max_trials: int = Field(1_000_000, ge=2, le=10**12)
+    max_left_out: int | None = Field(None, ge=0, le=10**12)
     """The maximum number of trials of a list that may be left out because utterances failed; null: none of a published
     list, any number of another one."""
     comparison: ComparisonName = "cosine"
     both_sides: bool = True
     format: ScoreFormat = "csv"
-    bootstrap: int = Field(1000, ge=0)
+    bootstrap: int = Field(1000, ge=0, le=1_000_000)
     operating_points: list[OperatingPoint] = Field(list(STANDARD), min_length=1)
     systems: dict[str, System] = Field({})
     cohort: CohortUse = CohortUse()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.objectives import DISTANCES, ObjectiveTraits, list_objectives, read_traits
-from pipeline.utils.validation import Frozen, OneOf
+from pipeline.utils.validation import MAX_COUNT, MAX_WORKERS, Frozen, OneOf
 
 WATCHING = ("log", "save_every", "keep_every")
 """Parameters of training that do not change its result."""
@@ -28,7 +28,7 @@ class NetworkSettings(Frozen):
 
     predict: Literal["sample", "correction", "epsilon", "v"] = "correction"
     precondition: Literal["none", "center", "whiten", "project", "ridge", "wiener"] = "whiten"
-    blocks: int = Field(1, ge=1)
+    blocks: int = Field(1, ge=1, le=1000)
     width: int = Field(1, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -50,7 +50,7 @@ class Train(Frozen):
     max_timestep: int | None = Field(100, ge=0)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, le=MAX_COUNT)
     drop_last: bool = False
     epoch_crops: Literal["all", "one"] = "all"
     learning_rate: float = Field(1e-3, gt=0)
@@ -59,17 +59,17 @@ class Train(Frozen):
     warmup: float = Field(2.0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: float = Field(0.99, ge=0, lt=1)
-    max_epochs: int = Field(20, ge=0)
-    patience: int | None = Field(20, ge=1)
+    max_epochs: int = Field(20, ge=0, le=MAX_COUNT)
+    patience: int | None = Field(20, ge=1, le=MAX_COUNT)
     validation: float = Field(0.1, gt=0, lt=1)
     strength: float = Field(1.0, ge=0, le=1)
-    folds: int = Field(3, ge=0)
+    folds: int = Field(3, ge=0, le=1000)
     memory: float = Field(8.0, gt=0)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(2, ge=1, le=MAX_WORKERS)
     device: str = "auto"
     log: list[Literal["tensorboard", "dvclive"]] = Field([])
-    save_every: int = Field(100, ge=0)
-    keep_every: int = Field(0, ge=0)
+    save_every: int = Field(100, ge=0, le=MAX_COUNT)
+    keep_every: int = Field(0, ge=0, le=MAX_COUNT)
 
     @property
     def traits(self) -> ObjectiveTraits:
@@ -118,7 +118,7 @@ class Enhance(Frozen):
     steps: int = Field(1, ge=1)
     eta: float = Field(0.0, ge=0, le=1)
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
-    noise: int = Field(0, ge=0)
+    noise: int = Field(0, ge=0, le=10_000)
     strength: float | None = Field(None, ge=0, le=1)
     adapt: str | None = None
     """The vectors to adapt the model to: the name of a set, whose store lies beside the one to enhance, or a store."""

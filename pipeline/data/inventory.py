@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from pipeline.audio.reading import read_audio
+from pipeline.audio.reading import read_recording
 from pipeline.data.corpora import ROLES, SIMULATED, Corpus, OneOrMore, as_list, find_data_root
 from pipeline.data.corpus_files import find_files, find_fixed_folders
 from pipeline.data.published_lists import compare_counts, find_list_path, resolve_parts
 from pipeline.data.trials.lists import count_trials
 from pipeline.errors import AudioError, CorpusError, TrialError
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,19 @@ def _check_files(corpus: str, pattern: str, root: Path, expected: int | None, sa
     if not files:
         others = _describe_other_files(root, pattern)
         return InventoryItem(corpus, pattern, 0, expected, f"no files {pattern} below {root}{others}")
-    unreadable = []
+    unreadable, odd = [], []
     for path in files[:: max(1, len(files) // sample)][:sample]:
         try:
-            read_audio(path)
+            if (warning := read_recording(path).warning) is not None:
+                odd.append(f"{path}: {warning}")
         except (AudioError, OSError) as error:
+            raise_shortage(error, path, SCARCE)
             unreadable.append(str(error))
     read = min(sample, len(files))
     problem = f"{len(unreadable)} of {read} files unreadable, {unreadable[0]}" if unreadable else None
-    remark = None if expected in (None, len(files)) else "another number than published"
+    remarks = [] if expected in (None, len(files)) else ["another number than published"]
+    remarks += [f"{len(odd)} of {read} files with a warning, first: {odd[0]}"] if odd else []
+    remark = "; ".join(remarks) or None
     return InventoryItem(corpus, pattern, len(files), expected, problem, remark)
 
 

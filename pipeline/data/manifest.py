@@ -18,7 +18,8 @@ class Utterance:
     """One row of a manifest.
 
     `path` is below the audio root. `seconds` and `sha256` describe the file, where known. The speaker's gender and age
-    in years allow error rates by group. `corpus` is given where a list joins several corpora.
+    in years allow error rates by group. `corpus` is given where a list joins several corpora. `warning` is
+    that of `pipeline.audio.reading.inspect_audio`.
     """
 
     utterance: str
@@ -29,10 +30,11 @@ class Utterance:
     gender: str | None = None
     age: float | None = None
     corpus: str | None = None
+    warning: str | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
-_OPTIONAL = ("gender", "age", "corpus")
+_OPTIONAL = ("gender", "age", "corpus", "warning")
 """Columns that are left out if no row has them."""
 
 
@@ -42,7 +44,8 @@ def escape_undecodable(name: str) -> str:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age,corpus`.
+    """Read a CSV manifest with a header of `utterance,path` and any of `speaker,seconds,sha256,gender,age,corpus,
+    warning`.
 
     Raises:
         ManifestError: missing, empty, unknown or duplicate columns, a short row, or a duplicate utterance.
@@ -69,6 +72,7 @@ def read_manifest(path: Path) -> list[Utterance]:
                 row.get("gender") or None,
                 _number(row, "age", path, line),
                 row.get("corpus") or None,
+                row.get("warning") or None,
             )
         )
     if not manifest:

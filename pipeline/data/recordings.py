@@ -1,4 +1,4 @@
-"""Checks for recordings that are worse than their format suggests: clipped, or upsampled from a narrow band."""
+"""Checks for recordings that are clipped, upsampled from a narrow band, or louder than can be."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from pipeline.audio.reading import SAMPLE_RATE, read_blocks
+from pipeline.audio.reading import SAMPLE_RATE, TOO_LOUD, read_blocks
 from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import AudioError
 
@@ -45,6 +45,9 @@ class RecordingCheck:
     upsampled: int
     clipped_names: tuple[str, ...]
     upsampled_names: tuple[str, ...]
+    loud: int = 0
+    """Number of recordings whose peak is above `audio.reading.TOO_LOUD`."""
+    loud_names: tuple[str, ...] = ()
 
 
 def measure_clipping(samples: NDArray[np.float32]) -> float:
@@ -91,7 +94,7 @@ def check_recordings(
     """
     chosen = np.random.default_rng(seed).permutation(len(manifest))[:files]
     unreadable = 0
-    clipped, upsampled = [], []
+    clipped, upsampled, loud = [], [], []
     for row in sorted(chosen.tolist()):
         path = root / manifest[row].path
         progress(1)
@@ -100,13 +103,16 @@ def check_recordings(
         except AudioError:
             unreadable += 1  # the extraction has reported the reason
             continue
-        if measure_clipping(samples) > CLIPPED:
-            clipped.append(escape_undecodable(manifest[row].path))
+        name = escape_undecodable(manifest[row].path)
+        if np.abs(samples).max() > TOO_LOUD:
+            loud.append(name)
+        elif measure_clipping(samples) > CLIPPED:
+            clipped.append(name)
         if measure_bandwidth(samples.mean(axis=1), rate) < NARROW:
-            upsampled.append(escape_undecodable(manifest[row].path))
-    return RecordingCheck(
-        len(chosen) - unreadable, unreadable, len(clipped), len(upsampled), tuple(clipped), tuple(upsampled)
-    )
+            upsampled.append(name)
+    names = tuple(clipped), tuple(upsampled)
+    counts = len(chosen) - unreadable, unreadable, len(clipped), len(upsampled)
+    return RecordingCheck(*counts, *names, len(loud), tuple(loud))
 
 
 def _read_start(path: Path) -> tuple[NDArray[np.float32], int]:

@@ -8,13 +8,14 @@ from typing import Any
 from pipeline.audio.augment.recipe import Recipe, check_sources
 from pipeline.audio.augment.sofa import SUFFIX, count_responses
 from pipeline.audio.augment.sources import Source
-from pipeline.audio.reading import read_duration
+from pipeline.audio.reading import inspect_audio
 from pipeline.data import manifest
 from pipeline.data.corpora import SIMULATED, Corpus, Split
 from pipeline.data.corpus_files import list_files, list_utterances
-from pipeline.data.manifest import Utterance
+from pipeline.data.manifest import Utterance, escape_undecodable
 from pipeline.errors import CorpusError
 from pipeline.utils.atomic import sha256_of
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 
 @dataclass(frozen=True)
@@ -132,17 +133,19 @@ def _read_contents(folder: Path, name: str) -> dict[str, set[str]]:
 
 
 class FileInspector:
-    """Duration and checksum of files, each of which is read once."""
+    """Duration, checksum and warning of files, each of which is read once."""
 
     def __init__(self, progress: Callable[[], Any] | None = None) -> None:
         """Args: progress: called once for each file."""
+        self.warnings: dict[str, str] = {}
+        """Warnings by path, of utterances and of sources."""
         self._known: dict[str, tuple[float | None, str | None]] = {}
         self._progress = progress
 
     def __call__(self, row: Utterance) -> Utterance:
         """Return the row with its duration and checksum; an unreadable file gets neither, and fails later."""
         seconds, digest = self._inspect(row.path)
-        return replace(row, seconds=seconds, sha256=digest)
+        return replace(row, seconds=seconds, sha256=digest, warning=self.warnings.get(escape_undecodable(row.path)))
 
     def describe_sources(self, sources: dict[str, list[Source]]) -> Iterable[dict[str, str]]:
         """Yield the rows of an augmentation list."""
@@ -156,10 +159,14 @@ class FileInspector:
     def _inspect(self, path: str) -> tuple[float | None, str | None]:
         if path not in self._known:
             try:
-                digest = sha256_of(Path(path))
-            except OSError:
+                digest = sha256_of(Path(path)) if Path(path).is_file() else None  # a pipe would never end
+            except OSError as error:
+                raise_shortage(error, path, SCARCE)
                 digest = None
-            self._known[path] = (read_duration(Path(path)), digest)
+            seconds, warning = inspect_audio(Path(path))
+            self._known[path] = seconds, digest
+            if warning:
+                self.warnings[escape_undecodable(path)] = warning
             if self._progress:
                 self._progress()
         return self._known[path]

@@ -13,6 +13,7 @@ from pipeline.encoders.family import Extra
 from pipeline.encoders.features import SAMPLE_RATE
 from pipeline.encoders.front_end import build_front_end, min_front_end_samples
 from pipeline.errors import ConfigError, SeedError, WeightsError
+from pipeline.utils.shortage import raise_shortage
 
 MIN_SAMPLES = 8000
 """Default of the shortest wave in samples, 0.5 s; shorter ones are repeated up to that."""
@@ -84,6 +85,7 @@ class GenericNetwork(Network):
         except (SeedError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the code of the file may raise anything
+            raise_shortage(error, self.path)
             raise self._fault(
                 f"fails {shapes}: {summarise_error(error)}", "correct front_end and min_samples, or export it again"
             ) from error
@@ -135,6 +137,7 @@ class TorchScriptNetwork(GenericNetwork):
         try:
             self.module = torch.jit.load(str(self.path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except Exception as error:  # a damaged archive may raise anything
+            raise_shortage(error, self.path)
             raise self._fault(
                 f"cannot be read as TorchScript ({summarise_error(error)})",
                 "download it again, or save the scripted or traced module with torch.jit.save",

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.encoders.family import Extra
 from pipeline.encoders.generic import GenericNetwork, summarise_error
 from pipeline.errors import ConfigError
+from pipeline.utils.shortage import raise_shortage
 
 
 class OnnxNetwork(GenericNetwork):
@@ -72,6 +73,7 @@ class OnnxNetwork(GenericNetwork):
         try:
             session = onnxruntime.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions have no common base
+            raise_shortage(error, self.path)
             raise self._fault(
                 f"cannot be read as ONNX ({summarise_error(error)})",
                 "download it again, or export it with its weights inside",

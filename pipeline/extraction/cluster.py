@@ -75,7 +75,8 @@ class RemoteJob:
         denoiser = load_denoiser(definition.denoise)
         encoder = load_encoder(self.encoder, definition, choose_device(extract.device), extract.precision)
         recipe, options = recipe_for(params, self.set_name), (extract.short_audio, extract.batch, extract.prefetch)
-        return ExtractionJob(utterances, self.root, recipe, pool, encoder, params.seed, *options, denoiser)
+        last = denoiser, extract.loud_audio
+        return ExtractionJob(utterances, self.root, recipe, pool, encoder, params.seed, *options, *last)
 
 
 @contextmanager

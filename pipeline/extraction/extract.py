@@ -15,7 +15,7 @@ from pipeline.audio.augment.recipe import check_sources
 from pipeline.data.manifest import escape_undecodable
 from pipeline.errors import ExtractionError
 from pipeline.extraction.reuse import EarlierStores
-from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
+from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard, list_warnings
 from pipeline.store.schema import OK
 from pipeline.store.writer import StoreWriter
 from pipeline.utils.atomic import write_table
@@ -46,10 +46,14 @@ class ExtractionProgress:
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """Outcome of an extraction; `failures` are (utterance, path, reason) in row order."""
+    """Outcome of an extraction, in row order: `failures` are (utterance, path, reason).
+
+    `warnings` are (utterance, path, warning): recordings that were read although their header or level cannot be right.
+    """
 
     progress: ExtractionProgress
     failures: list[tuple[str, str, str]]
+    warnings: list[tuple[str, str, str]]
     stale: list[Place]
     """Unfinished stores of other manifests, recipes or encoders in the journal."""
     damaged: int
@@ -82,8 +86,9 @@ def store_attributes(job: ExtractionJob, manifest_sha256: str | None, augment_sh
         },
         "manifest_sha256": manifest_sha256,
         "augment_sha256": augment_sha256,
-        # Absent without a denoiser, so that such stores keep the attributes that they always had.
+        # Absent by default, so that such stores keep the attributes that they always had.
         **({"denoise": job.denoiser.name} if job.denoiser else {}),
+        **({"loud_audio": job.loud_audio} if job.loud_audio != "keep" else {}),
     }
 
 
@@ -154,9 +159,12 @@ def extract(
             counter.add(result)
 
         (run or threaded_runner(0))(job, todo, writer, [out, *earlier, *writer.unfinished_stores()], done)
-        failures = counter.failures()
-        listed = [[*map(escape_undecodable, failure)] for failure in failures]
-        write_table(failures_path(out), ("utterance", "path", "reason"), listed, writer.folder / "failures.csv")
+        for rows in {*writer.shards()} - {*todo}:
+            counter.warnings[rows.start] = list_warnings(job.manifest, rows, writer.read_traces(rows))
+        failures, warnings = _in_order(counter.failures), _in_order(counter.warnings)
+        for what, path, found in (("reason", failures_path(out), failures), ("warning", warnings_path(out), warnings)):
+            listed = [[*map(escape_undecodable, line)] for line in found]
+            write_table(path, ("utterance", "path", what), listed, writer.folder / path.name)
         if len(failures) > max_failures or len(failures) == len(job.manifest):
             name, _, reason = failures[0]
             limit = f", more than extract.max_failures = {max_failures}" if len(failures) > max_failures else ""
@@ -165,7 +173,7 @@ def extract(
                 f" listed in {failures_path(out)}; repair or remove them{', or raise the limit' if limit else ''}."
             )
         writer.finish(keep)
-        return ExtractionSummary(counter.now, failures, writer.unfinished_stores(), damaged, writer.restarted)
+        return ExtractionSummary(counter.now, failures, warnings, writer.unfinished_stores(), damaged, writer.restarted)
 
 
 class _ProgressCounter:
@@ -173,21 +181,29 @@ class _ProgressCounter:
 
     def __init__(self, rows: int, resumed: int, report: Callable[[ExtractionProgress], None]) -> None:
         self.now, self._report = ExtractionProgress(rows, resumed, 0, 0, 0, 0.0), report
-        self._failures: dict[int, list[tuple[str, str, str]]] = {}
+        self.failures: dict[int, list[tuple[str, str, str]]] = {}
+        """Failures by the first row of their shard."""
+        self.warnings: dict[int, list[tuple[str, str, str]]] = {}
         report(self.now)
 
     def add(self, shard: ShardResult) -> None:
         encoded, reused = self.now.encoded + shard.encoded, self.now.reused + shard.reused
         failed, seconds = self.now.failed + len(shard.failures), self.now.seconds + shard.seconds
         self.now = replace(self.now, encoded=encoded, reused=reused, failed=failed, seconds=seconds)
-        self._failures[shard.rows.start] = shard.failures
+        self.failures[shard.rows.start], self.warnings[shard.rows.start] = shard.failures, shard.warnings
         self._report(self.now)
 
-    def failures(self) -> list[tuple[str, str, str]]:
-        """Return the failures in row order."""
-        return [failure for start in sorted(self._failures) for failure in self._failures[start]]
+
+def _in_order(by_shard: Mapping[int, list[tuple[str, str, str]]]) -> list[tuple[str, str, str]]:
+    """Return the lines of all shards in row order."""
+    return [line for start in sorted(by_shard) for line in by_shard[start]]
 
 
 def failures_path(store: Place) -> Place:
     """Return the path of the list of a store's failed rows: `<name>.failures.csv` beside it."""
     return store.with_name(f"{store.stem}.failures.csv")
+
+
+def warnings_path(store: Place) -> Place:
+    """Return the path of the list of a store's rows with warnings: `<name>.warnings.csv` beside it."""
+    return store.with_name(f"{store.stem}.warnings.csv")

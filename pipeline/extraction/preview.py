@@ -10,9 +10,10 @@ from pipeline.audio.augment.corrupt import Trace
 from pipeline.audio.augment.corruptions import find_corruption
 from pipeline.audio.augment.recipe import Recipe, ViewAudio, check_sources, make_views
 from pipeline.audio.augment.sources import Source, SourcePool
-from pipeline.audio.reading import SAMPLE_RATE, Waveform, read_audio
+from pipeline.audio.reading import SAMPLE_RATE, Waveform, read_recording
 from pipeline.data.manifest import Utterance
 from pipeline.errors import AudioError, ConfigError, StoreError, UnknownUtteranceError
+from pipeline.extraction.shard import LoudAudio
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE
 from pipeline.utils.atomic import replacing, sha256_of
@@ -28,6 +29,7 @@ def make_preview(
     utterance: str,
     view: str | None,
     draw: int,
+    loud_audio: LoudAudio = "keep",
 ) -> ViewAudio:
     """Return one view of one utterance, exactly as an extraction encodes it.
 
@@ -47,13 +49,14 @@ def make_preview(
     if draw >= recipe.draws and recipe.evaluation:
         raise ConfigError(f"draw {draw}: the condition has {recipe.draws} (extract.eval_crops), from 0.")
     path = root / row.path
-    wave = read_audio(path)
+    recording = read_recording(path, normalize=loud_audio == "normalize")
     if row.sha256 not in (None, sha256_of(path)):
         raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
     # Draws and views are independent of each other, so the others are not made.
     only = recipe if recipe.evaluation else replace(recipe, views=(recipe.views[column],), draws=draw + 1)
     check_sources(only, sources, "preview")
-    views = make_views(only, wave, seed, utterance, SourcePool(sources), row.speaker, path)
+    pool, own = SourcePool(sources), (row.speaker, path, recording.warning)
+    views = make_views(only, recording.wave, seed, utterance, pool, *own)
     return views[draw][0]
 
 
@@ -90,6 +93,8 @@ def write_wave(path: Path, wave: Waveform, sample_format: str) -> None:
 def describe(made: ViewAudio) -> Iterator[str]:
     """Yield lines that describe a view: the crop, each step and each source."""
     yield f"crop: {len(made.wave)} samples from {made.trace['start']}"
+    if "warning" in made.trace:
+        yield f"recording: {made.trace['warning']}"
     for step in made.trace["steps"]:
         units = find_corruption(step["kind"]).units
         yield step["kind"] + "".join(f", {step[key]:z.6g}{unit}" for key, unit in units.items())

@@ -16,6 +16,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, MISSING, OK
 from pipeline.store.zeros import list_first
 from pipeline.utils.array_types import Float32Array
+from pipeline.utils.markdown import escape_markdown
 
 FILE = "quality.json"
 
@@ -169,6 +170,7 @@ def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
             ("recordings read", f"{recordings.files:,}{unreadable}"),
             ("clipped", _share(recordings.clipped, recordings.files)),
             ("upsampled", _share(recordings.upsampled, recordings.files)),
+            ("far above full scale", _share(recordings.loud, recordings.files)),
         ]
     return lines
 
@@ -183,12 +185,13 @@ def list_percentiles(figures: StoreQuality) -> list[tuple[str, Percentiles]]:
 
 def markdown(figures: StoreQuality) -> list[str]:
     """Return lines of Markdown for a report: the counts, and the distance of each view from the clean one."""
-    counts = "; ".join(f"{name} {value}" for name, value in list_counts(figures))
+    counts = "; ".join(f"{name} {escape_markdown(value)}" for name, value in list_counts(figures))
     lines = [f"Training store: {counts}."]
     if figures.views:
         lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
         for name, view in figures.views.items():
-            lines.append(f"| {name} | {view['distance']['50']:.3f} | {view['cosine']['50']:z.3f} |")
+            distance, cosine = f"{view['distance']['50']:.3f}", f"{view['cosine']['50']:z.3f}"
+            lines.append(f"| {escape_markdown(name)} | {distance} | {cosine} |")
     return lines
 
 

@@ -1,5 +1,6 @@
 """One shard of an extraction: read, corrupt, encode and write. Any process can do it, and repeat it."""
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pipeline.audio.augment.corrupt import dump_trace
 from pipeline.audio.augment.recipe import Recipe, make_views
 from pipeline.audio.augment.sources import SourcePool
 from pipeline.audio.denoise import Rnnoise
-from pipeline.audio.reading import SAMPLE_RATE, read_audio
+from pipeline.audio.reading import SAMPLE_RATE, read_recording
 from pipeline.data.manifest import Utterance
 from pipeline.encoders.encoder import Encoder
 from pipeline.errors import AudioError
@@ -29,8 +30,10 @@ from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.zeros import zero_mask
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 ShortAudio = Literal["wrap", "fail"]
+LoudAudio = Literal["keep", "normalize"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,17 @@ class ExtractionJob:
     """Number of threads that read and corrupt ahead of the encoder."""
     denoiser: Rnnoise | None = None
     """The denoiser of every crop, after its corruption."""
+    loud_audio: LoudAudio = "keep"
+    """Treatment of recordings beyond `audio.reading.TOO_LOUD`."""
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Outcome of one shard; `failures` are (utterance, path, reason) in row order."""
+    """Outcome of one shard; `failures` are (utterance, path, reason) and `warnings` (utterance, path, warning)."""
 
     rows: range
     failures: list[tuple[str, str, str]]
+    warnings: list[tuple[str, str, str]]
     encoded: int
     """Number of utterances encoded now; the others were already, were reused, or failed."""
     reused: int
@@ -76,6 +82,7 @@ class _PreparedUtterance:
     waves: list[Tensor]
     traces: list[list[str]]
     reason: str | None = None
+    warning: str | None = None
 
 
 def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: EarlierStores) -> ShardResult:
@@ -86,7 +93,7 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
     held, status = writer.read(rows)
     if not (todo := [row for row in rows if status[row - rows.start] != OK]):
         checksum = hash_rows(status, held.values, held.traces, held.fingerprints)
-        return ShardResult(rows, [], 0, 0, 0.0, checksum)
+        return ShardResult(rows, [], list_warnings(job.manifest, rows, held.traces), 0, 0, 0.0, checksum)
     prints = {row: found for row in todo if (found := row_fingerprint(job.manifest[row], job.root)) is not None}
     for row, found in prints.items():
         held.fingerprints[row - rows.start] = np.frombuffer(found, np.uint8)
@@ -106,7 +113,17 @@ def encode_shard(job: ExtractionJob, rows: range, writer: ShardWriter, earlier: 
         held.values[place], held.traces[place], held.fingerprints[place], status[place] = np.nan, "", 0, FAILED
     checksum = writer.write(rows, held.values, status, held.traces, held.fingerprints)
     listed = [(job.manifest[row].utterance, job.manifest[row].path, failures[row]) for row in sorted(failures)]
-    return ShardResult(rows, listed, len(left) - len(failures), reused, samples / SAMPLE_RATE, checksum)
+    warned = list_warnings(job.manifest, rows, held.traces)
+    return ShardResult(rows, listed, warned, len(left) - len(failures), reused, samples / SAMPLE_RATE, checksum)
+
+
+def list_warnings(
+    manifest: Sequence[Utterance], rows: range, traces: NDArray[np.object_]
+) -> list[tuple[str, str, str]]:
+    """Return (utterance, path, warning) of the rows with a warning in their traces [rows, draw, view]."""
+    noted = [(row, text) for row, text in zip(rows, traces[:, 0, 0], strict=True) if '"warning":' in text]
+    found = [(row, json.loads(text).get("warning")) for row, text in noted]
+    return [(manifest[row].utterance, manifest[row].path, warning) for row, warning in found if warning]
 
 
 def _reuse_rows(
@@ -125,7 +142,8 @@ def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
     utterance = job.manifest[row]
     path = job.root / utterance.path
     try:
-        wave = read_audio(path)
+        recording = read_recording(path, normalize=job.loud_audio == "normalize")
+        wave, warning = recording.wave, recording.warning
         if utterance.sha256 is not None and utterance.sha256 != sha256_of(path):
             raise AudioError(f"{path}: has changed since the manifest was made. Make the manifest again.")
         if job.short_audio == "fail" and len(wave) < job.encoder.min_samples:
@@ -134,14 +152,16 @@ def _prepare(job: ExtractionJob, row: int) -> _PreparedUtterance:
                 " (at 16 kHz). Leave it out, or set extract.short_audio to wrap."
             )
     except (AudioError, OSError) as error:  # OSError: the file was removed or locked after reading
+        raise_shortage(error, path, SCARCE)
         return _PreparedUtterance(row, [], [], str(error))
-    draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path)
+    draws = make_views(job.recipe, wave, job.seed, utterance.utterance, job.pool, utterance.speaker, path, warning)
     made = [view.wave for views in draws for view in views]
     try:
         waves = [torch.from_numpy(job.denoiser(wave) if job.denoiser else wave) for wave in made]
     except AudioError as error:
         return _PreparedUtterance(row, [], [], f"{path}: {error}")
-    return _PreparedUtterance(row, waves, [[dump_trace(view.trace) for view in views] for views in draws])
+    traces = [[dump_trace(view.trace) for view in views] for views in draws]
+    return _PreparedUtterance(row, waves, traces, warning=warning)
 
 
 def _encode(
@@ -156,7 +176,8 @@ def _encode(
         place = part.row - start
         held.values[place], held.traces[place], status[place] = values, part.traces, OK
         if not np.isfinite(values).all():
-            failures[part.row] = "the encoder returned NaN or infinite values."
+            hint = f" Of the recording: {part.warning}." if part.warning else ""
+            failures[part.row] = f"the encoder returned NaN or infinite values.{hint}"
         elif zero_mask(values).any():
             failures[part.row] = "the encoder returned a vector of zeros, which has no direction."
     return failures

@@ -11,6 +11,8 @@ from scipy.special import ndtri
 from pipeline.errors import TrialError
 from pipeline.utils.array_types import BoolArray, Float64Array, FloatArray, IndexArray
 
+MAX_SCORE = 1e30
+"""The largest credible size of a score; sums and squares of larger ones overflow."""
 _MIN_RATE = 1e-7  # rates of 0 and 1 lie at infinity on a DET plot; no trial list can measure a rate this low
 
 
@@ -38,7 +40,7 @@ def check_trials(scores: FloatArray, target: BoolArray) -> None:
     """Check that error rates can be measured on scores [M] and labels [M].
 
     Raises:
-        TrialError: there are no trials or only one class of them, or scores are not finite.
+        TrialError: there are no trials or only one class of them, or scores are not finite or beyond `MAX_SCORE`.
     """
     if len(scores) != len(target):
         raise TrialError(f"{len(scores):,} scores of {len(target):,} trials. Give one score for each trial.")
@@ -50,6 +52,8 @@ def check_trials(scores: FloatArray, target: BoolArray) -> None:
             f"{int(bad.sum()):,} of {len(scores):,} scores are NaN or infinite, first: score {int(np.argmax(bad))}."
             " Check the embeddings that they were computed from."
         )
+    if (largest := max(-float(scores.min()), float(scores.max()))) > MAX_SCORE:
+        raise TrialError(f"scores reach {largest:.3g}; those beyond {MAX_SCORE:g} cannot be measured. Correct them.")
 
 
 def roc_of(scores: FloatArray, target: BoolArray) -> Roc:

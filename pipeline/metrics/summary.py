@@ -99,7 +99,11 @@ def histogram(scores: FloatArray, target: BoolArray, bins: int = 100) -> Histogr
         TrialError: see `check_trials`.
     """
     check_trials(scores, target)
-    edges = np.histogram_bin_edges(scores.astype(np.float64), bins)
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high, bins + 1)
+    if not (np.diff(edges) > 0).all():  # scores so close that floats between them do not suffice
+        spare = max(0.5, 1e-9 * abs(low))
+        edges = np.linspace(low - spare, high + spare, bins + 1)
     targets, _ = np.histogram(scores[target], edges)
     nontargets, _ = np.histogram(scores[~target], edges)
     return edges, targets, nontargets

@@ -1,11 +1,14 @@
 """Write the card of a model: the metadata of its file in Markdown, with the front matter of the Hugging Face hub."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.model.model_file import FORMAT, ModelFile, load_model
+from pipeline.model.metadata import FORMAT
+from pipeline.model.model_file import ModelFile, load_model
 from pipeline.model.training_stats import DEFAULT_ATYPICALITY_LIMIT, OUTLIER_PERCENTILE
 from pipeline.utils.atomic import replacing
+from pipeline.utils.markdown import escape_markdown
 from pipeline.utils.paths import Place
 
 _HEAD = """\
@@ -36,7 +39,7 @@ _USE = """
 import numpy as np
 from pipeline import Enhancer, scoring
 
-enhancer = Enhancer.load("{file}", sha256="{sha256}")
+enhancer = Enhancer.load({file}, sha256="{sha256}")
 # If your speech is unlike that of the training: enhancer = enhancer.adapt(vectors), with 30 vectors of it or more.
 raw = np.random.default_rng(0).standard_normal((8, {dim})) * {norm:.4g} / {dim}**0.5
 vectors, info = enhancer.enhance(raw, return_info=True)
@@ -103,8 +106,8 @@ def card(loaded: ModelFile, file: str) -> str:
         lines += ["", *_table(("L2 norm of raw training vectors", "1st percentile", "median", "99th percentile"), rows)]
     lines += ["", "## Training", "", *_training(loaded)]
     norm = stats.clean_norm.p50 if stats else 1.0
-    use = _USE.format(file=file, sha256=loaded.sha256, dim=model.dim, norm=norm)
-    head = _HEAD.format(encoder=_cell(encoder.get("encoder") or "an unnamed encoder"))
+    use = _USE.format(file=json.dumps(file, ensure_ascii=False), sha256=loaded.sha256, dim=model.dim, norm=norm)
+    head = _HEAD.format(encoder=escape_markdown(encoder.get("encoder") or "an unnamed encoder"))
     return head + "\n".join(lines) + "\n" + use + _LIMITS.format(flags=_flags(loaded), figures=_figures(loaded))
 
 
@@ -235,9 +238,4 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
-        yield f"| {' | '.join(map(_cell, row))} |"
-
-
-def _cell(value: Any) -> str:
-    """Return a value as the text of a table cell, with special characters escaped."""
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
+        yield f"| {' | '.join(map(escape_markdown, row))} |"

@@ -21,6 +21,7 @@ from pipeline.utils.atomic import check_output, replacing
 from pipeline.utils.device import default_float32_cpu
 from pipeline.utils.onnx import OPSET, check_onnx, onnx_bytes, quiet, root_cause, run_onnx
 from pipeline.utils.paths import Place
+from pipeline.utils.shortage import raise_shortage
 
 FORMATS = {".onnx": "onnx", ".pt": "torchscript"}
 """Formats by suffix."""
@@ -100,6 +101,7 @@ def export_model(path: Place, out: Place, form: str | None = None, sampling: Sam
             temporary.write_bytes(_WRITERS[form](module, properties))
             difference = _find_difference(module, _READERS[form](temporary))
         except Exception as error:  # exporters and runtimes raise anything
+            raise_shortage(error, out)
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ExportError(f"{path}: cannot be exported to {out}: {root_cause(error)}") from error

@@ -1,32 +1,34 @@
 """Read and write model files."""
 
-import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from pipeline.config.train import WATCHING, Train
-from pipeline.errors import OutputError, StoreError, WeightsError
-from pipeline.model.adaptation_record import Adaptation
+from pipeline.config.train import WATCHING
+from pipeline.errors import ConfigError, OutputError, SeedWarning, StoreError, WeightsError
 from pipeline.model.compact import compact_state, expand_state
+from pipeline.model.metadata import FORMAT, Metadata
 from pipeline.model.seed_model import SeedModel
-from pipeline.model.training_stats import TrainingStats
 from pipeline.store.schema import DENOISE, SPACE
 from pipeline.utils.atomic import replacing, sha256_of
 from pipeline.utils.checkpoint import load_state
 from pipeline.utils.device import default_float32_cpu
 from pipeline.utils.paths import Place, local_copy
+from pipeline.utils.shortage import raise_shortage
+from pipeline.utils.tensor_file import DigestError, read_tensor_file, write_tensor_file
 from pipeline.utils.validation import validated
 
-FORMAT = "seed-2"
 TIMESTEP = 50
 """The timestep for models whose files name none."""
 _INPUT_WEIGHT = "network.input_proj.weight"
+_TYPES = (torch.float32, torch.float16)
+"""The types of a model's tensors: single precision, or half in compact files."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ def save_model(
 ) -> None:
     """Write a model with its configuration in the metadata, whole or not at all.
 
-    If `compact`, it is written in half precision for the timestep of `summary`, see `pipeline.model.compact`.
+    If `compact`, it is written in half precision for the timestep of `summary`, see `pipeline.model.compact`. The file
+    has a digest of its tensors and metadata, which `load_model` checks. So this is also the way to change a model's
+    tensors or metadata: load it, change `ModelFile.model`, and save that.
+
+    Raises:
+        ConfigError: `encoder` or `summary` has a value of a wrong type.
+        OutputError: the disk is full, or `path` is not a file.
     """
     content = {
         "format": FORMAT,
@@ -77,15 +85,14 @@ def save_model(
     timestep = int(summary.get("timestep", TIMESTEP))
     if compact or model.only_timestep is not None:
         content["only_timestep"] = timestep if compact else model.only_timestep
-    # A single key, because safetensors keeps metadata in a hash map, whose order differs from run to run.
-    metadata = {"seed": json.dumps(content, sort_keys=True)}
+    validated(Metadata, content, f"{path}: metadata")
     state = compact_state(model, timestep) if compact else model.state_dict()
     if model.adaptation:
         state |= {"shift": model.shift} | ({"noise_axes": model.noise_axes} if model.noise_axes.shape[1] else {})
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    tensors = {name: tensor if tensor.dtype in _TYPES else tensor.float() for name, tensor in state.items()}
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata)
+            write_tensor_file(temporary, content, tensors)
         except SafetensorError as error:  # raised when the disk is full
             raise OutputError(f"{path}: cannot be written ({error}). Free some space and train again.") from error
 
@@ -96,17 +103,23 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
 
     Raises:
         WeightsError: the file is missing, damaged, or no SEED model.
+        ResourceError: the machine lacks handles or memory, or refuses access.
         PlaceError: a remote place does not answer, or refuses.
     """
     try:
-        with local_copy(path) as local, safe_open(local, framework="pt") as file:
-            metadata, sha256 = file.metadata() or {}, sha256_of(local)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with local_copy(path) as local:
+            file, sha256 = read_tensor_file(local), sha256_of(local)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such model. Train it with `seed train`.") from None
-    except (SafetensorError, OSError, RecursionError) as error:
+    except (SafetensorError, OSError, MemoryError, RecursionError) as error:
+        raise_shortage(error, path)
         raise WeightsError(f"{path}: not a readable safetensors file ({error}). Train the model again.") from error
-    model, content = _build_model(path, metadata.get("seed"), state)
+    except DigestError as error:
+        raise WeightsError(f"{path}: was damaged or edited: {error}. Copy or train the model again.") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not a SEED model ({error}). Train it again.") from error
+    state = file.tensors
+    model, content = _build_model(path, file.content, state)
     adaptation = {name: state.pop(name, None) for name in ("shift", "noise_axes")} if model.adaptation else {}
     load_state(model, expand_state(state, model), str(path))
     _set_adaptation(model, adaptation, path)
@@ -114,33 +127,48 @@ def load_model(path: Place, device: torch.device | None = None) -> ModelFile:
         raise WeightsError(f"{path}: holds NaN or infinite weights. Train the model again.")
     if not 0 <= float(model.strength) <= 1:
         raise WeightsError(f"{path}: its strength is {float(model.strength):g}, not from 0 to 1. Train it again.")
+    if content.get("strength") not in (None, round(float(model.strength), 6)):
+        differ = f"its strength is {float(model.strength):g}, but its metadata say {content['strength']:g}"
+        raise WeightsError(f"{path}: {differ}. Copy or train the model again.")
+    if not file.has_digest:
+        _warn_unchecked(str(path))
     model = model.eval().requires_grad_(False).to(device or torch.device("cpu"))
     return ModelFile(model, content["encoder"], sha256, content)
 
 
-def _build_model(path: Place, text: str | None, state: Mapping[str, Tensor]) -> tuple[SeedModel, Mapping[str, Any]]:
-    """Return the model that a file's metadata describes, and the metadata; it must match the tensors' size."""
+@cache
+def _warn_unchecked(path: str) -> None:
+    """Warn once that a file has no digest."""
+    warnings.warn(
+        f"{path}: was saved by a version that wrote no checksum, so damage would go unnoticed. Save or adapt it again,"
+        " or compare its SHA-256 with that of its origin.",
+        SeedWarning,
+        stacklevel=2,
+    )
+
+
+def _build_model(
+    path: Place, content: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[SeedModel, Mapping[str, Any]]:
+    """Return the model that a file's metadata describes, and the metadata; it must match the tensors."""
+    if content.get("format") != FORMAT and "settings" in content:
+        raise WeightsError(f"{path}: model format {content.get('format')!r}, this version reads {FORMAT!r}.")
     try:
-        content = json.loads(text or "")
-        if content["format"] != FORMAT:
-            raise WeightsError(f"{path}: model format {content['format']!r}, this version reads {FORMAT!r}.")
-        settings, encoder = validated(Train, content["settings"], f"{path}: settings"), dict(content["encoder"])
-        dim, blocks = encoder["dim"], settings.network.blocks
-        mismatch = list(state["mean"].shape) != [dim] or blocks > len(state)
-        if mismatch or list(state[_INPUT_WEIGHT].shape) != [settings.network.width * dim, dim]:
-            raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
-        model = SeedModel(dim, settings)
-        if "vectors" in content:  # missing in files of older versions
-            model.training_stats = validated(TrainingStats, content["vectors"], f"{path}: vectors")
-        if "only_timestep" in content:
-            model.only_timestep = int(content["only_timestep"])
-        if "adaptation" in content:
-            model.adaptation = validated(Adaptation, content["adaptation"], f"{path}: adaptation")
-        return model, content | {"encoder": encoder}
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path}: not a SEED model ({type(error).__name__}: {error}). Train it again.") from error
+        known = validated(Metadata, content, "its metadata")
+    except ConfigError as error:
+        raise WeightsError(f"{path}: not a SEED model; {error}. Train it again.") from error
+    dim, network = known.encoder.dim, known.settings.network
+    given = [list(state[name].shape) if name in state else None for name in ("mean", _INPUT_WEIGHT)]
+    if given != [[dim], [network.width * dim, dim]] or network.blocks > len(state):
+        raise WeightsError(f"{path}: its metadata and its tensors disagree. Train the model again.")
+    for name, tensor in state.items():
+        if tensor.dtype not in _TYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(f"{path}: {name} holds {kind} in place of floats. Copy or train the model again.")
+    model = SeedModel(dim, known.settings)
+    model.training_stats, model.adaptation = known.vectors, known.adaptation
+    model.only_timestep = known.only_timestep
+    return model, {"training": {}, **content}
 
 
 def _set_adaptation(model: SeedModel, tensors: Mapping[str, Tensor | None], path: Place) -> None:

@@ -1,9 +1,11 @@
 """The figures of a report: read from the files of `seed score`, and checked."""
 
 import json
+import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.config.conditions import is_condition
 from pipeline.errors import TrialError
@@ -36,7 +38,7 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
     for encoder in encoders:
         path = results / encoder / "metrics.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
             if not isinstance(content[PROTOCOL], dict) or not isinstance(content[RESULTS], dict):
                 raise TypeError(f"{PROTOCOL} and {RESULTS} must be tables")
             problem = None
@@ -44,7 +46,7 @@ def read_metrics(results: Path, encoders: Sequence[str]) -> dict[str, dict[str, 
                 problem = problem or _find_problem(content[RESULTS], name, content.get(name, {}))
         except FileNotFoundError:
             raise TrialError(f"{path}: no metrics there. Make them with `seed score`.") from None
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
             raise TrialError(f"{path}: not a metrics file ({error!r}). Score again.") from error
         if problem:
             raise TrialError(f"{path}: {problem}")
@@ -63,7 +65,26 @@ def _find_problem(table: Table, name: str, means: Mapping[str, Any]) -> str | No
     required = FIGURES | set(cost_names(table))
     if not all(set(figures) >= required for systems in table.values() for figures in systems.values()):
         return f"lacks some of {', '.join(sorted(required))}. Score again."
+    for row, systems in (*table.items(), (name, means)):
+        for system, figures in systems.items():
+            if wrong := next((key for key in figures if not _is_plausible(key, figures[key])), None):
+                return f"{row}, {system}: {wrong} is {reprlib.repr(figures[wrong])}. Score again."
     return None
+
+
+def _is_plausible(key: str, value: Any) -> bool:
+    """Return True unless a figure that a report shows is of another type."""
+    if key in ("targets", "nontargets"):
+        return isinstance(value, int)
+    if key in ("eer", "p_value") or re.fullmatch(re.escape(COST) + r"[0-9.e+-]+(_[0-9.e+-]+)*", key):
+        return isinstance(value, int | float)
+    if key == "eer_ci":
+        return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+    return True
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} in place of a number")
 
 
 def has_trial_lists(table: Table) -> bool:

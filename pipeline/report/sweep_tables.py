@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.report.results import CLEAN, COST
 from pipeline.training.sweep.selection import FAILED, group_by_parameters, select_parameters
+from pipeline.utils.markdown import escape_markdown, format_code
 
 
 def build_sweep_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Iterator[list[str]]]:
@@ -71,11 +72,14 @@ def render_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"{lowest}: {_name_parameters(choice.parameters)}."]
     if choice.left_out:
         lines += ["", "Ruled out:", ""]
-        lines += [f"- {_name_parameters(parameters)}: {why}" for parameters, why in choice.left_out]
+        lines += [f"- {_name_parameters(parameters)}: {escape_markdown(why)}" for parameters, why in choice.left_out]
     failed = [row for row in rows if FAILED in row]
     if failed:
         lines += ["", "Failed:", ""]
-        lines += [f"- {_name_parameters(row['parameters'])}, seed {row['seed']}: {row[FAILED]}" for row in failed]
+        lines += [
+            f"- {_name_parameters(row['parameters'])}, seed {row['seed']}: {escape_markdown(row[FAILED])}"
+            for row in failed
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -85,7 +89,7 @@ def _is_cost(key: str) -> bool:
 
 
 def _name_parameters(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}={value}`" for name, value in parameters.items()) or "no changes"
+    return ", ".join(format_code(f"{name}={value}") for name, value in parameters.items()) or "no changes"
 
 
 def _spread(values: Sequence[float | None]) -> str:

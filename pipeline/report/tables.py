@@ -1,6 +1,6 @@
 """The result table as text for the terminal, Markdown and the page, and the report in Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.config.params import Params
@@ -21,6 +21,7 @@ from pipeline.report.results import (
     relative_change,
     system_names,
 )
+from pipeline.utils.markdown import escape_markdown
 
 if TYPE_CHECKING:
     from rich.table import Table as TerminalTable
@@ -112,16 +113,20 @@ def markdown_report(
         notes: notes on every encoder, see `notes.list_notes`.
     """
     tables = {encoder: content[RESULTS] for encoder, content in metrics.items()}
-    lines = [f"# Error rates on {params.tested_corpus}", "", *([f"{corpus.title}.", ""] if corpus else [])]
-    lines += protocol_lines(tables, params, corpus)
+    title = [f"{escape_markdown(corpus.title)}.", ""] if corpus else []
+    lines = [f"# Error rates on {escape_markdown(params.tested_corpus)}", "", *title]
+    lines += map(escape_markdown, protocol_lines(tables, params, corpus))
     for encoder, table in tables.items():
-        lines += ["", f"## {encoder}", "", *describe_trials(table), ""]
+        lines += ["", f"## {escape_markdown(encoder)}", "", *map(_escape_item, describe_trials(table)), ""]
         columns = column_names(table)
-        lines += [_format_cells(columns), "|---|---" + "|---:" * (len(columns) - 2) + "|"]
-        lines += [_format_cells((row.condition, row.system, *row.cells)) for row in format_rows(metrics[encoder])]
+        lines += [_format_cells(map(escape_markdown, columns)), "|---|---" + "|---:" * (len(columns) - 2) + "|"]
+        for row in format_rows(metrics[encoder]):
+            lines.append(_format_cells((*map(escape_markdown, (row.condition, row.system)), *row.cells)))
         if any_significant(table):
             lines += ["", FOOTNOTE]
-        lines += ["", *(f"- {note}" for note in notes[encoder])] if notes and notes.get(encoder) else []
+        lines += (
+            ["", *(f"- {escape_markdown(note)}" for note in notes[encoder])] if notes and notes.get(encoder) else []
+        )
         if quality and encoder in quality:
             lines += ["", *markdown(quality[encoder])]
     return "\n".join(lines) + "\n"
@@ -171,8 +176,14 @@ def _describe_overlap(corpus: Corpus | None) -> str:
     return " Train and test share no speakers, noise, music, rooms or background talkers."
 
 
-def _format_cells(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _escape_item(line: str) -> str:
+    """Return a line of `describe_trials`, which may be an item of a list, in Markdown."""
+    mark = "- " if line.startswith("- ") else ""
+    return mark + escape_markdown(line.removeprefix(mark))
+
+
+def _format_cells(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _read_eers(systems: Mapping[str, Any]) -> dict[str, float]:

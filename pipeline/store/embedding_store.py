@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.store.declared_size import check_declared_size
 from pipeline.store.integrity import hash_content, hash_description, hash_rows, split_checksums, unchanged
 from pipeline.store.read_errors import corrupt_error, store_errors
 from pipeline.store.row_contents import RowContents
@@ -75,12 +76,13 @@ class EmbeddingStore:
             if (schema := stored.get("schema")) not in (1, SCHEMA):
                 raise StoreError(f"{path}: store schema {schema}, this version reads 1 and {SCHEMA}.")
             group = _group(path)
+            shape, *others = (open_array(group, name).shape for name in ("embeddings", "utterances", "status"))
+            if len(shape) != 4 or any(other != shape[:1] for other in others):
+                raise corrupt_error(path, "its arrays have different lengths")
+            check_declared_size(path, shape, unfinished)
             ids = tuple(map(str, np.asarray(open_array(group, "utterances")[:])))
             status = np.asarray(open_array(group, "status")[:], dtype=np.uint8)
-            shape = open_array(group, "embeddings").shape
             attributes, content_sha256 = split_checksums(stored)
-            if shape[0] != len(ids) or len(status) != len(ids) or len(shape) != 4:
-                raise corrupt_error(path, "its arrays have different lengths")
             if not all(ids) or len(set(ids)) != len(ids):
                 raise corrupt_error(path, "its utterance ids are damaged")
             if (status == MISSING).any() and not unfinished:

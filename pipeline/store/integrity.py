@@ -17,6 +17,7 @@ from pipeline.errors import StoreError
 from pipeline.store.read_errors import store_errors
 from pipeline.store.schema import ARRAYS, CONTENT_SHA256, STORE_SHA256
 from pipeline.utils.paths import ENTRY, Place, read_bytes
+from pipeline.utils.shortage import raise_shortage
 
 _IDS = 2**16
 """Number of ids hashed at once."""
@@ -83,7 +84,8 @@ def unchanged(path: Place, entry: bytes, rows: range | None = None) -> Iterator[
 def _check_entry(path: Place, entry: bytes) -> None:
     try:
         same = read_bytes(path / ENTRY) == entry
-    except OSError:
+    except OSError as error:
+        raise_shortage(error, path)
         same = False
     if not same:
         raise StoreError(f"{path}: was replaced or removed while it was read. Run the command again.")

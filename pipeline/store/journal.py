@@ -15,6 +15,7 @@ from pipeline.store.layout import create_store
 from pipeline.store.schema import ARRAYS
 from pipeline.store.zarr_access import open_group
 from pipeline.utils.paths import ENTRY, Place, exists, list_names, read_bytes
+from pipeline.utils.shortage import raise_shortage
 
 STORE = "store.zarr"
 """The name of the store in its folder of the journal."""
@@ -64,5 +65,6 @@ def is_undamaged(
             return np.array_equal(ids[0], ids[1])
         except PlaceError:
             raise
-        except Exception:  # Zarr may raise any error
+        except Exception as error:  # Zarr may raise any error
+            raise_shortage(error, store)
             return False

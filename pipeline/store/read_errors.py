@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from pipeline.errors import PlaceError, StoreError, one_line
 from pipeline.utils.paths import Place
+from pipeline.utils.shortage import raise_shortage
 
 
 def corrupt_error(path: Place, reason: str, rows: range | None = None) -> StoreError:
@@ -15,10 +16,14 @@ def corrupt_error(path: Place, reason: str, rows: range | None = None) -> StoreE
 
 @contextmanager
 def store_errors(path: Place, rows: range | None = None) -> Iterator[None]:
-    """Turn the errors of Zarr's codecs and parsers, which may be of any type, into StoreError."""
+    """Turn the errors of Zarr's codecs and parsers, which may be of any type, into StoreError.
+
+    Raise ResourceError instead if the machine lacked handles, threads or memory, or refused access.
+    """
     try:
         yield
     except (PlaceError, StoreError):
         raise
     except Exception as error:
+        raise_shortage(error, path)
         raise corrupt_error(path, one_line(error), rows) from error

@@ -13,6 +13,7 @@ from pipeline.store.row_contents import RowContents
 from pipeline.store.schema import FINGERPRINT, FINGERPRINTS, MISSING, OK, TRACES
 from pipeline.store.zarr_access import open_group
 from pipeline.utils.paths import Place, remove_path
+from pipeline.utils.shortage import raise_shortage
 
 
 class ShardWriter:
@@ -46,11 +47,16 @@ class ShardWriter:
                 status = np.full_like(status, MISSING)
         except PlaceError:
             raise
-        except Exception:  # Zarr's codecs may raise any error; a damaged shard is encoded again
+        except Exception as error:  # Zarr's codecs may raise any error; a damaged shard is encoded again
+            raise_shortage(error, self.store)
             status = np.full_like(status, MISSING)
         shape = (len(rows), *self._embeddings.shape[1:])
         values, traces = np.full(shape, np.nan, np.float32), np.full(shape[:3], "", dtype=object)
         return RowContents(values, traces, np.zeros((len(rows), FINGERPRINT), np.uint8)), status
+
+    def read_traces(self, rows: range) -> NDArray[np.object_]:
+        """Return the traces [rows, draw, view] of a shard of a store of audio as JSON."""
+        return np.asarray(self._audio_arrays[0][rows.start : rows.stop]).astype(object)
 
     def _is_marked_missing(self, rows: range) -> bool:
         """Return True if a shard has the status of one that was never written, False if that is damaged."""
@@ -58,7 +64,8 @@ class ShardWriter:
             return bool(np.all(np.asarray(self._status[rows.start : rows.stop]) == MISSING))
         except PlaceError:
             raise
-        except Exception:  # Zarr's codecs may raise any error
+        except Exception as error:  # Zarr's codecs may raise any error
+            raise_shortage(error, self.store)
             return False
 
     def _remove(self, rows: range) -> None:

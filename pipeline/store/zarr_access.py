@@ -11,16 +11,16 @@ from typing import Any, Literal
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, LocalStore
 
-from pipeline.errors import PlaceError
+from pipeline.errors import PlaceError, StoreError
 from pipeline.utils.paths import Place, remote_errors, remove_file, remove_folder, replace_folder, write_bytes
 
 
 def open_group(place: Place, mode: Literal["r", "r+"]) -> zarr.Group:
     """Open the group of a store; any use of it may raise PlaceError, if a remote place does not answer or refuses."""
     if isinstance(place, Path):
-        return zarr.open_group(place, mode=mode)
+        return zarr.open_group(_LocalStore(place, read_only=mode == "r"), mode=mode)
     with remote_errors(place):
         store = _RemoteStore.from_url(str(place), storage_options=dict(place.storage_options), read_only=mode == "r")
     return zarr.open_group(store, mode=mode, zarr_format=3)
@@ -44,6 +44,18 @@ def discard(store: Place, journal: Place) -> None:
     with suppress(PlaceError):
         remove_folder(store)  # its zarr.json first, so that the rest is never taken for finished work
         remove_folder(journal)
+
+
+class _LocalStore(LocalStore):
+    """Files below a folder. A pipe or a device in place of one raises StoreError: reading it might never end."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        path = self.root / key
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StoreError(f"{path}: is no regular file, so this is not a whole embedding store. Extract it again.")
+        return await super().get(key, prototype, byte_range)
 
 
 class _RemoteStore(FsspecStore):

@@ -19,8 +19,10 @@ from torch import Tensor
 from pipeline.config.train import WATCHING
 from pipeline.model.seed_model import SeedModel
 from pipeline.store.embedding_store import EmbeddingStore
-from pipeline.training.state import TrainingState, read_state_header, restore_state, view_bytes, write_state
+from pipeline.training.state import TrainingState, read_state_header, restore_state, write_state
 from pipeline.utils.atomic import lock_folder
+from pipeline.utils.shortage import raise_shortage
+from pipeline.utils.tensor_file import view_bytes
 
 FOLDER, FILE, PART = "training", "state.safetensors", "part{}.safetensors"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError)
@@ -90,7 +92,8 @@ class Checkpoint:
                 self._report_unused(f"{reason}; training starts from scratch")
                 return
             restore_state(self.path, state)
-        except DAMAGED:
+        except DAMAGED as error:
+            raise_shortage(error, self.path)
             self.group.report(f"{self.path}: damaged; training starts from scratch")
             return
         steps = state.rate.last_epoch

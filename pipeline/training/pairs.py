@@ -11,6 +11,9 @@ from pipeline.errors import TrainingError
 from pipeline.model.seed_model import Pairs
 from pipeline.store.embedding_store import EmbeddingStore
 
+LARGEST = 1e8
+"""The largest size of a number of an embedding. Up to here, a model does not depend on the vectors' common scale."""
+
 
 def select_views(store: EmbeddingStore, wanted: NoisyViews) -> list[int] | slice:
     """Return the index of the clean view and the wanted noisy views: the first few, the named ones, or all.
@@ -56,9 +59,14 @@ def build_pairs(values: NDArray[np.float32], store: EmbeddingStore, settings: Tr
 
     With `train.target: utterance` the mean of an utterance's clean crops precedes the views of each crop, the clean one
     included, so the model also learns to remove crop-to-crop variation. This takes two draws or more; a single crop is
-    its own mean.
+    its own mean. Raise TrainingError for numbers beyond `LARGEST`.
     """
     used = values[:, :, select_views(store, settings.noisy_views)]
+    if (largest := max(float(used.max(initial=0)), -float(used.min(initial=0)))) > LARGEST:
+        raise TrainingError(
+            f"{store.path}: holds vectors with numbers up to {largest:.3g}; training takes numbers up to {LARGEST:g},"
+            " because squares of larger ones overflow. Check them with `seed store check`, and scale all vectors alike."
+        )
     if _targets_utterance(store, settings):
         mean = np.broadcast_to(used[:, :, :1].mean(axis=1, keepdims=True), used[:, :, :1].shape)
         used = np.concatenate([mean, used], axis=2)

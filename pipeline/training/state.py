@@ -1,8 +1,6 @@
 """The state of a training between two steps, in memory and as a file."""
 
 import copy
-import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,8 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from pipeline.errors import OutputError
 from pipeline.training.progress import Epoch
 from pipeline.utils.atomic import replacing
+from pipeline.utils.tensor_file import read_content, read_tensor_file, write_tensor_file
 
-FORMAT = "seed-training-3"
+FORMAT = "seed-training-4"
 
 
 @dataclass
@@ -85,7 +83,6 @@ def write_state(path: Path, state: TrainingState, key: str) -> None:
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
         "norms": torch.stack(state.norms) if state.norms else torch.empty(0),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
     content = {
         "format": FORMAT,
         "key": key,
@@ -94,10 +91,9 @@ def write_state(path: Path, state: TrainingState, key: str) -> None:
         "curve": [asdict(epoch) for epoch in state.curve],
         "best": state.best.epoch,
     }
-    content["checksum"] = _compute_checksum(content, tensors)
     with replacing(path, path.with_suffix(".partial")) as temporary:
         try:
-            save_file(tensors, temporary, {"seed": json.dumps(content, sort_keys=True)})
+            write_tensor_file(temporary, content, tensors)
         except SafetensorError as error:  # raised when the disk is full
             raise OutputError(
                 f"{path}: cannot be written ({error}). Free some space and continue with --resume, or set"
@@ -110,8 +106,7 @@ def read_state_header(path: Path) -> dict[str, Any]:
 
     Raise OSError, SafetensorError, ValueError, KeyError or TypeError if it is not a state file.
     """
-    with safe_open(path, framework="pt") as file:
-        content: dict[str, Any] = json.loads(file.metadata()["seed"])
+    content = read_content(path)
     if content["format"] != FORMAT:
         raise ValueError("a state of another version")
     return content
@@ -122,11 +117,10 @@ def restore_state(path: Path, state: TrainingState) -> None:
 
     Raise the errors of `read_state_header`, for damaged files as well.
     """
-    content = read_state_header(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in sorted(file.keys())}  # copies, not views of the file
-    if content.pop("checksum") != _compute_checksum(content, tensors):
-        raise ValueError("checksum mismatch")
+    file = read_tensor_file(path)
+    content, tensors = file.content, file.tensors
+    if content["format"] != FORMAT or not file.has_digest:
+        raise ValueError("a state of another version")
 
     def select(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -165,17 +159,3 @@ def _read_random_states(state: TrainingState) -> dict[str, Tensor]:
     if device.type == "mps":
         states["mps"] = torch.mps.get_rng_state()
     return states
-
-
-def _compute_checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of JSON values, and of tensors with their names, types and shapes, in the given order."""
-    checksum = zlib.crc32(json.dumps(content, sort_keys=True).encode())
-    for name, tensor in tensors.items():
-        checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(view_bytes(tensor), checksum)
-    return checksum
-
-
-def view_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor of any type and shape; on the CPU, without copying them."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

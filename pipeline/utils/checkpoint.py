@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
+from pipeline.utils.shortage import raise_shortage
+from pipeline.utils.tensor_file import check_readable
 
 State = Mapping[str, Tensor]
 
@@ -28,14 +30,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: the file is missing or damaged, is not a dictionary, or holds code.
+        ResourceError: the machine lacks handles or memory, or refuses access.
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path")
     safe = path.suffix.lower() == ".safetensors"
     try:
+        check_readable(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns before it refuses
             loaded = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything: IndexError, struct.error, AttributeError …
+        raise_shortage(error, path)
         raise WeightsError(f"cannot read weights {path}: {_why_unreadable(error)}") from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"weights {path} hold a {type(loaded).__name__}; give a file with a dictionary of tensors")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Union
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError, PlaceError, one_line
+from pipeline.utils.shortage import SCARCE, raise_shortage
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -79,6 +80,7 @@ def remote_errors(where: object) -> Iterator[None]:
     except PlaceError:
         raise
     except Exception as error:  # every file system has its own errors
+        raise_shortage(error, where, SCARCE)
         raise place_error(where, error) from error
 
 
@@ -136,6 +138,7 @@ def local_copy(file: Place) -> Iterator[Path]:
         except FileNotFoundError:
             raise
         except Exception as error:
+            raise_shortage(error, file, SCARCE)
             raise place_error(file, error) from error
         yield local
 

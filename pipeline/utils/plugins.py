@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.utils.shortage import raise_shortage
 
 GROUP = "speaker_seed.{kind}"
 """The entry-point group of a kind: encoders, corruptions, objectives or formats."""
@@ -32,5 +33,6 @@ def load_plugin(kind: str, name: str) -> Any | None:
     try:
         return point.load() if point else None
     except Exception as error:
+        raise_shortage(error, f"plugin {name}")
         where = f"plugin {name} ({GROUP.format(kind=kind)}): importing {point.value if point else ''}"
         raise ConfigError(f"{where} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

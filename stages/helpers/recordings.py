@@ -108,7 +108,8 @@ def encode_folder(
     loaded = load_encoder(encoder, definition, choose_device(options.device), options.precision)
     paths = _keep_long(_choose_recordings(recordings, count), recipe.crop or 0)
     rows = [Utterance(str(number), path.as_posix()) for number, path in enumerate(paths)]
-    how = settings.seed, options.short_audio, options.batch, options.prefetch, load_denoiser(definition.denoise)
+    denoiser = load_denoiser(definition.denoise)
+    how = settings.seed, options.short_audio, options.batch, options.prefetch, denoiser, options.loud_audio
     with tempfile.TemporaryDirectory() as name, progress_bar("encoding", len(rows)) as advance:
         folder = Path(name)
         job = ExtractionJob(rows, Path(), recipe, SourcePool(_find_sources(sounds, folder)), loaded, *how)
@@ -124,6 +125,8 @@ def encode_folder(
         crops = store.read()[store.ok]
     for _, path, reason in summary.failures:
         click.echo(f"  {escape_undecodable(path)}: left out: {reason}", err=True)
+    for _, path, warning in summary.warnings:
+        click.echo(f"  {escape_undecodable(path)}: {warning}.", err=True)
     return crops, settings.seed
 
 

@@ -6,9 +6,13 @@ from ruamel.yaml import YAML
 
 from pipeline.config.params import Params, read_params
 from pipeline.config.recipes import recipe_for
+from pipeline.config.train import Train
 from pipeline.errors import ConfigError
+from pipeline.utils.validation import validated
 
 PROJECT = Path(__file__).parents[2]
+ALIASES = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+"""Lists of lists: 2^59 numbers, if one follows all aliases."""
 
 
 def test_the_parameter_file_is_valid_and_frozen() -> None:
@@ -109,6 +113,16 @@ def test_corpora_are_a_list_or_one_name() -> None:
         ("train: {warmup: -1}\n", "train.warmup: "),
         ("enhance: {timestep: 9, steps: 11}\n", "11 steps do not fit below timestep 9"),
         ("enhance: {eta: 0.5}\n", "eta needs noise"),
+        ("train: {threads: 100000}\n", "train.threads: Input should be less than or equal to 1024"),
+        ("extract: {workers: 100000}\n", "extract.workers: Input should be less than or equal to 1024"),
+        ("extract: {prefetch: 1000000000}\n", "extract.prefetch: Input should be less than or equal to"),
+        ("extract: {batch: 1000000000}\n", "extract.batch: Input should be less than or equal to"),
+        ("train: {learning_rate: .inf}\n", "train.learning_rate: Input should be a finite number"),
+        ("train: {learning_rate: 1e999999}\n", "train.learning_rate: Input should be a finite number"),
+        (f"seed: 0x{'f' * 50_000}\n", "a whole number of 200,000 bits"),
+        (f"seed: {'9' * 50_000}\n", "not YAML"),
+        (f"a: [{{b: [-0x{'f' * 5000}]}}]\n", "a whole number of 20,000 bits"),
+        (ALIASES, "a0: unknown key"),
         ("- a\n", "must be a mapping"),
         ("a: [\n", "not YAML"),
         ("seed: 1\nseed: 2\n", "not YAML"),
@@ -126,3 +140,8 @@ def test_a_wrong_parameter_is_one_line_that_names_the_key(tmp_path: Path, text: 
 def test_a_missing_parameter_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_params(tmp_path / "p.yaml")
+
+
+def test_numbers_that_python_cannot_print_are_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"here: batch_size: .* got a huge number"):
+        validated(Train, {"batch_size": 1 << 200_000}, "here")

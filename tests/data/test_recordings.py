@@ -83,6 +83,14 @@ def test_a_sample_of_a_manifest_is_heard(tmp_path: Path) -> None:
     assert check_recordings(rows, tmp_path, 2, 3) == some[3]
 
 
+def test_levels_that_cannot_be_are_counted_and_are_no_clipping(tmp_path: Path) -> None:
+    wave = np.clip(20 * hissing(), -1, 1)
+    for name, scale in (("clipped.wav", 1), ("loud.wav", 32_768)):
+        soundfile.write(tmp_path / name, wave * np.float32(scale), 16_000, subtype="FLOAT")
+    found = check_recordings([Utterance(name, name) for name in ("clipped.wav", "loud.wav")], tmp_path, 50, 0)
+    assert (found.files, found.loud, found.loud_names, found.clipped_names) == (2, 1, ("loud.wav",), ("clipped.wav",))
+
+
 @pytest.mark.corpora
 def test_real_speech_is_wide_band_and_the_same_speech_upsampled_is_not(real_corpora: Path) -> None:
     files = sorted(

@@ -77,7 +77,9 @@ def as_bytes(folder: Path) -> dict[str, tuple[bytes, str]]:
         "header cut in data.wav": (wav[:43], empty),
         "header alone.wav": (wav[:44], cut),
         "half.wav": (wav[: len(wav) // 2], cut),
-        "one byte short.wav": (wav[:-1], cut),
+        "one byte short.wav": (wav[:-1], DECODED),
+        "a few bytes short.wav": (wav[:-128], DECODED),
+        "200 bytes short.wav": (wav[:-200], cut),
         "half.aiff": (aiff[: len(aiff) // 2], cut),
         "half.au": (au[: len(au) // 2], cut),
         "half.w64": (w64[: len(w64) // 2], cut),
@@ -87,7 +89,8 @@ def as_bytes(folder: Path) -> dict[str, tuple[bytes, str]]:
         "half.ogg": (ogg[: len(ogg) // 2], cut),
         "header cut.ogg": (ogg[:2000], unreadable),
         "hole.ogg": (ogg[:3000] + bytes(500) + ogg[3500:], unreadable),
-        "claims no samples.wav": (patched(wav, 40, "<I", 0), empty),
+        "claims no samples.wav": (patched(wav, 40, "<I", 0), DECODED),  # as of a recorder that died
+        "claims no samples, has none.wav": (patched(wav[:44], 40, "<I", 0), empty),
         "claims 2 GB.wav": (patched(wav, 40, "<I", 2**31 - 1), DECODED),  # as a stream that was never closed
         "claims 4 GB.wav": (patched(wav, 40, "<I", 2**32 - 1), DECODED),
         "claims 64 MB.wav": (patched(wav, 40, "<I", 2**26), cut),
@@ -107,7 +110,10 @@ def as_bytes(folder: Path) -> dict[str, tuple[bytes, str]]:
         "1 bit.wav": (patched(wav, 34, "<H", 1), "1-bit samples"),
         "NaN.wav": (patched(floats, len(floats) - 400, "<I", 0x7FC00000), "holds NaN"),
         "Inf.wav": (patched(floats, len(floats) - 400, "<I", 0x7F800000), "holds NaN or infinite"),
-        "as loud as floats go.wav": (loud, "the encoder returned NaN"),
+        "as loud as floats go.wav": (
+            loud,
+            "the encoder returned NaN or infinite values. Of the recording: its peak is",
+        ),
         "an MP3.wav": (mp3, DECODED),
         "a FLAC.mp3": (flac, DECODED),
         "a WAV.flac": (wav, DECODED),

@@ -57,6 +57,18 @@ def test_histograms_share_edges_and_hold_every_trial() -> None:
     assert targets[10] == (inside & target).sum()
 
 
+@pytest.mark.parametrize("scores", [(1.0000000000000002, 1.0), (5e-324, 0.0), (1e29, -1e29), (3.0, 3.0), (1e30, 1e30)])
+def test_histograms_of_scores_close_together_or_far_apart(scores: tuple[float, float]) -> None:
+    edges, targets, nontargets = histogram(np.array(scores), np.array([True, False]))
+    assert (np.diff(edges) > 0).all()
+    assert (targets.sum(), nontargets.sum()) == (1, 1)
+
+
+def test_scores_that_overflow_are_refused() -> None:
+    with pytest.raises(TrialError, match=r"scores reach 1e\+308; those beyond 1e\+30 cannot be measured"):
+        histogram(np.array([0.5, 0.1, 1e308, -1e308]), np.array([True, False, True, False]))
+
+
 def test_rates_and_thresholds_in_percent_and_without_infinities() -> None:
     scores, target = gaussian(2.0, 5000)
     scores[0] = scores.min() - 1  # a target below all else, to be accepted where misses are dear

@@ -62,6 +62,7 @@ def test_the_file_says_what_vectors_of_training_looked_like(model: Path) -> None
 
 def test_the_file_says_what_it_was_trained_on_and_what_became_of_it(model: Path) -> None:
     saved, loaded = metadata(model), load_model(model)
+    assert len(saved.pop("digest")) == 64
     training = saved["training"]
     assert saved["format"] == "seed-2"
     counts = {"utterances": 64, "speakers": 16, "draws": 2, "noisy_views": ["1", "2", "3"], "epochs": 3, "seed": 0}
@@ -118,7 +119,7 @@ def test_the_cards_python_runs(
 
 def test_a_file_of_before_has_a_card_as_well(model: Path, tmp_path: Path) -> None:
     content = metadata(model)
-    for key in ("vectors", "strength"):
+    for key in ("vectors", "strength", "digest"):
         del content[key]
     content["scale"] = {"input": "vectors as the encoder gives them"}  # which older versions wrote
     content["training"] = {"best_epoch": 2, "validation_loss": 0.25, "held_out": "4 of 16 speakers"}
@@ -133,7 +134,7 @@ def test_a_file_of_before_has_a_card_as_well(model: Path, tmp_path: Path) -> Non
     assert "The error rates above" not in text  # there are none
     content["vectors"] = {"clean_norm": {"p1": 1.0, "p50": float("nan"), "p99": 1.0}}
     save_file(state, tmp_path / "bad.safetensors", {"seed": json.dumps(content)})
-    with pytest.raises(WeightsError, match=r"not a SEED model .*vectors"):
+    with pytest.raises(WeightsError, match=r"not a SEED model; .*vectors"):
         load_model(tmp_path / "bad.safetensors")
 
 

@@ -52,7 +52,7 @@ def test_a_damaged_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     content[-1] ^= 1
     (tmp_path / f"{name}.safetensors").write_bytes(content)
     monkeypatch.setattr(packaged, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(WeightsError, match="expected"):
+    with pytest.raises(WeightsError, match="damaged or edited"):
         Enhancer.load(name)
 
 

@@ -111,9 +111,9 @@ def test_any_number_of_systems_by_any_names_is_compared_with_the_first() -> None
     conditions = {"clean": [4.0, 2.0, 5.0], "noise0": [20.0, 10.0, 5.0]}
     table = {name: dict(zip(names, map(system, eers), strict=True)) for name, eers in conditions.items()}
     text = markdown_report({"x": measured(table)}, Params(), None)
-    assert "| clean | [b]a\\|b[/b] | 4.00 [3.0, 5.0] |  |" in text
+    assert "| clean | \\[b\\]a\\|b\\[/b\\] | 4.00 [3.0, 5.0] |  |" in text
     assert "| clean | raw_asnorm | 2.00 [1.0, 3.0] | -50 % |" in text
-    assert "| noise0 | <fusion> | 5.00 [4.0, 6.0] | -75 % |" in text
+    assert "| noise0 | &lt;fusion&gt; | 5.00 [4.0, 6.0] | -75 % |" in text
     assert summary_line("x", measured(table)).endswith(
         "mean noisy EER [b]a|b[/b] 20.00, raw_asnorm 10.00, <fusion> 5.00 %"
     )

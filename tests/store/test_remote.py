@@ -251,7 +251,7 @@ def test_after_a_long_outage_no_finished_shard_is_encoded_twice(
     assert corpus.run(place).progress.resumed == sum(map(len, finished))
     assert not set(finished) & set(encoded)
     assert objects(place) == tree_bytes(tmp_path / "s.zarr")
-    assert list_names(place.parent) == {"s.zarr", "s.failures.csv"}
+    assert list_names(place.parent) == {"s.zarr", "s.failures.csv", "s.warnings.csv"}
 
 
 @pytest.mark.endurance

@@ -1,5 +1,5 @@
+import copy
 import csv
-import json
 import math
 import re
 from dataclasses import replace
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.config.train import NetworkSettings, Train
@@ -29,6 +28,7 @@ from pipeline.store.writer import write_store
 from pipeline.training.batches import StreamedBatches, open_batches
 from pipeline.training.loop import rate_factor
 from pipeline.training.train import hold_out, train
+from pipeline.utils.tensor_file import read_tensor_file, write_tensor_file
 from stages.cli import main
 from tests.conftest import tree_bytes
 
@@ -414,6 +414,17 @@ def test_a_network_that_learns_nothing_is_reported(
     assert "no epoch was better than the network untrained; nothing was learnt" in said.err
 
 
+def test_vectors_whose_squares_overflow_are_not_trained_on(tmp_path: Path) -> None:
+    store, speakers = make_store(tmp_path / "s.zarr")
+    for scale, memory in ((1e30, 8.0), (1e9, 8.0), (1e30, 6e-4)):
+        values = store.read() * np.float32(scale)
+        write_store(tmp_path / "big.zarr", store.utterances, values, store.status, ENCODER)
+        with pytest.raises(TrainingError, match=r"big\.zarr: holds vectors with numbers up to \d"):
+            train(
+                EmbeddingStore.open(tmp_path / "big.zarr"), QUICK.model_copy(update={"memory": memory}), 0, 50, speakers
+            )
+
+
 @pytest.fixture
 def model_path(tmp_path: Path) -> Path:
     torch.manual_seed(0)
@@ -467,29 +478,32 @@ def test_enhanced_embeddings_are_not_enhanced_or_trained_on(tmp_path: Path, mode
 
 
 def test_a_model_with_nan_or_nonsense_is_refused(tmp_path: Path, model_path: Path) -> None:
-    with safe_open(model_path, framework="pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    file = read_tensor_file(model_path)
     path = tmp_path / "bad.safetensors"
-    save_file(state | {"mean": torch.full((DIM,), float("nan"))}, path, metadata)
+    write_tensor_file(path, file.content, file.tensors | {"mean": torch.full((DIM,), float("nan"))})
     with pytest.raises(WeightsError, match="NaN or infinite weights"):
         load_model(path)
-    save_file(state | {"strength": torch.tensor(7.0)}, path, metadata)
+    write_tensor_file(path, file.content, file.tensors | {"strength": torch.tensor(7.0)})
     with pytest.raises(WeightsError, match="its strength is 7, not from 0 to 1"):
         load_model(path)
+    write_tensor_file(path, file.content, file.tensors | {"strength": torch.tensor(0.5)})
+    with pytest.raises(WeightsError, match=r"its strength is 0\.5, but its metadata say 1"):
+        load_model(path)
+    write_tensor_file(path, file.content, file.tensors | {"mean": torch.zeros(DIM, dtype=torch.int32)})
+    with pytest.raises(WeightsError, match="mean holds int32 in place of floats"):
+        load_model(path)
     for change in ({"dim": 10**6}, {"dim": -1}, {"dim": "abc"}, {"dim": None}):
-        content = json.loads(metadata["seed"])
-        content["encoder"] |= change
-        save_file(state, path, {"seed": json.dumps(content)})
-        with pytest.raises(WeightsError, match="metadata and its tensors disagree"):
+        write_tensor_file(path, {**file.content, "encoder": file.content["encoder"] | change}, file.tensors)
+        with pytest.raises(WeightsError, match=r"metadata and its tensors disagree|not a SEED model; .* encoder.dim"):
             load_model(path)
     for key, value in (("blocks", 10**9), ("blocks", -1), ("width", 64)):
-        content = json.loads(metadata["seed"])
+        content = copy.deepcopy(file.content)
         content["settings"]["network"][key] = value
-        save_file(state, path, {"seed": json.dumps(content)})
+        write_tensor_file(path, content, file.tensors)
         with pytest.raises(WeightsError, match=r"disagree|not a SEED model"):
             load_model(path)
-    for text in ("[" * 100_000, "{}", "no json", '{"format": "seed-2", "settings": {}, "encoder": 3}'):
-        save_file(state, path, {"seed": text})
+    for text in ("[" * 100_000, "[]", "{}", "no json", '{"format": "seed-2", "settings": {}, "encoder": 3}'):
+        save_file(file.tensors, path, {"seed": text})
         with pytest.raises(WeightsError, match="not a SEED model"):
             load_model(path)
 

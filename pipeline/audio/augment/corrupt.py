@@ -17,7 +17,8 @@ from pipeline.audio.augment.steps import OneOf, choose
 from pipeline.audio.reading import Waveform
 
 Trace = dict[str, Any]
-"""One view: `start` of its crop in the utterance, in samples, and the `steps` that happened, in turn."""
+"""One view: `start` of its crop in the utterance, in samples, and the `steps` that happened, in turn; the recording's
+`warning`, if it has one."""
 
 
 def corrupt(

@@ -68,12 +68,14 @@ def make_views(
     pool: SourcePool,
     speaker: str | None = None,
     path: Path | None = None,
+    warning: str | None = None,
 ) -> list[list[ViewAudio]]:
     """Return the waves and traces [draws][views] of one utterance, a function of (seed, utterance, draw, view).
 
     `utterance` is the id, and `wave` [S] is 16 kHz mono. The speaker is kept out of the babble, or the file at `path`
-    if the speaker is unknown.
+    if the speaker is unknown. The `warning` of the recording goes into the traces.
     """
+    noted = {"warning": warning} if warning else {}
 
     def corrupt_views(wave: Waveform, draw: int) -> list[tuple[Waveform, list[Applied]]]:
         rngs = [stream(seed, utterance, draw, view.name) for view in recipe.views]
@@ -84,7 +86,10 @@ def make_views(
     if recipe.evaluation:
         corrupted = corrupt_views(wave, 0)
         return [
-            [ViewAudio(cut(each, start, recipe.crop), {"start": start, "steps": steps}) for each, steps in corrupted]
+            [
+                ViewAudio(cut(each, start, recipe.crop), {"start": start, "steps": steps, **noted})
+                for each, steps in corrupted
+            ]
             for start in even_starts(len(wave), recipe.draws, recipe.crop)
         ]
     length = recipe.crop or len(wave)
@@ -92,7 +97,7 @@ def make_views(
     for draw in range(recipe.draws):
         start = random_start(len(wave), length, stream(seed, utterance, draw, "crop"))
         corrupted = corrupt_views(cut(wave, start, length), draw)
-        draws.append([ViewAudio(each, {"start": start, "steps": steps}) for each, steps in corrupted])
+        draws.append([ViewAudio(each, {"start": start, "steps": steps, **noted}) for each, steps in corrupted])
     return draws
 
 

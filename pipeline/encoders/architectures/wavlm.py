@@ -13,6 +13,7 @@ from pipeline.encoders.encoder import Network
 from pipeline.encoders.family import Extra
 from pipeline.errors import ConfigError
 from pipeline.utils.checkpoint import State
+from pipeline.utils.shortage import raise_shortage
 
 EXTRA = Extra("wavlm", "transformers")
 
@@ -159,6 +160,7 @@ def _from_transformers(name: str) -> Any:
     try:
         return getattr(importlib.import_module("transformers"), name)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: from compiled packages such as torchaudio
+        raise_shortage(error, "transformers")
         raise ConfigError(
             f"WavLM encoders need transformers, which cannot be imported ({' '.join(str(error).split())}): "
             "pip install 'speaker-seed[wavlm]'"

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 
 SHA256 = {
-    "campplus": "e6edb8947b0930eb9c545a878f2c008832cc7eb4e810d551db37d7be242c6324",
-    "ge2e": "da87002980a044989ba55026630e11984e65dfc7769ede0c3df6a0f5ad78b422",
+    "campplus": "7833f922d003ee559437cb09ce1cd980e93db78ad12e3b5968a34c86797a6617",
+    "ge2e": "e7ed0092d329552d0b1c211a950bd1e6e83d36428faf816e1cc454ba4f8857f1",
 }
 """SHA-256 of each file, by name."""
 

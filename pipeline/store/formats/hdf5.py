@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats import columns, reader
 from pipeline.utils.atomic import replacing
+from pipeline.utils.hdf5 import UnsafeEntryError, has_entry, open_entry
+from pipeline.utils.shortage import raise_shortage
 
 TABLE, IDS = "embeddings", "ids"
 """Names of the datasets in files that we write."""
@@ -22,6 +24,9 @@ COMPRESSED = "data_format"
 _LOOKED_AT = 64
 """Number of entries that show the layout of a file."""
 
+_IDS, _LONGEST_ID = 4096, 65_536
+"""Number of ids that are read at once, and the longest id in characters."""
+
 _EXPECTED = f"Save {TABLE!r} [vectors, numbers] and {IDS!r} [vectors] outside any group, or one vector per id"
 
 
@@ -30,7 +35,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
     try:
         with h5py.File(path) as file:
             # The first entries show the layout; a file with one dataset per id may have millions.
-            some = [*islice(file, _LOOKED_AT), *(name for name in (TABLE, IDS) if name in file)]
+            some = [*islice(file, _LOOKED_AT), *(name for name in (TABLE, IDS) if has_entry(file, name))]
             items = {name: _item(path, file, name) for name in some}
             datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
             tables = [name for name, item in datasets.items() if item.ndim == 2 and item.dtype.kind == "f"]
@@ -48,6 +53,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
             if text and len(datasets[text]) != count:
                 raise ExchangeError(f"{path}: {len(datasets[text]):,} ids for {count:,} vectors. Make the file again.")
     except (OSError, RuntimeError) as error:  # RuntimeError: libhdf5 cannot list the entries
+        raise_shortage(error, path)
         raise ExchangeError(f"{path}: not a readable HDF5 file ({one_line(error)}). Copy or make it again.") from error
     reader.check_floating(path, dtype, dim)
 
@@ -56,9 +62,9 @@ def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
             yield from columns.read_ids(path, columns.find_ids(path, ids), count)
             return
         with h5py.File(path) as file:
-            for start in range(0, count, 65536):
+            for start in range(0, count, _IDS):
                 try:
-                    yield [_text(name) for name in file[text][start : start + 65536]]
+                    yield [_text(path, name) for name in file[text][start : start + _IDS]]
                 except UnicodeDecodeError as error:
                     raise reader.encoding_error(path, error) from error
                 except OSError as error:
@@ -104,18 +110,27 @@ def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
 
 
 def _datasets(
-    path: Path, group: h5py.Group, prefix: str = "", above: tuple[h5py.Group, ...] = ()
+    path: Path, group: h5py.Group, prefix: str = "", seen: set[int] | None = None
 ) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the datasets below a group with their paths; an id with slashes makes groups."""
-    above += (group,)
+    """Yield the datasets below a group with their paths; an id with slashes makes groups.
+
+    Each group is entered once: groups that hold the same one several times would have exponentially many paths.
+    """
+    seen = set() if seen is None else seen
+    seen.add(_address(group))
     for name in _entries(path, group):
         item = _item(path, group, name)
         if isinstance(item, h5py.Group):
-            if item in above:
-                raise ExchangeError(f"{path}: {prefix}{name} is a link to a group that contains it. Remove it.")
-            yield from _datasets(path, item, f"{prefix}{name}/", above)
+            if _address(item) in seen:
+                raise ExchangeError(f"{path}: {prefix}{name} is a group that is there by another name. Remove one.")
+            yield from _datasets(path, item, f"{prefix}{name}/", seen)
         elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item
+
+
+def _address(group: h5py.Group) -> int:
+    """Return the position of a group in its file, which no other object has."""
+    return int(h5py.h5o.get_info(group.id).addr)
 
 
 def _entries(path: Path, group: h5py.Group) -> Iterator[str]:
@@ -130,11 +145,13 @@ def _item(path: Path, group: h5py.Group, name: str | bytes) -> Any:
     if isinstance(name, bytes):  # h5py returns names that are not UTF-8 as bytes
         raise ExchangeError(f"{path}: {name!r}, the name of an entry, is not UTF-8 text. Rename it.")
     try:
-        return group[name]
+        return open_entry(group, name)
+    except UnsafeEntryError as error:
+        raise ExchangeError(f"{path}: {error}") from error
     except (KeyError, OSError, RuntimeError) as error:
+        raise_shortage(error, path)
         raise ExchangeError(
-            f"{path}: {name!r} leads to nothing that can be read ({one_line(error)}). Remove this link, or copy its"
-            " target as well."
+            f"{path}: {name!r} cannot be read ({one_line(error)}). Copy or make the file again."
         ) from error
 
 
@@ -149,14 +166,20 @@ def _read_vectors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         for name, dataset in _datasets(path, file):
             if COMPRESSED in dataset.attrs:
                 raise ExchangeError(f"{path}: {name} is compressed like a Kaldi matrix. Write it uncompressed.")
+            reader.check_floating(f"{path}: {name}", dataset.dtype, 1)
             try:
                 yield name, dataset[()]
             except OSError as error:
                 raise _damage_error(path, error) from error
 
 
-def _text(name: bytes | str | np.integer[Any]) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+def _text(path: Path, name: bytes | str | np.integer[Any]) -> str:
+    text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
+    if len(text) > _LONGEST_ID:  # a small file may repeat a long text without end
+        raise ExchangeError(
+            f"{path}: an id of {len(text):,} characters ({text[:40]!r}…). Give ids of up to {_LONGEST_ID:,}."
+        )
+    return text
 
 
 def _check_key(path: Path, name: str) -> None:
@@ -172,4 +195,5 @@ def _nul_error(path: Path, name: str) -> ExchangeError:
 
 
 def _damage_error(path: Path, error: Exception) -> ExchangeError:
+    raise_shortage(error, path)
     return ExchangeError(f"{path}: damaged ({one_line(error)}). Copy or make it again.")

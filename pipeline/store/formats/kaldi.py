@@ -1,5 +1,6 @@
 """Kaldi: archives of vectors (`.ark`), and lists of their positions in archives (`.scp`)."""
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,12 +16,15 @@ from pipeline.store.formats.columns import check_first_id, sidecar_path
 from pipeline.store.formats.decimals import parse_decimals
 from pipeline.store.formats.reader import VectorReader, VectorTable, open_keyed
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 _BINARY = {b"\0BFV ": 4, b"\0BDV ": 8}
 """Headers of binary vectors, with the bytes of a number."""
+_MATRIX = {b"\0BFM ": 4, b"\0BDM ": 8}
+"""Headers of binary matrices, with the bytes of a number."""
 _OFFSET_DIGITS = 18
 """Maximum number of digits of a position in an archive."""
-_READABLE = (*_BINARY, b"\0BFM ", b"\0BDM ")
+_READABLE = (*_BINARY, *_MATRIX)
 """Headers of values that are read; others may be audio or pickles, which run code."""
 
 
@@ -127,12 +131,15 @@ def _peek_header(file: IO[bytes], path: Path, name: str) -> bytes:
 
 def _read_value(file: IO[bytes], path: Path, name: str) -> NDArray[Any]:
     head, start = _peek_header(file, path, name), file.tell()
-    stop = start + _size(file, head) if head in _BINARY else None
+    stop = start + _size(file, head) if head in _READABLE else None
+    if stop is not None and not start < stop <= os.fstat(file.fileno()).st_size:  # before memory is taken for it
+        raise _truncation_error(path, name)
     file.seek(start)
     try:
         # Kaldi writes whole numbers without a point; kaldiio takes a vector that begins with one for integers.
         vector = np.asarray(kaldiio.matio.read_kaldi(file)) if head in _READABLE else _read_text(file)
     except Exception as error:  # kaldiio's parsers raise almost anything
+        raise_shortage(error, path)
         raise ExchangeError(f"{path}: {name} cannot be read ({one_line(error)}). Copy or make it again.") from error
     if stop not in (None, file.tell()):  # kaldiio returns the rest of a truncated vector
         raise _truncation_error(path, name)
@@ -140,9 +147,12 @@ def _read_value(file: IO[bytes], path: Path, name: str) -> NDArray[Any]:
 
 
 def _size(file: IO[bytes], head: bytes) -> int:
-    """Return the size of a binary vector, whose first ten bytes are read here; less than ten if it is damaged."""
+    """Return the size of a binary vector or matrix, whose header is read here; less than that if it is damaged."""
     _, _, length = struct.unpack("<5sci", file.read(10).ljust(10, b"\0"))
-    return 10 + int(length) * _BINARY[head]
+    if head in _BINARY:
+        return 10 + int(length) * _BINARY[head]
+    _, columns = struct.unpack("<ci", file.read(5).ljust(5, b"\0"))
+    return 15 + int(length) * int(columns) * _MATRIX[head]
 
 
 def _read_text(file: IO[bytes]) -> NDArray[Any]:

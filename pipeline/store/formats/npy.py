@@ -1,6 +1,7 @@
 """NumPy: `.npy` with ids in a text file beside it, and `.npz` with both or with one array per id."""
 
 import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError, one_line
+from pipeline.errors import ExchangeError, ResourceError, one_line
 from pipeline.store.formats import columns, reader
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Shape, True for an array in column order, and type."""
@@ -71,9 +73,11 @@ def _open_npy(path: Path, ids: Path | None) -> reader.VectorReader:
 def _open_npz(path: Path, ids: Path | None) -> reader.VectorReader:
     with _unpacking(path), zipfile.ZipFile(path) as archive:
         headers = {}
+        _check_members(path, archive)
         for member in (name for name in archive.namelist() if name.endswith(".npy")):
             with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _header(file, path)
+                headers[member.removesuffix(".npy")] = header = _header(file, path)
+            _check_member_size(path, archive.getinfo(member), header)
     tables = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
     texts = [name for name, (shape, _, dtype) in headers.items() if len(shape) == 1 and dtype.kind in "US"]
     if not texts and (of_ids := headers.get("ids")) and len(of_ids[0]) == 1 and of_ids[2].kind in "iu":
@@ -113,6 +117,27 @@ def _open_npz(path: Path, ids: Path | None) -> reader.VectorReader:
     return reader.VectorReader(str(path), dim, dtype, names, blocks)
 
 
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise ExchangeError if members of an archive overlap, or unpack to more than they can hold."""
+    members = archive.infolist()
+    packed = sum(member.compress_size for member in members)
+    if packed > path.stat().st_size or any(
+        member.file_size > reader.MAX_RATIO * max(member.compress_size, 1)
+        for member in members
+        if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ):
+        raise ExchangeError(f"{path}: declares more than its bytes can hold. Copy or make it again.")
+
+
+def _check_member_size(path: Path, member: zipfile.ZipInfo, header: Header) -> None:
+    """Raise ExchangeError if an array is larger than its member of an archive."""
+    shape, _, dtype = header
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ExchangeError(
+            f"{path}: {member.filename} is truncated, its header says {list(shape)}. Copy or make it again."
+        )
+
+
 def _arrays(path: Path, headers: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
     with _unpacking(path), np.load(path, allow_pickle=False) as archive:
         for name in headers:
@@ -124,9 +149,10 @@ def _unpacking(path: Path) -> Iterator[None]:
     """Raise ExchangeError if any part of an archive is damaged."""
     try:
         yield
-    except ExchangeError:
+    except (ExchangeError, ResourceError):
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise_shortage(error, path)
         # RuntimeError: a password, or a compression that Python does not know
         raise ExchangeError(f"{path}: not a readable .npz file ({one_line(error)}). Copy or make it again.") from error
 

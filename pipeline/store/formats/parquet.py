@@ -14,6 +14,7 @@ from pipeline.errors import ExchangeError, one_line
 from pipeline.store.formats import reader
 from pipeline.store.formats.columns import choose_name, find_id_column, find_vector_columns
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 ID, VECTOR = "utterance", "embedding"
 """Names of the columns in files that we write."""
@@ -47,6 +48,7 @@ def open_reader(path: Path, form: str, ids: Path | None) -> reader.VectorReader:
         _check_columns(path, dict(zip(columns, kinds, strict=True)))
         # Columns of whole numbers, such as one that is 0 throughout, have the precision of the others.
         kinds = [kind for kind in kinds if pa.types.is_floating(kind)] or kinds
+    reader.check_declared_size(path, count, dim)
     dtype = np.result_type(*{np.dtype(kind.to_pandas_dtype()) for kind in kinds})
     reader.check_floating(path, dtype, dim)
 
@@ -156,5 +158,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def unreadable_error(path: Path, form: str, error: Exception) -> ExchangeError:
-    """Return the error for a file that pyarrow rejects."""
+    """Return the error for a file that pyarrow rejects; raise ResourceError if the machine lacked something."""
+    raise_shortage(error, path)
     return ExchangeError(f"{path}: not a readable {form} file ({one_line(error)}). Repair it or make it again.")

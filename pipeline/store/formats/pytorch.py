@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import ExchangeError, one_line
+from pipeline.errors import ExchangeError, ResourceError, one_line
 from pipeline.store.formats import reader
 from pipeline.utils.atomic import replacing
+from pipeline.utils.shortage import raise_shortage
 
 _NUMPY_TYPES = (torch.float16, torch.float32, torch.float64)
 
@@ -52,6 +53,7 @@ def write_table(path: Path, form: str, vectors: reader.VectorTable) -> None:
 def _table(path: Path, table: torch.Tensor, names: list[str]) -> reader.VectorReader:
     if table.ndim != 2 or len(table) != len(names):
         raise ExchangeError(f"{path}: {len(names):,} ids for embeddings of shape {list(table.shape)}. Save it again.")
+    _check_stored(path, "embeddings", table)
     dim, dense = table.shape[1], table.layout == torch.strided
     first = _array(path, "embeddings", table[:1] if dense else table)
     reader.check_floating(path, first.dtype, dim)
@@ -69,6 +71,7 @@ def _load(path: Path) -> Any:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:
+                raise_shortage(error, path)
                 if "mmap" not in str(error):
                     raise
                 return torch.load(path, map_location="cpu", weights_only=True)  # written by PyTorch before 1.6
@@ -78,16 +81,30 @@ def _load(path: Path) -> Any:
             " code. Save a dictionary of tensors."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise_shortage(error, path)
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise ExchangeError(
             f"{path}: not a PyTorch file of tensors only, and nothing else is loaded ({reason}). Save a dictionary of"
             " tensors."
         ) from error
+    except ResourceError:
+        raise
     except Exception as error:  # the unpickler raises almost anything for a broken file
+        raise_shortage(error, path)
         raise ExchangeError(f"{path}: not a PyTorch file ({one_line(error)}). Copy or make it again.") from error
 
 
+def _check_stored(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Raise ExchangeError if a tensor repeats its numbers: a few bytes could declare any size."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        shape = list(tensor.shape)
+        raise ExchangeError(f"{path}: {name[:40]!r} declares {shape} numbers, more than it stores. Save a copy of it.")
+
+
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    _check_stored(path, name, tensor)
     try:
         tensor = tensor.detach().resolve_conj().resolve_neg()
         if tensor.is_floating_point() and tensor.dtype not in _NUMPY_TYPES:

@@ -63,6 +63,10 @@ BLOCK_BYTES = 2**23
 """Approximate size of a block of vectors as float32."""
 
 
+MAX_RATIO = 1100
+"""Numbers per byte of a file above which its size is not credible; deflate packs at most 1,032 bytes into one."""
+
+
 @dataclass(frozen=True)
 class VectorBlock:
     """Consecutive rows of a file."""
@@ -113,6 +117,16 @@ def check_floating(path: object, dtype: np.dtype[Any], dim: int) -> None:
         raise ExchangeError(f"{path}: holds numbers of type {dtype}; embeddings are float16, float32 or float64.")
     if dim == 0:
         raise ExchangeError(f"{path}: holds vectors of no numbers. Check how it was made.")
+
+
+def check_declared_size(path: Path, count: int, dim: int) -> None:
+    """Raise ExchangeError if a file declares more ids or numbers than its bytes can hold, even compressed."""
+    size = path.stat().st_size
+    if count > size or count * dim > MAX_RATIO * size:  # distinct ids take a byte each at least
+        raise ExchangeError(
+            f"{path}: declares {count:,} vectors of {dim:,} numbers in {size:,} bytes, which cannot hold them. Copy or"
+            " make it again."
+        )
 
 
 def open_keyed(

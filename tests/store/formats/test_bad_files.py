@@ -251,7 +251,7 @@ def latin_in_parquet(folder: Path) -> Path:
 def loop_in_hdf5(folder: Path) -> Path:
     with h5py.File(folder / "x.h5", "w") as file:
         file["a/b"] = VALUES[0]
-        file["a/again"] = h5py.SoftLink("/a")
+        file["a/again"] = file["a"]
     return folder / "x.h5"
 
 
@@ -315,8 +315,8 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (hdf5_ids_of_bytes, "ids are not UTF-8 text"),
         (hdf5_keys_of_bytes, "is not UTF-8 text"),
         (halves_of_characters, "ids are not UTF-8 text"),
-        (dangling("b", link=h5py.SoftLink("/gone")), "'b' leads to nothing that can be read"),
-        (dangling("g/b", link=h5py.ExternalLink("gone.h5", "/b")), "leads to nothing that can be read"),
+        (dangling("b", link=h5py.SoftLink("/gone")), "'b' is a link to another place or file, which is not followed"),
+        (dangling("g/b", link=h5py.ExternalLink("gone.h5", "/b")), "'b' is a link to another place or file"),
         (in_a_group, "data/embeddings is not a vector: its shape is [4, 3]. Save 'embeddings'"),
         (without_ids, "embeddings is not a vector: its shape is [4, 3]. Save arrays 'embeddings'"),
         *((damaged_npz(place), "not a readable .npz file") for place in (0.003, 0.4, 0.8)),
@@ -330,7 +330,7 @@ SUFFIXES = (".npy", ".npz", ".h5", ".ark", ".scp", ".parquet", ".csv", ".pt")
         (twice_in_parquet("id", "id", "e0"), "column 'id' is there twice"),
         (twice_in_parquet("id", "e0", "e0"), "column 'e0' is there twice"),
         (latin_in_parquet, "ids are not UTF-8 text"),
-        (loop_in_hdf5, "a/again is a link to a group that contains it"),
+        (loop_in_hdf5, "a/again is a group that is there by another name"),
         (text(".csv", "id,id,e0,e1\na,b,1,2\n"), "column 'id' is there twice"),
         (text(".csv", "a,1,2,3\nb,4,5,6\n"), "may be names of columns, or an id and its vector"),
         (text(".csv", "a,0.5\x1f,1.5\nb,4,5\n"), "x.csv"),
