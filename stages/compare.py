@@ -76,6 +76,6 @@ def _format_difference(title: str, key: str, table: dict[str, dict[str, Any]], d
     """Return both values of a figure, and their difference, as text."""
     one, other = (f"{row[key]:.{digits}f}{format_interval(row.get(f'{key}_ci'), digits)}" for row in table.values())
     second = table["second"]
-    change = f"{second[f'{key}_difference']:+.{digits}f}{format_interval(second.get(f'{key}_difference_ci'), digits)}"
+    change = f"{second[f'{key}_difference']:+z.{digits}f}{format_interval(second.get(f'{key}_difference_ci'), digits)}"
     p = second.get("p_value" if key == "eer" else f"{key}_p_value")
     return f"{title}: {one} -> {other}, difference {change}" + ("" if p is None else f", p = {p:.3f}")

@@ -96,8 +96,8 @@ def check(
         "shortest audio": f"{loaded.min_samples} samples",
         "weights sha256": loaded.weights_sha256 or "none",
         "real-time factor": f"{result.real_time_factor:.4f} ({1 / result.real_time_factor:.0f} times real time)",
-        "cosine, same speaker": f"{result.same:.3f}",
-        "cosine, different speakers": f"{result.different:.3f}",
+        "cosine, same speaker": f"{result.same:z.3f}",
+        "cosine, different speakers": f"{result.different:z.3f}",
     }
     for key, value in lines.items():
         click.echo(f"{key + ':':28}{value}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.store.formats.problems import KINDS
+from pipeline.store.formats.problems import KINDS, OF_VECTORS
 from pipeline.store.formats.registry import format_names, open_sources
 from pipeline.utils.paths import Place
 from stages.helpers.options import FILE, OUTPUT, progress_bar
@@ -85,7 +85,7 @@ def import_(
     """Make a store from files of embeddings that other tools wrote.
 
     Files are matched by id; the store keeps the order of the clean one. Ids that are not in every file, repeated ids,
-    NaN and vectors of another length stop the import, unless --skip names them.
+    NaN, vectors of zeros and vectors of another length stop the import, unless --skip names them.
     """
     from pipeline.store.formats.import_store import import_store
 
@@ -94,7 +94,7 @@ def import_(
     with progress_bar("importing", None) as advance:
         done = import_store(first, others, out, encoder, draws, skip, weights_sha256, advance)
     for problem in done.problems.problems:
-        become = "marked as failed" if problem.kind in ("nan", "dimensions") else "left out"
+        become = "marked as failed" if problem.kind in OF_VECTORS else "left out"
         click.echo(f"  {problem.text}: {become}", err=True)
     for path in done.rounded:
         click.echo(f"  {path}: float64 was rounded to float32", err=True)

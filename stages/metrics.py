@@ -109,12 +109,12 @@ def _format_figures(
     """Return the figures as lines of text."""
     lines = [
         f"{figures['targets']:,} target and {figures['nontargets']:,} non-target trials",
-        f"EER {figures['eer']:.2f} %{format_interval(figures.get('eer_ci'), 2)} at {figures['eer_threshold']:.4f}"
+        f"EER {figures['eer']:.2f} %{format_interval(figures.get('eer_ci'), 2)} at {figures['eer_threshold']:z.4f}"
         f" (convex hull: {figures['eer_rocch']:.2f} %)",
     ]
     for point in points:
         threshold = figures[f"min_dcf_{point.name}_threshold"]
-        where = "accepting all" if threshold is None else f"at {threshold:.4f}"
+        where = "accepting all" if threshold is None else f"at {threshold:z.4f}"
         actual = f", actDCF {figures[f'act_dcf_{point.name}']:.3f}" if f"act_dcf_{point.name}" in figures else ""
         lines.append(f"minDCF({point.name}) {figures[f'min_dcf_{point.name}']:.3f} {where}{actual}")
     actual = f", Cllr {figures['cllr']:.3f} bits" if "cllr" in figures else ""

@@ -40,6 +40,7 @@ def check(
     from dataclasses import replace
 
     from rich.table import Table
+    from rich.text import Text
 
     from pipeline.data.manifest import read_manifest
     from pipeline.data.recordings import check_recordings
@@ -66,7 +67,7 @@ def check(
     console = make_console()
     counts = Table(title=str(path), show_header=False)
     for name, text in list_counts(figures):
-        counts.add_row(name, text)
+        counts.add_row(name, Text(text))  # as Text, brackets in ids are not markup
     counts.add_row("checksum", "matches" if has_checksum else "none: unfinished, or of an older version")
     console.print(counts)
     if figures.recordings and figures.recordings.loud:
@@ -77,7 +78,7 @@ def check(
         )
     table = Table("", *(f"{percent} %" for percent in PERCENTS), title="Quantiles")
     for name, spread in list_percentiles(figures):
-        table.add_row(name, *(f"{spread[str(percent)]:.4f}" if spread else "–" for percent in PERCENTS))
+        table.add_row(name, *(f"{spread[str(percent)]:z.4f}" if spread else "–" for percent in PERCENTS))
     console.print(table)
     if out:
         write_json(out / JSON, as_json(figures, limits))

@@ -172,8 +172,8 @@ def train(
             checkpoints.remove()
     start = "as given" if init else "untrained"
     click.echo(
-        f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:.4f}"
-        f" ({start} {trained.curve[0].validation_loss:.4f}) on {trained.held_out} held out"
+        f"{out}: epoch {best.epoch} of {len(trained.curve) - 1}, validation loss {best.validation_loss:z.4f}"
+        f" ({start} {trained.curve[0].validation_loss:z.4f}) on {trained.held_out} held out"
     )
     if not best.epoch and settings.train.max_epochs:
         click.echo(

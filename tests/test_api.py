@@ -195,7 +195,7 @@ def test_trials_and_vectors_that_make_no_sense_are_refused() -> None:
     nothing = x.copy()
     nothing[2] = 0
     assert np.isfinite(scoring.score(x, nothing, [(0, 1)])).all()
-    with pytest.raises(TrialError, match="first: trial 1, because a vector is all zeros"):
+    with pytest.raises(TrialError, match="1 of the test rows that trials name are zeros or not finite, first: row 2"):
         scoring.score(x, nothing, [(0, 1), (0, 2)])
 
 

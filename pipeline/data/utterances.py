@@ -10,6 +10,7 @@ from pipeline.data.manifest import Utterance, read_manifest
 from pipeline.errors import UnknownUtteranceError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.utils.array_types import IntArray
+from pipeline.utils.similar_ids import suggest_fix
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def select_utterances(ids: Sequence[str], manifest: Sequence[Utterance], path: P
     rows = {row.utterance: row for row in manifest}
     for name in ids:
         if name not in rows:
-            raise UnknownUtteranceError(f"{path}: has no utterance {name!r}, which the store holds. Extract it again.")
+            advice = suggest_fix([name], list(rows), "the store", "the manifest") or "Extract it again."
+            raise UnknownUtteranceError(f"{path}: has no utterance {name!r}, which the store holds. {advice}")
     known = [rows[name] for name in ids]
     return Utterances(
         tuple(ids),

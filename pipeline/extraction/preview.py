@@ -97,7 +97,7 @@ def describe(made: ViewAudio) -> Iterator[str]:
         yield f"recording: {made.trace['warning']}"
     for step in made.trace["steps"]:
         units = find_corruption(step["kind"]).units
-        yield step["kind"] + "".join(f", {step[key]:.6g}{unit}" for key, unit in units.items())
+        yield step["kind"] + "".join(f", {step[key]:z.6g}{unit}" for key, unit in units.items())
         for source in step.get("sources", ()):
             texts = {"start": " from sample ", "index": ", response "}
             yield f"  {source['path']}" + "".join(

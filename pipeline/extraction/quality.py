@@ -14,12 +14,14 @@ from pipeline.errors import StoreError
 from pipeline.metrics.quantiles import PERCENTS
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import FAILED, MISSING, OK
+from pipeline.store.zeros import list_first
 from pipeline.utils.array_types import Float32Array
 from pipeline.utils.markdown import escape_markdown
 
 FILE = "quality.json"
 
 _BLOCK_VALUES = 2**22  # numbers of a store in memory at a time, 16 MB
+_IDS = 10  # utterances of broken rows that are named
 _BLOCK_ROWS = 512  # rows of the cosine matrix in memory at a time
 
 Percentiles = dict[str, float]
@@ -55,6 +57,8 @@ class StoreQuality:
     views: dict[str, dict[str, Percentiles]]
     """The `distance` and `cosine` between the first view, clean in training stores, and each other one."""
     recordings: RecordingCheck | None = None
+    broken_ids: Sequence[str] = ()
+    """The first ten utterances of broken rows; empty in files of older versions."""
 
 
 def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[StoreQuality, PlotValues]:
@@ -65,12 +69,12 @@ def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[
     """
     chosen = np.zeros(len(store.status), dtype=bool)
     chosen[np.random.default_rng(seed).permutation(store.ok)[: settings.rows]] = True
-    broken = 0
+    broken = list[str]()
     first, norms, distances, cosines = [], [], [], []
     for rows, values in store.blocks(_BLOCK_VALUES):
         lengths = np.linalg.norm(values, axis=-1)  # [row, draw, view]
         sound = (np.isfinite(lengths) & (lengths > 0)).all(axis=(1, 2))
-        broken += int(((store.status[rows] == OK) & ~sound).sum())
+        broken += [store.utterances[rows.start + row] for row in np.flatnonzero((store.status[rows] == OK) & ~sound)]
         used = sound & chosen[rows]
         values, lengths = values[used], lengths[used]
         clean, length = values[:, :, :1], lengths[:, :, :1]
@@ -90,7 +94,8 @@ def measure_store(store: EmbeddingStore, settings: Quality, seed: int) -> tuple[
         rows=len(store.status),
         missing=int((store.status == MISSING).sum()),
         failed=int((store.status == FAILED).sum()),
-        broken=broken,
+        broken=len(broken),
+        broken_ids=broken[:_IDS],
         compared=len(near),
         duplicates=int((near > settings.duplicate_cosine).sum()),
         nearest=compute_percentiles(near[np.isfinite(near)]),
@@ -133,7 +138,8 @@ def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
     def check(what: str, count: int, total: int, name: str) -> None:
         limit = getattr(settings, name)
         if count > limit * total:
-            phrases.append(f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %)")
+            first = _name_first(figures) if name == "max_broken" else ""
+            phrases.append(f"{what} {_share(count, total)} (quality.{name}: {100 * limit:g} %{first})")
 
     check("missing rows", figures.missing, figures.rows, "max_missing")
     check("failed rows", figures.failed, figures.rows, "max_failed")
@@ -141,7 +147,7 @@ def exceeded_thresholds(figures: StoreQuality, settings: Quality) -> list[str]:
     check("near-duplicate rows", figures.duplicates, figures.compared, "max_duplicates")
     for name, view in figures.views.items():
         if (median := view["cosine"]["50"]) > (limit := settings.max_cosine):
-            phrases.append(f"view {name} at cosine {median:.4f} from clean (quality.max_cosine: {limit:g})")
+            phrases.append(f"view {name} at cosine {median:z.4f} from clean (quality.max_cosine: {limit:g})")
     if recordings := figures.recordings:
         check("clipped recordings", recordings.clipped, recordings.files, "max_clipped")
         check("upsampled recordings", recordings.upsampled, recordings.files, "max_upsampled")
@@ -155,7 +161,7 @@ def list_counts(figures: StoreQuality) -> list[tuple[str, str]]:
         ("rows", f"{figures.rows:,}"),
         ("missing", _share(figures.missing, figures.rows)),
         ("failed", _share(figures.failed, figures.rows)),
-        ("NaN or zero", _share(figures.broken, figures.rows)),
+        ("NaN or zero", _share(figures.broken, figures.rows) + _name_first(figures)),
         ("near-duplicates", _share(figures.duplicates, figures.compared) + sample),
     ]
     if recordings := figures.recordings:
@@ -179,12 +185,13 @@ def list_percentiles(figures: StoreQuality) -> list[tuple[str, Percentiles]]:
 
 def markdown(figures: StoreQuality) -> list[str]:
     """Return lines of Markdown for a report: the counts, and the distance of each view from the clean one."""
-    counts = "; ".join(f"{name} {value}" for name, value in list_counts(figures))
+    counts = "; ".join(f"{name} {escape_markdown(value)}" for name, value in list_counts(figures))
     lines = [f"Training store: {counts}."]
     if figures.views:
         lines += ["", "| view | distance to clean, median | cosine to clean, median |", "|---|---:|---:|"]
         for name, view in figures.views.items():
-            lines.append(f"| {escape_markdown(name)} | {view['distance']['50']:.3f} | {view['cosine']['50']:.3f} |")
+            distance, cosine = f"{view['distance']['50']:.3f}", f"{view['cosine']['50']:z.3f}"
+            lines.append(f"| {escape_markdown(name)} | {distance} | {cosine} |")
     return lines
 
 
@@ -204,6 +211,7 @@ def read_quality(folder: Path, encoders: Sequence[str]) -> dict[str, StoreQualit
         path = folder / encoder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            content.setdefault("broken_ids", [])
             known = {field.name: content[field.name] for field in fields(StoreQuality)}
             known["recordings"] = known["recordings"] and RecordingCheck(**known["recordings"])
             found[encoder] = StoreQuality(**known)
@@ -219,6 +227,11 @@ def _view_names(store: EmbeddingStore, count: int) -> list[str]:
     """Return the names of a store's views in order, or numbers if it has no names."""
     named = [str(view["name"]) for view in (store.attributes.get("recipe") or {}).get("views", [])]
     return named if len(named) == count else [f"view {number}" for number in range(count)]
+
+
+def _name_first(figures: StoreQuality) -> str:
+    """Return the first broken rows as text that follows their number."""
+    return f", first: {list_first(figures.broken_ids)}" if figures.broken_ids else ""
 
 
 def _share(count: int, total: int) -> str:

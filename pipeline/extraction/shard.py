@@ -27,6 +27,7 @@ from pipeline.store.integrity import hash_rows
 from pipeline.store.row_contents import RowContents
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.zeros import zero_mask
 from pipeline.utils.atomic import sha256_of
 from pipeline.utils.prefetch import prefetch
 from pipeline.utils.shortage import SCARCE, raise_shortage
@@ -177,4 +178,6 @@ def _encode(
         if not np.isfinite(values).all():
             hint = f" Of the recording: {part.warning}." if part.warning else ""
             failures[part.row] = f"the encoder returned NaN or infinite values.{hint}"
+        elif zero_mask(values).any():
+            failures[part.row] = "the encoder returned a vector of zeros, which has no direction."
     return failures

@@ -58,4 +58,5 @@ def min_cllr(hull: Roc) -> float:
     """
     targets, nontargets = np.diff(hull.miss), -np.diff(hull.false_alarm)
     both = targets + nontargets
-    return float(-(rel_entr(targets, both) + rel_entr(nontargets, both)).sum() / (2 * np.log(2)))
+    information = (rel_entr(targets, both) + rel_entr(nontargets, both)).sum()
+    return float(0 - information / (2 * np.log(2)))  # 0 - 0 is 0, where -0 is the negative zero

@@ -46,8 +46,12 @@ def check_trials(scores: FloatArray, target: BoolArray) -> None:
         raise TrialError(f"{len(scores):,} scores of {len(target):,} trials. Give one score for each trial.")
     if len(target) == 0 or target.all() or not target.any():
         raise TrialError(f"{len(target):,} trials of one class or none; error rates need targets and non-targets.")
-    if not np.isfinite(scores).all():
-        raise TrialError("scores contain NaN or infinite values. Check the embeddings that they were computed from.")
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise TrialError(
+            f"{int(bad.sum()):,} of {len(scores):,} scores are NaN or infinite, first: score {int(np.argmax(bad))}."
+            " Check the embeddings that they were computed from."
+        )
     if (largest := max(-float(scores.min()), float(scores.max()))) > MAX_SCORE:
         raise TrialError(f"scores reach {largest:.3g}; those beyond {MAX_SCORE:g} cannot be measured. Correct them.")
 

@@ -77,7 +77,9 @@ def adapt_model(
     needed = MIN_POOL if means > 1 else MIN_VECTORS
     if min(recordings, len(usable)) < needed:
         what = "vectors" if count is None else "recordings"
-        raise VectorError(f"{recordings} {what} to adapt {name} to; at least {needed} are needed.")
+        zero = np.flatnonzero(np.linalg.norm(vectors, axis=1) == 0)
+        ignored = f" ({len(zero)} of {len(vectors)} vectors are zeros, first: row {zero[0]})" if len(zero) else ""
+        raise VectorError(f"{recordings} {what} to adapt {name} to{ignored}; at least {needed} are needed.")
     if means > 1 and model.settings.network.precondition != "whiten":
         raise ConfigError(
             f"{name}: has no whitening, so it does not know the directions of noise. Adapt with one mean."

@@ -16,6 +16,7 @@ from pipeline.model.domain import strength_in_domain
 from pipeline.model.model_file import check_encoder, describe_denoiser_mismatch, describe_unknown_encoder, load_model
 from pipeline.model.training_stats import describe_norm_mismatch
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.zeros import list_first, zero_mask
 from pipeline.utils.paths import ENTRY, Place, exists, to_place
 
 
@@ -109,6 +110,12 @@ def enhance_store(
     check_sampling(loaded.model, sampling, model_path)
     values = store.read()
     rows = values[store.ok]
+    zero = [store.utterances[row] for row in store.ok[zero_mask(rows)]]
+    if zero and warn:
+        warn(
+            f"{store.path}: {len(zero):,} of {len(rows):,} utterances have a vector of zeros, which stays as it is and"
+            f" cannot be scored, first: {list_first(zero)}."
+        )
     flat = rows.reshape(-1, store.dim)
     norms = torch.linalg.vector_norm(torch.from_numpy(flat), dim=1)
     if (warning := describe_norm_mismatch(loaded.model.training_stats, norms[norms >= MIN_NORM])) and warn:
@@ -135,8 +142,13 @@ def enhance_store(
     if sampling.strength is None:
         sampling = replace(sampling, strength=strength)
     values[store.ok] = enhance_vectors(model, flat, sampling, seed, progress).reshape(rows.shape)
-    if not np.isfinite(values[store.ok]).all():
-        raise StoreError(f"{store.path}: {model_path} returns NaN or infinite vectors for it. Train the model again.")
+    bad = store.ok[~np.isfinite(values[store.ok]).all(axis=(1, 2, 3))]
+    if len(bad):
+        first = list_first([store.utterances[row] for row in bad])
+        raise StoreError(
+            f"{store.path}: {model_path} returns NaN or infinite vectors for {len(bad):,} of {len(store.ok):,}"
+            f" utterances, first: {first}. Train the model again."
+        )
     attributes = {key: value for key, value in store.attributes.items() if key != "schema"}
     attributes |= {"enhanced_by_sha256": loaded.base_sha256, **describe_sampling(sampling, seed)}
     if model.adaptation:

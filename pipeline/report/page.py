@@ -138,7 +138,7 @@ def _describe_quality(quality: StoreQuality | None) -> Facts:
     if quality is None:
         return []
     views = [
-        (f"{name}, median distance to clean", f"{view['distance']['50']:.3f} (cosine {view['cosine']['50']:.3f})")
+        (f"{name}, median distance to clean", f"{view['distance']['50']:.3f} (cosine {view['cosine']['50']:z.3f})")
         for name, view in quality.views.items()
     ]
     return [*list_counts(quality), *views]

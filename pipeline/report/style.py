@@ -25,7 +25,7 @@ def inline(rows: Sequence[Mapping[str, str | float]]) -> alt.InlineData:
 
 
 def _format_value(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.5g}"
+    return value if isinstance(value, str) else f"{value:z.5g}"
 
 
 BASELINE = "#7d8590"

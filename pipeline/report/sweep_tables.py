@@ -96,9 +96,9 @@ def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    text = f"{np.mean(known):.3g}" if np.mean(known) >= 100 else f"{np.mean(known):.2f}"
+    text = f"{np.mean(known):.3g}" if np.mean(known) >= 100 else f"{np.mean(known):z.2f}"
     return f"{text} ± {np.ptp(known) / 2:.2f}" if len(known) > 1 else text
 
 
 def _format_figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else f"{value:z.6g}"

@@ -204,4 +204,4 @@ def _format_interval(figures: Mapping[str, Any]) -> str:
 
 def _format_change(before: float, after: float) -> str:
     change = relative_change(before, after)
-    return "–" if change is None else f"{100 * change:+.0f} %"
+    return "–" if change is None else f"{100 * change:+z.0f} %"

@@ -26,9 +26,10 @@ def write_det(path: Place, rocs: Mapping[tuple[str, str], Roc]) -> None:
 def write_roc(path: Place, roc: Roc) -> None:
     """Write the points of a ROC as CSV: rates as shares, and their coordinates on a DET plot."""
     columns = (roc.threshold, roc.false_alarm, roc.miss, 1 - roc.miss, probit(roc.false_alarm), probit(roc.miss))
+    # Adding 0 makes 0 of negative zeros.
     header = "threshold,false_alarm,miss,hit,probit_false_alarm,probit_miss"
     with replacing(path) as temporary:
-        np.savetxt(temporary, np.column_stack(columns), fmt="%.6g", delimiter=",", header=header, comments="")
+        np.savetxt(temporary, np.column_stack(columns) + 0.0, fmt="%.6g", delimiter=",", header=header, comments="")
 
 
 def write_histogram(path: Place, histogram: Histogram) -> None:
@@ -67,4 +68,4 @@ def write_groups(
 def _format_bins(histogram: Histogram) -> Iterable[tuple[str, str, int, int]]:
     edges, targets, nontargets = histogram
     for low, high, hits, others in zip(edges[:-1], edges[1:], targets, nontargets, strict=True):
-        yield f"{low:.6g}", f"{high:.6g}", int(hits), int(others)
+        yield f"{low:z.6g}", f"{high:z.6g}", int(hits), int(others)

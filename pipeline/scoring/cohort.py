@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.errors import TrialError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.store.zeros import require_directions
 from pipeline.utils.array_types import Float32Array, IntArray
 from pipeline.utils.paths import Place
 
@@ -65,7 +66,7 @@ def read_cohort(
             that corpus. None: all.
 
     Raises:
-        StoreError: the store is damaged, or holds enhanced embeddings.
+        StoreError: the store is damaged, or holds enhanced embeddings or a vector of zeros.
         TrialError: the store has fewer than two encoded utterances.
     """
     store.check_raw()
@@ -76,7 +77,9 @@ def read_cohort(
     names = tuple(store.utterances[row] for row in rows)
     known = tuple(speakers.get(name) for name in names)
     failed = tuple(store.utterances[row] for row in np.flatnonzero(store.status != OK))
-    return Cohort(store.path, store.encoder(), store.read()[rows], names, known, failed)
+    values = store.read()[rows]
+    require_directions(store, rows, values)
+    return Cohort(store.path, store.encoder(), values, names, known, failed)
 
 
 def count_overlap(cohort: Cohort, utterances: Sequence[str], speakers: Mapping[str, str | None]) -> tuple[int, int]:

@@ -124,7 +124,8 @@ def scale_peaks(vectors: NDArray[Any]) -> NDArray[Any]:
 def mean_units(units: Float32Array) -> Float32Array:
     """Return one unit vector for each utterance [N, D], the mean of its unit crops [N, crops, D]; NaN if it failed."""
     mean: Float32Array = units.mean(axis=1)
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # crops that cancel each other give NaN, which the check of the scores reports
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     return mean
 
 

@@ -68,7 +68,7 @@ def measure_distances(
 
 def format_distances(distances: list[ViewDistances]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a CSV with `COLUMNS`."""
-    return ((*row[:4], *(f"{value:.6f}" for value in row.quantiles)) for row in distances)
+    return ((*row[:4], *(f"{value:z.6f}" for value in row.quantiles)) for row in distances)
 
 
 def draw_speaker_pairs(speakers: list[str | None], seed: int) -> dict[str, tuple[IntArray, IntArray]]:

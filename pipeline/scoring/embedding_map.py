@@ -60,7 +60,7 @@ def map_embeddings(
 
 def format_points(points: list[MapPoint]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a CSV with `COLUMNS`."""
-    return ((*point[:4], f"{point.x:.4f}", f"{point.y:.4f}") for point in points)
+    return ((*point[:4], f"{point.x:z.4f}", f"{point.y:z.4f}") for point in points)
 
 
 def choose_rows(speakers: Sequence[str | None], seed: int) -> IntArray:

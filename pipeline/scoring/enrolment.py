@@ -37,6 +37,12 @@ class EnrolmentModels:
         rows = np.unique(self.rows)
         return tuple(store.utterances[row] for row in rows[store.status[rows] != OK])
 
+    def select_rows(self, models: IntArray) -> IntArray:
+        """Return the rows of the utterances of some models."""
+        chosen = np.zeros(len(self.starts), dtype=np.bool_)
+        chosen[models] = True
+        return self.rows[np.repeat(chosen, np.diff(self.starts, append=len(self.rows)))]
+
 
 Pooling = Callable[[Float32Array, EnrolmentModels], Float32Array]
 """A function that makes one unit vector for each model [M, D] from all utterances' [N, D]; NaN where these failed."""

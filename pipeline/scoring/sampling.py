@@ -5,6 +5,7 @@ import numpy as np
 from pipeline.scoring.comparison import mean_units, unit_crops
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import CHUNK_ROWS
+from pipeline.store.zeros import require_directions
 from pipeline.utils.array_types import BoolArray, Float32Array, IntArray
 
 
@@ -30,7 +31,7 @@ def read_selected_rows(store: EmbeddingStore, rows: IntArray) -> Float32Array:
     """Return the embeddings [rows, draw, view, D] of some rows (rising), reading only their chunks.
 
     Raises:
-        StoreError: one of their shards is damaged.
+        StoreError: one of their shards is damaged, or a vector is zero.
     """
     if len(rows) == 0:
         return np.empty((0, *store.shape[1:]), dtype=np.float32)
@@ -40,4 +41,6 @@ def read_selected_rows(store: EmbeddingStore, rows: IntArray) -> Float32Array:
     for run in runs:
         start = int(run[0]) // CHUNK_ROWS * CHUNK_ROWS
         parts.append(store.read_rows(range(start, int(run[-1]) + 1))[run - start])
-    return np.concatenate(parts)
+    values = np.concatenate(parts)
+    require_directions(store, rows, values)
+    return values

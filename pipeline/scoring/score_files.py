@@ -14,6 +14,7 @@ from pipeline.data.trials.parser import UTF_16
 from pipeline.errors import TrialError, UnknownUtteranceError
 from pipeline.metrics import Speakers
 from pipeline.utils.array_types import BoolArray, Float64Array, IntArray
+from pipeline.utils.similar_ids import suggest_fix
 
 LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
 
@@ -180,7 +181,9 @@ def label_sides(scored: ScoredTrials, labels: Mapping[str, str | None], where: P
         raise TrialError(f"{scored.path}: its lines name no utterances, so {where} cannot be applied to them.")
     for name in chain(*scored.names):
         if labels.get(name) is None:
-            raise UnknownUtteranceError(f"{where}: has no entry for {name!r}, which {scored.path} names. Add it.")
+            known = [other for other, label in labels.items() if label is not None]
+            advice = suggest_fix([name], known, str(scored.path), str(where)) or "Add it."
+            raise UnknownUtteranceError(f"{where}: has no entry for {name!r}, which {scored.path} names. {advice}")
     distinct = sorted({str(labels[name]) for name in chain(*scored.names)})
     index = {label: number for number, label in enumerate(distinct)}
     sides = (np.array([index[str(labels[name])] for name in names], dtype=np.int64) for names in scored.names)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from pipeline.config.score import ComparisonName
 from pipeline.data.trials.table import Trials
 from pipeline.errors import TrialError, VectorError
-from pipeline.scoring.comparison import COMPARISONS, cosine_scores, mean_units, scale_peaks, unit_crops
+from pipeline.scoring.comparison import COMPARISONS, Comparison, cosine_scores, mean_units, scale_peaks, unit_crops
 from pipeline.scoring.condition_stores import check_comparable
 from pipeline.scoring.enrolment import EnrolmentModels, Pooling, average_models, average_scores
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.store.zeros import require_no_zeros, zero_mask
 from pipeline.utils.array_types import BoolArray, Float32Array
 from pipeline.utils.paths import Place
 
@@ -55,15 +56,30 @@ def score(enrol: NDArray[Any], test: NDArray[Any], trials: "NDArray[Any] | Seque
             f"{int(outside.any(axis=1).sum())} of {len(pairs)} trials name rows that do not exist, first: trial"
             f" {first}, rows {pairs[first].tolist()} of {len(sides[0])} and {len(sides[1])}."
         )
-    with np.errstate(invalid="ignore"):  # vectors that are zero or cancel each other give NaN, which is checked below
+    for side, each, column in zip(("enrol", "test"), sides, pairs.T, strict=True):
+        _require_finite_directions(side, each, column)
+    with np.errstate(invalid="ignore"):  # crops that cancel each other give NaN, which is checked below
         left, right = (mean_units(unit_crops(each if each.ndim == 3 else each[:, None])) for each in sides)
     scores = cosine_scores(left, right, Trials(pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), None))
     if not np.isfinite(scores).all():
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
+        enrol_row, test_row = pairs[first].tolist()
         raise TrialError(
-            f"scores are NaN or infinite, first: trial {first}, because a vector is all zeros or not finite."
+            f"scores are NaN or infinite, first: trial {first}, because the crops of enrol row {enrol_row} or of test"
+            f" row {test_row} cancel each other."
         )
     return scores
+
+
+def _require_finite_directions(side: str, vectors: Float32Array, rows: NDArray[np.integer[Any]]) -> None:
+    """Raise TrialError if vectors [N, ..., D] of the rows that trials name are zeros or not finite."""
+    axes = tuple(range(1, vectors.ndim))
+    bad = np.intersect1d(rows, np.flatnonzero(zero_mask(vectors) | ~np.isfinite(vectors).all(axis=axes)))
+    if len(bad):
+        raise TrialError(
+            f"{len(bad):,} of the {side} rows that trials name are zeros or not finite, first: row {bad[0]}. Leave"
+            " their trials out."
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,10 @@ class Scorer:
     """Mask of the utterances of the test side that can be scored."""
     score: Callable[[Trials], Float32Array]
     """Function that returns the scores [M] of trials between these."""
+    check: Callable[[Trials], None]
+    """Function that raises StoreError if trials name a vector of zeros."""
+    names: tuple[Sequence[str], Sequence[str]]
+    """Ids of both sides, for messages."""
     path: Place
     """The path of the test store, for messages."""
 
@@ -83,12 +103,19 @@ class Scorer:
         """Return the trials without those of failed utterances, and their scores.
 
         Raises:
-            TrialError: a score is not finite, because a vector is all zeros.
+            StoreError: a vector is zero.
+            TrialError: a score is not finite, because the crops of an utterance cancel each other.
         """
         kept = trials.keep(self.enrolled[trials.enrol] & self.tested[trials.test])
+        self.check(kept)
         scores = self.score(kept)
         if not np.isfinite(scores).all():
-            raise TrialError(f"{self.path}: scores are NaN or infinite, because a vector of one side is all zeros.")
+            first = int(np.argmax(~np.isfinite(scores)))
+            one, other = self.names[0][kept.enrol[first]], self.names[1][kept.test[first]]
+            raise TrialError(
+                f"{self.path}: scores are NaN or infinite, first that of {one} and {other}: the crops of one of them"
+                " cancel each other."
+            )
         return kept, scores
 
 
@@ -109,15 +136,29 @@ def scorer_of(
     """
     check_comparable(enrol, test)
     method, ok = COMPARISONS[comparison], enrol.status == OK
-    left = method.represent(unit_crops(enrol.read()[:, :, 0]))
-    right = left if test.path == enrol.path else method.represent(unit_crops(test.read()[:, :, 0]))
+    left, zero_left = _represent(enrol, method)
+    right, zero_right = (left, zero_left) if test.path == enrol.path else _represent(test, method)
     score = method.score
     if models is not None and comparison == "cosine":
         left = pool(left, models)
     elif models is not None:
         score = average_scores(models, ok, score)
     enrolled = ok if models is None else models.usable_mask(ok)
-    return Scorer(enrolled, test.status == OK, partial(score, left, right), test.path)
+
+    def check(kept: Trials) -> None:
+        rows = kept.enrol if models is None else models.select_rows(kept.enrol)
+        for store, zero, used in ((enrol, zero_left, rows), (test, zero_right, kept.test)):
+            if zero[used].any():
+                require_no_zeros(store, np.flatnonzero(zero), len(store.ok))  # all, whatever these trials name
+
+    names = (enrol.utterances if models is None else models.names), test.utterances
+    return Scorer(enrolled, test.status == OK, partial(score, left, right), check, names, test.path)
+
+
+def _represent(store: EmbeddingStore, method: Comparison) -> tuple[Float32Array, BoolArray]:
+    """Return the representations of a store's utterances [N, ...], and a mask of those with a vector of zeros [N]."""
+    crops = store.read()[:, :, 0]
+    return method.represent(unit_crops(crops)), zero_mask(crops)
 
 
 def score_list(
@@ -134,7 +175,7 @@ def score_list(
     others.
 
     Raises:
-        StoreError: the stores cannot be compared, or are damaged.
+        StoreError: the stores cannot be compared, are damaged, or hold a vector of zeros that a trial names.
         TrialError: no trials are left, or a score is not finite.
     """
     kept, scores = scorer_of(enrol, test, models, pool, comparison)(trials)

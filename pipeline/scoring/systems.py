@@ -14,6 +14,7 @@ from pipeline.scoring.backends.calibration import Calibration, fit_calibration, 
 from pipeline.scoring.cohort import Cohort
 from pipeline.scoring.condition_stores import ConditionStores
 from pipeline.scoring.system import CLEAN_VIEW, ScoringSystem, SystemSide, build_system, convert_to_sources
+from pipeline.store.zeros import require_directions
 from pipeline.utils.array_types import BoolArray, Float32Array, Float64Array, FloatArray
 
 ScorerKey = tuple[str, bool]
@@ -57,8 +58,13 @@ class ScoringSystems:
                     )
 
     def read_vectors(self, condition: str) -> dict[str, Float32Array]:
-        """Read the vectors [N, crops, D] of all sources in a condition."""
-        return {name: source.stores[condition].read()[:, :, CLEAN_VIEW] for name, source in self._sources.items()}
+        """Read the vectors [N, crops, D] of all sources in a condition; StoreError if one is zero."""
+        vectors = {}
+        for name, source in self._sources.items():
+            store = source.stores[condition]
+            vectors[name] = store.read()[:, :, CLEAN_VIEW]
+            require_directions(store, range(len(store.utterances)), vectors[name])  # failed rows are NaN
+        return vectors
 
     def prepare(
         self,

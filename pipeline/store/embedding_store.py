@@ -159,8 +159,11 @@ class EmbeddingStore:
         with self._reading(rows):
             values = np.asarray(self._embeddings[rows.start : rows.stop], dtype=np.float32)
             finite = np.isfinite(values).all(axis=(1, 2, 3))
-            if (~finite & (self.status[rows.start : rows.stop] == OK)).any():
-                raise corrupt_error(self.path, "marked as encoded, but they hold NaN", rows)
+            bad = ~finite & (self.status[rows.start : rows.stop] == OK)
+            if bad.any():
+                first = self.utterances[rows.start + int(np.argmax(bad))]
+                what = f"marked as encoded, but {int(bad.sum()):,} of them hold NaN, first: {first}"
+                raise corrupt_error(self.path, what, rows)
         return values
 
     def read(self) -> NDArray[np.float32]:

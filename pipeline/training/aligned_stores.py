@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import DENOISE, SPACE
+from pipeline.store.zeros import require_directions
 from pipeline.utils.array_types import IntArray
 
 
@@ -47,8 +48,10 @@ class AlignedStores(EmbeddingStore):
         for part, first, end in zip(self.parts, starts, starts[1:], strict=False):
             inside = range(max(rows.start, first), min(rows.stop, end))
             if len(inside):
-                moved = part.read_rows(range(inside.start - first, inside.stop - first))
-                values.append(moved + self.shifts[self.domains[inside.start : inside.stop], None, None])
+                own = range(inside.start - first, inside.stop - first)
+                raw = part.read_rows(own)
+                require_directions(part, own, raw)  # before they are moved
+                values.append(raw + self.shifts[self.domains[inside.start : inside.stop], None, None])
         return np.concatenate(values) if len(values) > 1 else values[0]
 
     def _starts(self) -> list[int]:

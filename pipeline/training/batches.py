@@ -17,6 +17,7 @@ from pipeline.config.train import Train
 from pipeline.model.seed_model import Pairs, SeedModel, prepare_pairs
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
+from pipeline.store.zeros import require_directions
 from pipeline.training.memory import AHEAD, fits_in_memory, plan_memory
 from pipeline.training.pairs import build_pairs, count_vectors
 from pipeline.training.preconditioner import Moments, fit_preconditioner
@@ -65,7 +66,7 @@ def open_batches(
         fit: fit the preconditioner; False leaves it as it is.
 
     Raises:
-        StoreError: the store is damaged.
+        StoreError: the store is damaged, or holds a vector of zeros.
         ConfigError: `train.memory` is too small to stream the store.
         TrainingError: the store does not have the configured noisy views.
     """
@@ -91,6 +92,7 @@ class MemoryBatches:
     ) -> "MemoryBatches":
         """Read a store, and fit the model's preconditioner if `fit`."""
         values = store.read()
+        _check_directions(store, range(len(values)), values)
         pairs, validation = (build_pairs(values[store.ok[chosen]], store, model.settings) for chosen in (~held, held))
         del values
         if fit:
@@ -192,6 +194,7 @@ class StreamedBatches:
     def _read(self, rows: range) -> tuple[Pairs, Pairs]:
         """Return the training pairs and the validation pairs of some rows."""
         values, role = self._store.read_rows(rows), self._role[rows.start : rows.stop]
+        _check_directions(self._store, rows, values)
         parts = (values, values[:0]) if (role == FIT).all() else (values[role == FIT], values[role == VALIDATE])
         fitted, validated = (build_pairs(part, self._store, self._model.settings) for part in parts)
         return fitted, validated
@@ -207,6 +210,12 @@ def _choose_crops(pairs: int, draws: int, rng: np.random.Generator) -> NDArray[n
     """Draw one of the `draws` consecutive pairs of each utterance, and return their numbers among all pairs."""
     starts = np.arange(0, pairs, draws)
     return starts + rng.integers(draws, size=len(starts))
+
+
+def _check_directions(store: EmbeddingStore, rows: range, values: NDArray[np.float32]) -> None:
+    """Raise StoreError if a store on disk holds a vector of zeros; in arrays, scikit-learn's checks expect them."""
+    if store.entry is not None:
+        require_directions(store, rows, values)  # failed rows are NaN
 
 
 def _draw(buffer: Pairs, filled: int, size: int, rng: np.random.Generator) -> Pairs:

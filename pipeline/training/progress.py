@@ -72,7 +72,7 @@ def write_training_curve(path: Place, epochs: Sequence[Epoch]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("epoch", *names))
         for epoch in epochs:
-            measured = {name: f"{value:.6f}" for name, value in epoch.values().items()}
+            measured = {name: f"{value:z.6f}" for name, value in epoch.values().items()}
             if "learning_rate" in measured:
                 measured["learning_rate"] = f"{epoch.learning_rate:.6g}"
             writer.writerow((epoch.epoch, *(measured.get(name, "") for name in names)))

@@ -126,9 +126,9 @@ def _choose(drawn: Mapping[str, NDArray[np.float64]]) -> tuple[str, str]:
         change = values - raw
         harm = change[0, 0] > max(relative * raw[0, 0], points) and interval(change[1:, 0])[0] > 0
         low, high = interval(change[1:, 1])
-        gain = f"{name}, noisy EER {change[0, 1]:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        gain = f"{name}, noisy EER {change[0, 1]:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
         if harm:
-            reasons.append(f"{gain}, but clean EER {change[0, 0]:+.1f} points")
+            reasons.append(f"{gain}, but clean EER {change[0, 0]:+z.1f} points")
         elif high >= 0:
             reasons.append(f"{gain}, which may be chance")
         else:

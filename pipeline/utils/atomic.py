@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -151,8 +151,17 @@ def _umask() -> int:
 
 
 def write_json(path: Place, content: Any) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write a JSON file atomically; negative zeros are written as zeros."""
+    write_text(path, json.dumps(_drop_zero_signs(content), indent=2, allow_nan=False) + "\n")
+
+
+def _drop_zero_signs(content: Any) -> Any:
+    """Return JSON content with 0 in place of each negative zero."""
+    if isinstance(content, Mapping):
+        return {key: _drop_zero_signs(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_drop_zero_signs(value) for value in content]
+    return content + 0.0 if isinstance(content, float) else content
 
 
 def write_text(path: Place, text: str) -> None:

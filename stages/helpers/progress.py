@@ -83,9 +83,9 @@ def training_progress(epochs: int) -> Iterator[tuple[Callable[["Epoch"], None], 
 
 def _format_losses(epoch: "Epoch", best: "Epoch") -> str:
     """Return the losses of an epoch and of the best one so far as text."""
-    train = f"train {epoch.train_loss:.4f}, " if "train_loss" in epoch.values() else ""
-    comparison = "best so far" if best == epoch else f"best {best.validation_loss:.4f} in epoch {best.epoch}"
-    return f"epoch {epoch.epoch}: {train}validation {epoch.validation_loss:.4f} ({comparison})"
+    train = f"train {epoch.train_loss:z.4f}, " if "train_loss" in epoch.values() else ""
+    comparison = "best so far" if best == epoch else f"best {best.validation_loss:z.4f} in epoch {best.epoch}"
+    return f"epoch {epoch.epoch}: {train}validation {epoch.validation_loss:z.4f} ({comparison})"
 
 
 def _format_rates(figures: dict[str, Any]) -> str:

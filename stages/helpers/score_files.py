@@ -81,9 +81,9 @@ def score_protocol(
 
 def format_figure(value: object, digits: int, unit: str = "") -> str:
     """Return a figure as text, or `-` if there is none."""
-    return f"{value:.{digits}f}{unit}" if isinstance(value, float) else "-"
+    return f"{value:z.{digits}f}{unit}" if isinstance(value, float) else "-"
 
 
 def format_interval(interval: list[float] | None, digits: int) -> str:
     """Return an interval as text to follow its figure, or nothing if there is none."""
-    return f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+    return f" [{interval[0]:z.{digits}f}, {interval[1]:z.{digits}f}]" if interval else ""

@@ -93,6 +93,7 @@ def test_perfect_and_useless_scores() -> None:
     target = np.array([True, True, False, False])
     perfect, useless = roc_of(np.array([3.0, 2, 1, 0]), target), roc_of(np.zeros(4), target)
     assert min_dcf(perfect, STANDARD[0]) == min_cllr(rocch(perfect)) == 0
+    assert f"{min_cllr(rocch(perfect)):.3f}" == "0.000"  # not -0.000
     assert min_dcf(useless, STANDARD[0]) == min_cllr(rocch(useless)) == cllr(np.zeros(4), target) == 1
     assert cllr(np.array([1e4, 1e4, -1e4, -1e4]), target) == 0  # without overflow
     assert min_dcf_threshold(useless, OperatingPoint(p_target=0.99)) == -np.inf

@@ -155,7 +155,7 @@ def test_empty_one_sided_or_nan_scores_are_errors() -> None:
         with pytest.raises(TrialError, match="one class"):
             roc_of(np.zeros(3), np.full(3, value))
     for value in (np.nan, np.inf):
-        with pytest.raises(TrialError, match="NaN"):
+        with pytest.raises(TrialError, match="1 of 2 scores are NaN or infinite, first: score 1"):
             roc_of(np.array([0, value]), np.array([True, False]))
     with pytest.raises(TrialError, match="2 scores of 3 trials"):
         roc_of(np.zeros(2), np.array([True, False, True]))

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, StoreError, TrialError, UnknownUtteranc
 from pipeline.scoring.cohort import Cohort, read_cohort
 from pipeline.scoring.condition_stores import ConditionStores, open_condition_stores
 from pipeline.scoring.evaluation import Outcome, evaluate, pair_utterances, usable_mask
+from pipeline.scoring.sampling import read_unit_vectors
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
@@ -275,6 +276,23 @@ def test_a_cohort_of_another_encoder_is_refused(folders: dict[str, Path], cohort
         run(open_condition_stores(folders, CONDITIONS), cohort=other, systems={"x": {"of": "raw", "center": True}})
 
 
+def test_vectors_of_zeros_are_named_by_store_and_id(folders: dict[str, Path], tmp_path: Path) -> None:
+    values = np.ones((24, 3, 2, 8), dtype=np.float32)
+    values[[4, 7], 1, 0] = 0
+    attributes = {"encoder": "toy", "weights_sha256": "ab", "dim": 8}
+    for path in (folders["raw"] / "noise5.zarr", tmp_path / "train.zarr"):
+        write_store(path, IDS, values, np.full(24, OK, np.uint8), attributes)
+    says = (
+        r"%s\.zarr: 2 of 24 utterances have a vector of zeros, .* first: s1/0, s1/3\. Import it again with --skip zeros"
+    )
+    with pytest.raises(StoreError, match=says % "raw/noise5"):
+        run(open_condition_stores(folders, CONDITIONS))
+    with pytest.raises(StoreError, match=says % "train"):
+        read_cohort(EmbeddingStore.open(tmp_path / "train.zarr"), {})
+    with pytest.raises(StoreError, match=r"1 of 2 utterances .* first: s1/0"):
+        read_unit_vectors(EmbeddingStore.open(tmp_path / "train.zarr"), np.array([3, 4]))
+
+
 def test_more_of_the_cohort_than_there_is_cannot_count(folders: dict[str, Path], cohort: Cohort) -> None:
     sources = open_condition_stores(folders, CONDITIONS)
     with pytest.raises(ConfigError, match="top 300 of a cohort of 64"):
@@ -293,6 +311,10 @@ def test_unknown_durations_and_speakers_are_told(folders: dict[str, Path], cohor
         run(sources, utterances=Utterances(KNOWN.ids, (None,) * 24, KNOWN.seconds))
     with pytest.raises(UnknownUtteranceError, match="has no utterance 's0/0'"):
         select_utterances(IDS, [Utterance("x", "x.wav")], Path("m.csv"))
+    with pytest.raises(
+        UnknownUtteranceError, match=r"'s0/0', .* The manifest holds 'S0\\\\0': they differ in sep.* and in"
+    ):
+        select_utterances(IDS, [Utterance("S0\\0", "x.wav")], Path("m.csv"))
 
 
 def test_systems_of_other_utterances_or_mixed_spaces_are_errors(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_similarity
 
+from pipeline.config.score import ComparisonName
 from pipeline.data.trials.table import Trials, make_all_pairs
 from pipeline.errors import StoreError, TrialError
 from pipeline.scoring.comparison import cosine_scores, mean_units, pairwise_scores, unit_crops
@@ -106,14 +107,26 @@ def test_pairwise_models_are_all_crops_of_their_utterances_that_were_encoded(tmp
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
 
 
-def test_a_vector_of_zeros_is_an_error_and_no_score(tmp_path: Path) -> None:
-    values = np.ones((2, 1, 1, 4), dtype=np.float32)
-    values[1] = 0
+@pytest.mark.parametrize("comparison", ["cosine", "pairwise"])
+def test_vectors_of_zeros_and_crops_that_cancel_are_named(tmp_path: Path, comparison: ComparisonName) -> None:
+    values = np.ones((5, 2, 1, 4), dtype=np.float32)
+    values[1, 1], values[3], values[4, 1] = 0, 0, -1
     attributes = {"encoder": "toy", "weights_sha256": "ab", "dim": 4}
-    write_store(tmp_path / "z.zarr", ["a", "b"], values, np.full(2, OK, np.uint8), attributes)
+    write_store(tmp_path / "z.zarr", list("abcde"), values, np.full(5, OK, np.uint8), attributes)
     store = EmbeddingStore.open(tmp_path / "z.zarr")
-    with pytest.raises(TrialError, match=r"z\.zarr: scores are NaN"):
-        score_list(store, store, Trials(np.array([0]), np.array([1]), None))
+    says = r"z\.zarr: 2 of 5 utterances have a vector of zeros, .* first: b, d\. Import it again with --skip zeros"
+    for pair in ((0, 1), (3, 0)):
+        with pytest.raises(StoreError, match=says):
+            score_list(store, store, Trials(*(np.array([row]) for row in pair), None), comparison=comparison)
+    models = EnrolmentModels(("m", "n"), np.array([0, 2, 1, 2]), np.array([0, 2]))
+    with pytest.raises(StoreError, match=says):
+        score_list(store, store, Trials(np.array([1]), np.array([0]), None), models, comparison=comparison)
+    assert (
+        len(score_list(store, store, Trials(np.array([0]), np.array([0]), None), models, comparison=comparison)[1]) == 1
+    )
+    if comparison == "cosine":
+        with pytest.raises(TrialError, match=r"z\.zarr: .*first that of a and e: the crops of one of them cancel"):
+            score_list(store, store, Trials(np.array([0, 0]), np.array([2, 4]), None))
 
 
 def test_stores_of_other_dimensions_are_named_with_them(tmp_path: Path) -> None:

@@ -227,7 +227,10 @@ def test_a_run_that_fails_leaves_what_there_was(capsys: pytest.CaptureFixture[st
     (place / "t.txt").write_text("1 a/0.wav a/0.wav\n0 a/0.wav a/1.wav\n")
     code, _, err = run(capsys, "score", "--enrol", "z.zarr", "--test", "z.zarr", "--trials", "t.txt", "--out", "r")
     assert code == 1
-    assert err == "seed: error: z.zarr: scores are NaN or infinite, because a vector of one side is all zeros.\n"
+    assert err == (
+        "seed: error: z.zarr: 1 of 2 utterances have a vector of zeros, which has no direction, first: a/1.wav."
+        " Import it again with --skip zeros, or extract it again; they then count as failed.\n"
+    )
     assert tree_bytes(place / "r") == before
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,31 @@ def test_what_cannot_be_measured_is_one_line(
     assert got == code
     assert says in err
     assert len(err.splitlines()) == 1 or code == 2
+
+
+def test_no_figure_is_a_negative_zero(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("perfect.txt").write_text("1 a b 0.5\n1 c d -0.0\n0 a c -0.00001\n0 b d -1\n")
+    Path("same.txt").write_text("1 a b 0.6\n1 c d 0.1\n0 a c -0.2\n0 b d -1\n")
+    Path("owners.txt").write_text("a s\nb s\nc t\nd t\n")
+    options = ["--speakers", "owners.txt", "--bootstrap", 20]
+    outputs = [
+        run(capsys, "metrics", "perfect.txt", *options, "--out", "result"),
+        run(capsys, "compare", "perfect.txt", "same.txt", *options, "--out", "result/compared"),
+    ]
+    assert [code for code, *_ in outputs] == [0, 0]
+    assert "minCllr 0.000 bits" in outputs[0][1]
+    texts = [out for _, out, _ in outputs] + [path.read_text() for path in place.glob("result/**/*.*")]
+    assert len(texts) == 6
+    for text in texts:
+        assert not re.search(r"-0(\.0+)?(?![\d.e])", text), text
+
+
+def test_an_utterance_that_is_spelt_otherwise_is_hinted_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("speakers.txt").read_text()
+    Path("upper.txt").write_text(text.upper())
+    code, _, err = run(capsys, "metrics", "labelled.txt", "--speakers", "upper.txt")
+    assert (code, err) == (
+        1,
+        "seed: error: upper.txt: has no entry for 's0/0', which labelled.txt names. upper.txt holds 'S0/0': they differ"
+        " in case. Make both ids match.\n",
+    )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnknownUtteranceError
+from pipeline.utils.similar_ids import suggest_fix
 
 _SHOWN = 5
 
@@ -50,33 +51,10 @@ class MissingIds:
         if not self._first:
             return
         places = [f"{name} ({self._path}:{line})" for (_, name), line in self._first.items()]
-        fixes = (suggest_fix(name, known[side]) for side, name in self._first)
+        by_side = [[name for place, name in self._first if place == side] for side in range(len(known))]
+        fixes = (suggest_fix(names, ids) for names, ids in zip(by_side, known, strict=True) if names)
         advice = next(filter(None, fixes), "Extract them or fix the list; ids are those of the manifest.")
         raise UnknownUtteranceError(
             f"{self._wrong:,} of {self._lines:,} {self._what} name utterances that are not {self._where}, first:"
             f" {', '.join(places)}. {advice}"
         )
-
-
-def suggest_fix(name: str, known: Sequence[str]) -> str | None:
-    """Describe how an unknown id differs from a known one, if only in leading folders or in the extension."""
-    stem = _stem(name)
-    for other in known:
-        other_stem = _stem(other)
-        if other_stem == stem or other_stem.endswith("/" + stem) or stem.endswith("/" + other_stem):
-            differences = []
-            if len(other_stem) > len(stem):
-                differences.append(f"the store's ids begin with {other_stem.removesuffix(stem)!r}")
-            if len(stem) > len(other_stem):
-                differences.append(f"the list's ids begin with {stem.removesuffix(other_stem)!r}")
-            own, extension = name.removeprefix(stem), other.removeprefix(other_stem)
-            if own != extension:
-                differences.append(f"the list has the extension {own!r}, the store {extension!r}")
-            return f"The store holds {other!r}: {', and '.join(differences)}. Make both ids match."
-    return None
-
-
-def _stem(name: str) -> str:
-    """Return an id without an extension such as .wav or .m4a."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and len(suffix) <= 5 and suffix.isalnum() and not suffix.isdecimal() else name

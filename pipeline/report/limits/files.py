@@ -46,18 +46,18 @@ def _format_matched(findings: Mapping[str, Findings]) -> Iterable[Sequence[objec
 
 def _format_bin(gap_bin: gain.GapBin) -> Iterable[object]:
     figures = (*gap_bin.raw, *gap_bin.seed, *gap_bin.gain, gap_bin.p_value)
-    yield from (f"{value:.6f}" for value in (gap_bin.low, gap_bin.high, gap_bin.mean))
-    yield from (gap_bin.targets, gap_bin.nontargets, *(f"{value:.6f}" for value in figures))
+    yield from (f"{value:z.6f}" for value in (gap_bin.low, gap_bin.high, gap_bin.mean))
+    yield from (gap_bin.targets, gap_bin.nontargets, *(f"{value:z.6f}" for value in figures))
 
 
 def _format_sign_changes(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
     for name, each in findings.items():
         for space, changes in each.sign_changes.items():
             for kind, change in zip((gain.STARTS, gain.STOPS), changes, strict=True):
-                yield name, space, kind, *(f"{value:.6f}" for value in change)
+                yield name, space, kind, *(f"{value:z.6f}" for value in change)
 
 
 def _format_retained(findings: Mapping[str, Findings]) -> Iterable[Sequence[object]]:
     for name, each in findings.items():
         for row in each.retained:
-            yield name, row.condition, row.from_group, row.to_group, *(f"{value:.6f}" for value in row.share)
+            yield name, row.condition, row.from_group, row.to_group, *(f"{value:z.6f}" for value in row.share)

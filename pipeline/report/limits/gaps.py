@@ -184,8 +184,8 @@ def bin_by_snr(
 def format_gaps(encoder: str, gaps: Sequence[Gap]) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a CSV with `COLUMNS`."""
     for row in gaps:
-        snr = ("" if np.isnan(edge) else f"{edge:g}" for edge in row.snr)
-        figures = (f"{value:.6f}" for value in (row.mean, *row.quantiles))
+        snr = ("" if np.isnan(edge) else f"{edge:zg}" for edge in row.snr)
+        figures = (f"{value:z.6f}" for value in (row.mean, *row.quantiles))
         yield encoder, row.group, row.view, row.kind, *snr, row.space, row.vectors, *figures
 
 

@@ -46,7 +46,7 @@ def summarise(findings: Mapping[str, Findings]) -> list[str]:
         "gap from which enhancement helps": lambda each: format_sign_change(each.sign_changes[RAW][0]),
         "gap at which enhancement stops helping": lambda each: format_sign_change(each.sign_changes[RAW][1]),
         "gain in the range of the largest gaps, points of EER": lambda each: _bracketed(each.bins[RAW][-1].gain, 2),
-        "the same as a share of the raw EER": lambda each: f"{_share(each.bins[RAW][-1]):.0%}",
+        "the same as a share of the raw EER": lambda each: f"{_share(each.bins[RAW][-1]):z.0%}",
         "EER reduction, held-out training speakers": lambda each: _reduction(each, (HELD, HELD_CROPS), transfer.MEAN),
         "EER reduction, test speakers, other sounds": lambda each: _reduction(each, (TEST,), transfer.MEAN),
         "the same, reverberation alone": lambda each: _reduction(each, (TEST,), "reverb"),
@@ -62,11 +62,11 @@ def format_sign_change(change: SignChange) -> str:
     """Return a sign change with its interval as text, or that there is none in the range."""
     if not np.isfinite(change.value):
         return f"none found in the range, nor in {1 - change.share:.0%} of the bootstrap's draws"
-    return f"{change.value:.2f} (95 %: {_format_end(change.low)} to {_format_end(change.high)})"
+    return f"{change.value:z.2f} (95 %: {_format_end(change.low)} to {_format_end(change.high)})"
 
 
 def _format_end(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "below the range" if value < 0 else "beyond the range"
+    return f"{value:z.2f}" if np.isfinite(value) else "below the range" if value < 0 else "beyond the range"
 
 
 def _relative_gap(each: Findings) -> str:
@@ -76,7 +76,7 @@ def _relative_gap(each: Findings) -> str:
 
 
 def _change(gap_bin: gain.GapBin) -> str:
-    return f"{-_share(gap_bin):+.0%}{'*' if gap_bin.p_value < 0.05 else ''}" if gap_bin.raw[0] else "–"
+    return f"{-_share(gap_bin):+z.0%}{'*' if gap_bin.p_value < 0.05 else ''}" if gap_bin.raw[0] else "–"
 
 
 def _share(gap_bin: gain.GapBin) -> float:
@@ -117,7 +117,7 @@ def _gap_table(findings: Mapping[str, Findings]) -> list[str]:
 def _format_key(key: tuple[str, str, str, float, float]) -> tuple[str, ...]:
     """Return the key of a row as text, because NaN is not equal to itself."""
     low, high = key[3:]
-    snr = "" if np.isnan(low) else f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    snr = "" if np.isnan(low) else f"{low:zg}" if low == high else f"{low:zg} to {high:zg}"
     return (*key[:3], snr)
 
 
@@ -164,7 +164,7 @@ def _stability_table(findings: Mapping[str, Findings]) -> list[str]:
                 cells.append(_spread([row[key] for row in rows if key in row], 2))
             cells.append(_spread([row["test"][CLEAN] for row in rows], 2))
             cells.append(_spread([mean_noisy(row) for row in rows], 2))
-            lines.append(_row([f"{snr:g}", *cells]))
+            lines.append(_row([f"{snr:zg}", *cells]))
         stopped = sum("stopped" in row or "failed" in row for row in each.trainings)
         lines += ["", f"Trainings that failed or were aborted: {stopped} of {len(each.trainings)}.", ""]
     return lines
@@ -207,17 +207,17 @@ def mean_noisy(row: stability.TrainingRow) -> float:
 def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return ""
-    return f"{np.mean(values):.{digits}f} ± {np.ptp(values) / 2:.{digits}f}"
+    return f"{np.mean(values):z.{digits}f} ± {np.ptp(values) / 2:.{digits}f}"
 
 
 def _bracketed(values: tuple[float, float, float], digits: int) -> str:
-    return f"{values[0]:.{digits}f} [{values[1]:.{digits}f}, {values[2]:.{digits}f}]"
+    return f"{values[0]:z.{digits}f} [{values[1]:z.{digits}f}, {values[2]:z.{digits}f}]"
 
 
 def _format_share(values: tuple[float, float, float]) -> str:
     if not np.isfinite(values[0]):
         return "–"
-    return f"{100 * values[0]:.0f} % [{100 * values[1]:.0f}, {100 * values[2]:.0f}]"
+    return f"{100 * values[0]:z.0f} % [{100 * values[1]:z.0f}, {100 * values[2]:z.0f}]"
 
 
 def _header(names: Sequence[str], numbers: int) -> list[str]:

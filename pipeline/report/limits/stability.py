@@ -189,8 +189,8 @@ def format_trainings(encoder: str, rows: Sequence[TrainingRow]) -> Iterator[list
     """Yield the rows of a CSV with `training_columns`."""
     for row in rows:
         figures = [row.get(name) for name in FIGURES] + list(row.get("test", {}).values())
-        line = [encoder, row["view"], f"{row['snr']:g}", str(row["seed"])]
-        yield line + ["" if value is None else f"{value:.6g}" for value in figures]
+        line = [encoder, row["view"], f"{row['snr']:zg}", str(row["seed"])]
+        yield line + ["" if value is None else f"{value:z.6g}" for value in figures]
 
 
 def training_columns(rows: Sequence[TrainingRow]) -> list[str]:

@@ -145,7 +145,7 @@ def measure_retained(
 def format_results(encoder: str, results: Sequence[TransferResult]) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a CSV with `COLUMNS`."""
     for row in results:
-        figures = (f"{value:.6f}" for value in (*row.raw, *row.seed, *row.reduction))
+        figures = (f"{value:z.6f}" for value in (*row.raw, *row.seed, *row.reduction))
         gap = "" if np.isnan(row.gap) else f"{row.gap:.6f}"
         yield encoder, row.group, row.condition, row.speakers, row.utterances, row.targets, gap, *figures
 

@@ -100,8 +100,9 @@ def _check(scores: FloatArray, target: BoolArray) -> None:
         raise TrialError(f"scores {scores.shape} of {len(target):,} trials: calibration needs trials by columns.")
     if len(target) == 0 or target.all() or not target.any():
         raise TrialError(f"{len(target):,} trials of one class or none; calibration needs targets and non-targets.")
-    bad = np.flatnonzero(~np.isfinite(scores).all(axis=0))
-    if len(bad):
+    rows, columns = np.nonzero(~np.isfinite(scores))
+    if len(rows):
         raise TrialError(
-            f"column {bad[0] + 1} of {scores.shape[1]} contains NaN or infinite values: calibration cannot use it."
+            f"{len(np.unique(rows)):,} of {len(scores):,} trials have NaN or infinite scores, first: trial {rows[0]},"
+            f" column {columns[0] + 1} of {scores.shape[1]}: calibration cannot use them."
         )

@@ -100,23 +100,37 @@ def sidecar_path(path: Path, suffix: str, own: Sequence[str]) -> Path:
 
 
 def read_ids(path: Path, ids: Path | None, count: int) -> Iterator[list[str]]:
-    """Yield the `count` lines of a text file of ids; raise ExchangeError for another count, or if it is not UTF-8."""
+    """Yield the `count` lines of a text file of ids, without blank lines at its end.
+
+    Raise ExchangeError for another count, or if the file is not UTF-8.
+    """
     assert ids is not None
     found = 0
+    blank = list[str]()  # blank lines that are ids only if others follow, for the check of empty ids
     try:
         with ids.open(encoding="utf-8-sig", newline=None) as file:
             rest = ""
             while text := file.read(_CHARACTERS):
-                *lines, rest = (rest + text).split("\n")  # several times as fast as line by line
+                *lines, rest = (*blank, *(rest + text).split("\n"))  # several times as fast as line by line
+                end = _count_filled(lines)
+                lines, blank = lines[:end], lines[end:]
                 found += len(lines)
                 yield lines
-            if rest:
-                found += 1
-                yield [rest]
+            if rest.strip():
+                found += len(blank) + 1
+                yield [*blank, rest]
     except UnicodeDecodeError as error:
         raise ExchangeError(f"{ids}: not a text in UTF-8 ({error}). Save it as UTF-8.") from error
     if found != count:
         raise ExchangeError(f"{ids}: {found:,} ids for the {count:,} vectors of {path}. Write one per line, in order.")
+
+
+def _count_filled(lines: Sequence[str]) -> int:
+    """Return the number of lines up to the last one that is not blank."""
+    end = len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    return end
 
 
 def check_first_id(path: Path, names: Sequence[str]) -> None:

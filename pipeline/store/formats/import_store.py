@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ExchangeError, PlaceError
 from pipeline.store.formats.matching import MatchedRows, RowNumbers, match_ids
-from pipeline.store.formats.problems import DIMENSIONS, EXAMPLES, NAN, ProblemLog
+from pipeline.store.formats.problems import DIMENSIONS, EXAMPLES, NAN, ZEROS, ProblemLog
 from pipeline.store.formats.reader import RowFile, VectorReader, rows_per_block
 from pipeline.store.schema import FAILED, OK
 from pipeline.store.writer import StoreWriter
@@ -59,7 +59,8 @@ def import_store(
         encoder: name of the encoder; stores are comparable if they have the same encoder name and weights.
         draws: number of vectors per id, such as crops of one utterance.
         skip: kinds of problems (`problems.KINDS`) that do not stop the import. Utterances that are not in every file
-            and repeated ids are left out; utterances with NaN, infinite numbers or another dimension become failed.
+            and repeated ids are left out; utterances with NaN, infinite numbers, a vector of zeros or another dimension
+            become failed.
         weights_sha256: SHA-256 of the encoder's weights, if known.
         progress: called with the number of utterances written.
 
@@ -131,6 +132,16 @@ class _FileNotes:
     misshapen: dict[int, str] = field(default_factory=dict)
     """Rows that are not vectors of the right length, with a description."""
     rounded: bool = False
+    counts: dict[str, int] = field(default_factory=lambda: {NAN: 0, ZEROS: 0})
+    """Number of vectors that are not finite, and of zeros."""
+    examples: dict[str, list[str]] = field(default_factory=lambda: {NAN: [], ZEROS: []})
+    """The first utterances of these."""
+
+    def add(self, kind: str, utterance: str) -> None:
+        """Note a vector of a kind."""
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < EXAMPLES:
+            self.examples[kind].append(utterance)
 
 
 class _ViewReader:
@@ -140,24 +151,20 @@ class _ViewReader:
         self._matched, self._sources, self._dim = matched, sources, sources[0].dim
         self._notes = [_FileNotes(rounded=source.dtype.itemsize > 4) for source in sources]
         self._views = [_open_view(*each, folder) for each in zip(sources, matched.where, self._notes, strict=True)]
-        self._nan, self._examples = [0] * len(sources), [list[str]() for _ in sources]
 
     def read(self, rows: range) -> ShardContents:
-        """Return consecutive utterances; those with NaN or infinite numbers are marked as failed."""
+        """Return consecutive utterances; those with NaN, infinite numbers or only zeros are marked as failed."""
         draws = self._matched.where[0].shape[1]
         status, views = np.full(len(rows), OK, np.uint8), []
-        for number, (view, places) in enumerate(zip(self._views, self._matched.where, strict=True)):
+        for view, places, notes in zip(self._views, self._matched.where, self._notes, strict=True):
             wanted = places[rows.start : rows.stop].reshape(-1)
             with np.errstate(over="ignore"):  # an overflow becomes infinite, which fails the row
                 vectors = view(wanted).astype(np.float32, copy=False)
-            if not np.isfinite(vectors).all():
-                bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+            for kind, bad in ((NAN, _find_infinite(vectors)), (ZEROS, _find_zeros(vectors))):
                 status[bad // draws] = FAILED
                 for row in bad:
-                    if int(wanted[row]) not in self._notes[number].misshapen:
-                        self._nan[number] += 1
-                        if len(self._examples[number]) < EXAMPLES:
-                            self._examples[number].append(self._matched.utterances[rows.start + row // draws])
+                    if int(wanted[row]) not in notes.misshapen:
+                        notes.add(kind, self._matched.utterances[rows.start + row // draws])
             views.append(vectors.reshape(len(rows), draws, self._dim))
         if len(views) == 1 and (status == OK).all():
             return rows, views[0][:, :, None], status  # not copied: that takes as long as reading
@@ -167,14 +174,28 @@ class _ViewReader:
 
     def report(self, problems: ProblemLog) -> None:
         """Add the problems to a log."""
-        for source, notes, nan, examples in zip(self._sources, self._notes, self._nan, self._examples, strict=True):
-            problems.add(NAN, nan, f"vectors of {source.path} hold NaN or infinite numbers", examples)
+        for source, notes in zip(self._sources, self._notes, strict=True):
+            for kind, what in ((NAN, "hold NaN or infinite numbers"), (ZEROS, "are zeros")):
+                problems.add(kind, notes.counts[kind], f"vectors of {source.path} {what}", notes.examples[kind])
             what = f"vectors of {source.path} are not of {source.dim} numbers"
             problems.add(DIMENSIONS, len(notes.misshapen), what, notes.misshapen.values())
 
     def rounded(self) -> list[str]:
         """Return the files whose float64 was rounded."""
         return [source.path for source, notes in zip(self._sources, self._notes, strict=True) if notes.rounded]
+
+
+def _find_infinite(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rows of vectors [N, dim] that are not finite."""
+    if np.isfinite(vectors).all():
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+
+
+def _find_zeros(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rows of vectors [N, dim] that are zeros, and thus have no direction."""
+    rows = np.flatnonzero(vectors[:, 0] == 0)  # few, so that most vectors are not read
+    return rows[~vectors[rows].any(axis=1)]
 
 
 def _open_view(

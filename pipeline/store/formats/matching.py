@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ExchangeError
 from pipeline.store.formats.problems import DUPLICATES, EXAMPLES, UNMATCHED, ProblemLog
 from pipeline.store.formats.reader import VectorReader, encoding_error
+from pipeline.utils.similar_ids import suggest_fix
 
 RowNumbers = NDArray[np.int64]
 
@@ -32,14 +33,17 @@ def match_ids(sources: Sequence[VectorReader], draws: int, problems: ProblemLog)
     clean = sources[0]
     names, numbers = _number_ids(clean)
     if "" in names:
-        raise ExchangeError(f"{clean.path}: an id is empty. Give every vector one.")
+        first = int(np.argmax(numbers == names.index("")))
+        raise ExchangeError(f"{clean.path}: the id of vector {first + 1:,} is empty. Give every vector one.")
     where = [_rows_by_draw(numbers, clean, names, draws, problems)]
     index: dict[str, int] = {}
     for source in sources[1:]:
         unknown: list[str] = []
         found = _look_up_ids(source, names, index, unknown)
         outside = int((found < 0).sum())
-        problems.add(UNMATCHED, outside, f"vectors of {source.path} have ids that are not in {clean.path}", unknown)
+        hint = suggest_fix(unknown, names, source.path, clean.path) if outside else None
+        what = f"vectors of {source.path} have ids that are not in {clean.path}"
+        problems.add(UNMATCHED, outside, what, unknown, hint)
         where.append(_rows_by_draw(found, source, names, draws, problems))
     complete = np.ones(len(names), dtype=bool)
     for source, rows in zip(sources, where, strict=True):

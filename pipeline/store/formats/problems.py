@@ -6,7 +6,10 @@ from itertools import islice
 
 from pipeline.errors import ExchangeError
 
-UNMATCHED, DUPLICATES, NAN, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "dimensions")
+UNMATCHED, DUPLICATES, NAN, ZEROS, DIMENSIONS = KINDS = ("unmatched", "duplicates", "nan", "zeros", "dimensions")
+
+OF_VECTORS = frozenset({NAN, ZEROS, DIMENSIONS})
+"""Kinds whose utterances become failed rows; those of the other kinds are left out."""
 
 EXAMPLES = 3
 """Number of examples that a message gives."""
@@ -28,11 +31,12 @@ class ProblemLog:
     skip: frozenset[str] = frozenset()
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, kind: str, count: int, what: str, examples: Iterable[str]) -> None:
+    def add(self, kind: str, count: int, what: str, examples: Iterable[str], hint: str | None = None) -> None:
         """Note `count` rows of a kind, if there are any; `what` continues the sentence after their number."""
         if count:
             first = ", ".join(islice(examples, EXAMPLES))
-            self.problems.append(Problem(kind, f"{count:,} {what}, first: {first}{', …' if count > EXAMPLES else ''}"))
+            text = f"{count:,} {what}, first: {first}{', …' if count > EXAMPLES else ''}"
+            self.problems.append(Problem(kind, f"{text} ({hint.removesuffix('.')})" if hint else text))
 
     def check(self) -> None:
         """Raise ExchangeError if there are problems that are not skipped."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.data.trials import parser
 from pipeline.data.trials.lists import TrialCounts, count_trials, read_list
-from pipeline.data.trials.missing_ids import suggest_fix
 from pipeline.errors import TrialError, UnknownUtteranceError
 
 IDS = ("a/1.wav", "a/2.wav", "b/1.wav")
@@ -130,8 +129,10 @@ def test_a_prefix_or_an_extension_that_differs_is_named(tmp_path: Path, name: st
     assert str(error.value).count("\n") == 0
 
 
-def test_no_hint_where_nothing_is_alike() -> None:
-    assert suggest_fix("id1/x.wav", ["id11/x.wav", "id1/xx.wav", "1/x.wav2"]) is None
+def test_the_hint_is_for_the_side_whose_ids_differ(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.txt", "1 q b\n0 q B_1\n")
+    with pytest.raises(UnknownUtteranceError, match=r"The store holds 'b-1': they differ in separators .* and in case"):
+        read_list(path, ["b-2", "c"], ["b", "b-1"])
 
 
 def test_repeated_trials_are_counted(tmp_path: Path) -> None:

@@ -300,6 +300,7 @@ def test_text_archives_are_read(tmp_path: Path) -> None:
 def test_text_archives_of_another_library_are_read(tmp_path: Path, values: np.ndarray) -> None:
     with np.errstate(invalid="ignore"):
         values = np.clip(values, -1e20, 1e20)
+    values[~values.any(axis=1), 0] = 1  # a vector of zeros stops the import
     kaldiio.save_ark(str(tmp_path / "a.ark"), dict(zip(IDS, values, strict=True)), text=True)
     store = imported(tmp_path / "a.ark", tmp_path / "s.zarr")
     assert store.utterances == tuple(IDS)

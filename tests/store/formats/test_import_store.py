@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pipeline.errors import ExchangeError, OutputError
 from pipeline.scoring.condition_stores import check_comparable
 from pipeline.store.embedding_store import EmbeddingStore
+from pipeline.store.formats import columns
 from pipeline.store.formats import reader as sources
 from pipeline.store.formats.export_store import export_store
 from pipeline.store.formats.import_store import ImportSummary, import_store
@@ -237,3 +238,63 @@ def test_a_refused_import_leaves_the_older_store(tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match="all have failed"):
         run(tmp_path / "s.zarr", npz(tmp_path / "c.npz", IDS, VALUES * np.nan), skip=frozenset({"nan"}))
     assert len(EmbeddingStore.open(tmp_path / "s.zarr").utterances) == 2
+
+
+def test_vectors_of_zeros_are_named_and_can_be_skipped(tmp_path: Path) -> None:
+    values, moved = np.repeat(VALUES, 2, axis=0).astype(np.float64), VALUES.repeat(2, axis=0)
+    values[6], values[15], values[8, 0], moved[20] = (
+        0,
+        1e-60,
+        0,
+        -0.0,
+    )  # the second is zero in float32, the third is not
+    ids = [name for name in IDS for _ in range(2)]
+    clean, noisy = npz(tmp_path / "c.npz", ids, values), npy(tmp_path / "n.npy", ids[::-1], moved[::-1])
+    with pytest.raises(ExchangeError) as caught:
+        run(tmp_path / "s.zarr", clean, {"n": noisy}, draws=2)
+    assert str(caught.value) == (
+        f"2 vectors of {clean} are zeros, first: u03, u07; 1 vectors of {noisy} are zeros, first: u10. Mend the files,"
+        " or leave such rows out with --skip zeros."
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "n.ids", "n.npy"]
+    with pytest.raises(ExchangeError, match="are zeros"):
+        run(tmp_path / "s.zarr", clean, {"n": noisy}, draws=2, skip=frozenset({"nan"}))
+    done = run(tmp_path / "s.zarr", clean, {"n": noisy}, draws=2, skip=frozenset({"zeros"}))
+    assert (done.failed, [problem.kind for problem in done.problems.problems]) == (3, ["zeros", "zeros"])
+    store = EmbeddingStore.open(tmp_path / "s.zarr")
+    assert [store.utterances[row] for row in np.flatnonzero(store.status == FAILED)] == ["u03", "u07", "u10"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n \r\n\t\n", "\n" * 40])
+@pytest.mark.parametrize("characters", [1, 7, 2**21])
+def test_blank_last_lines_are_no_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, characters: int
+) -> None:
+    monkeypatch.setattr(columns, "_CHARACTERS", characters)
+    path = npy(tmp_path / "c.npy", IDS, VALUES)
+    (tmp_path / "c.ids").write_text("\n".join(IDS) + end, newline="")
+    run(tmp_path / "s.zarr", path)
+    assert EmbeddingStore.open(tmp_path / "s.zarr").utterances == tuple(IDS)
+
+
+def test_a_blank_line_among_ids_is_an_empty_id(tmp_path: Path) -> None:
+    path = npy(tmp_path / "c.npy", IDS, VALUES)
+    (tmp_path / "c.ids").write_text("\n".join([*IDS[:2], "", *IDS[3:], "", ""]))
+    with pytest.raises(ExchangeError, match=r"c\.npy: the id of vector 3 is empty"):
+        run(tmp_path / "s.zarr", path)
+    (tmp_path / "c.ids").write_text("\n".join([*IDS, "", ""]) + "more\n\n")
+    with pytest.raises(ExchangeError, match=r"c\.ids: 45 ids for the 43 vectors"):
+        run(tmp_path / "s.zarr", path)
+
+
+def test_ids_of_another_spelling_are_hinted_at(tmp_path: Path) -> None:
+    clean = npz(tmp_path / "c.npz", IDS, VALUES)
+    noisy = npz(tmp_path / "n.npz", [f"wav\\{name.upper()}.wav" for name in IDS], VALUES)
+    with pytest.raises(ExchangeError) as caught:
+        run(tmp_path / "s.zarr", clean, {"n": noisy})
+    begin, extension = r"begin with 'wav\\'", f"{noisy} has the extension '.wav', {clean} ''"
+    spelling = "they differ in separators (\\ and /, _ and -) and in case"
+    differences = f"{noisy}'s ids {begin}, and {extension}, and {spelling}. Make both ids match"
+    assert f"first: wav\\U00.wav, wav\\U01.wav, wav\\U02.wav, … ({clean} holds 'u00': {differences});" in str(
+        caught.value
+    )
