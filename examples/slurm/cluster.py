@@ -1,6 +1,6 @@
 """Start a Dask cluster on SLURM for `seed extract`, with one single-threaded worker per GPU. Stop it with Ctrl-C.
 
-    pip install 'speaker-seed[cluster]' dask-jobqueue
+    pip install '.[cluster]' (docs/install.md) dask-jobqueue
     python cluster.py --jobs 8
     seed extract … --scheduler <the address it prints>
 

@@ -27,7 +27,7 @@ FRAME = 480  # samples in a frame at that rate, 10 ms
 DELAY = 960  # samples at that rate by which the output lags, 20 ms: half of the window, and one frame of look-ahead
 FULL_SCALE = 32_768  # scale of the input: floats in the range of 16-bit integers
 
-ADVICE = "pip install 'speaker-seed[rnnoise]', or the denoiser alone: pip install --no-deps pyrnnoise==0.4.5"
+ADVICE = "pip install '.[rnnoise]' (docs/install.md), or the denoiser alone: pip install --no-deps pyrnnoise==0.4.5"
 
 
 @dataclass(frozen=True)

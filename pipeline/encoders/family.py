@@ -10,7 +10,7 @@ from pipeline.utils.checkpoint import State
 
 
 class Extra(NamedTuple):
-    """Optional dependencies: pip install 'speaker-seed[<name>]'."""
+    """Optional dependencies: pip install '.[<name>]' (docs/install.md)."""
 
     name: str
     package: str

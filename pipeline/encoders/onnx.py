@@ -57,7 +57,7 @@ class OnnxNetwork(GenericNetwork):
         try:
             import onnxruntime
         except ImportError:
-            need = f"encoder {self.name}: family onnx needs onnxruntime; pip install 'speaker-seed[onnx]'."
+            need = f"encoder {self.name}: family onnx needs onnxruntime; pip install '.[onnx]' (docs/install.md)."
             raise ConfigError(need) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1

@@ -125,7 +125,7 @@ def _fetch_from_hub(repository: str, revision: str | None, file: str, target: Pa
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        need = "weights at hf:// need huggingface-hub: pip install 'speaker-seed[hub]'"
+        need = "weights at hf:// need huggingface-hub: pip install '.[hub]' (docs/install.md)"
         raise WeightsError(f"{need}, or download the file and give its path") from None
     try:
         downloaded = hf_hub_download(repository, file, revision=revision, local_dir=target.parent / "hub")

@@ -92,7 +92,7 @@ def connect_dask(scheduler: str, workers: int) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        needs = "needs distributed: pip install 'speaker-seed[cluster]'"
+        needs = "needs distributed: pip install '.[cluster]' (docs/install.md)"
         raise ConfigError(f"extract.scheduler {scheduler!r} {needs}") from None
     if scheduler == "processes":
         with ExitStack() as stack:

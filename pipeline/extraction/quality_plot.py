@@ -23,7 +23,9 @@ def require_plots() -> None:
         import altair  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError:
-        raise ConfigError("a picture needs Altair: pip install 'speaker-seed[plots]', or say --no-picture.") from None
+        raise ConfigError(
+            "a picture needs Altair: pip install '.[plots]' (docs/install.md), or say --no-picture."
+        ) from None
 
 
 def draw_quality(spread: PlotValues, title: str, path: Place) -> None:

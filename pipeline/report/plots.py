@@ -13,7 +13,7 @@ Spec = dict[str, Any]
 """A chart in Vega-Lite's format."""
 
 NEEDED = ("altair", "vl_convert", "jinja2")
-INSTALL_HINT = "plots and page need Altair: pip install 'speaker-seed[plots]'"
+INSTALL_HINT = "plots and page need Altair: pip install '.[plots]' (docs/install.md)"
 
 
 @dataclass(frozen=True)

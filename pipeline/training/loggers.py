@@ -75,4 +75,6 @@ LOGGERS: Mapping[str, Callable[[Path], AbstractContextManager[Logger]]] = {
 
 
 def _missing_package(name: str) -> ConfigError:
-    return ConfigError(f"train.log: {name} is not installed: pip install 'speaker-seed[{name}]', or log without it.")
+    return ConfigError(
+        f"train.log: {name} is not installed: pip install '.[{name}]' (docs/install.md), or log without it."
+    )

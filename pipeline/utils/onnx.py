@@ -24,7 +24,7 @@ def check_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"exporting to ONNX needs {error.name}; pip install 'speaker-seed[onnx]'.") from None
+        raise ConfigError(f"exporting to ONNX needs {error.name}; pip install '.[onnx]' (docs/install.md).") from None
 
 
 def onnx_bytes(

@@ -54,7 +54,7 @@ def to_place(text: str) -> Place:
         return UPath(text, protocol=url.scheme, use_listings_cache=False)  # other programs may write there
     except ImportError as error:
         extra = "" if url.scheme == "s3" else f" ({one_line(error)})"
-        raise ConfigError(f"{text}: remote places need pip install 'speaker-seed[remote]'{extra}.") from None
+        raise ConfigError(f"{text}: remote places need pip install '.[remote]' (docs/install.md){extra}.") from None
     except ValueError as error:
         raise ConfigError(f"{text}: is not a URL that can be read or written ({one_line(error)}).") from None
 

@@ -349,7 +349,7 @@ def test_without_the_package_it_is_one_clear_line(
     code, _, err = run(capsys, *command, *option, "--manifest", "m.csv", "--augment", "a.csv")
     assert code == 1
     assert err.startswith(
-        "seed: error: denoise rnnoise needs the package pyrnnoise: pip install 'speaker-seed[rnnoise]'"
+        "seed: error: denoise rnnoise needs the package pyrnnoise: pip install '.[rnnoise]' (docs/install.md)"
     )
     assert err.count("\n") == 1
     assert sorted(path.name for path in place.iterdir()) == ["a.csv", "audio", "m.csv", "params.yaml"]

@@ -382,7 +382,7 @@ def test_the_checksum_is_checked(tiny: Path) -> None:
 def test_onnxruntime_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_file(tmp_path / "x.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"needs onnxruntime; pip install 'speaker-seed\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"needs onnxruntime; pip install '\.\[onnx\]'"):
         encoder(path)
 
 

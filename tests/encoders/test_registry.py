@@ -141,7 +141,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError) as error:
         load_encoder("mine", EncoderDefinition(family=family, weights=str(tmp_path / "net.pt")))
-    assert f"pip install 'speaker-seed[{extra}]'" in one_line(error)
+    assert f"pip install '.[{extra}]' (docs/install.md)" in one_line(error)
 
 
 def test_all_families_are_described() -> None:

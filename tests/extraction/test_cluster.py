@@ -102,7 +102,7 @@ def test_a_worker_that_dies_while_it_starts_is_one_clear_line(tmp_path: Path) ->
 
 def test_without_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"speaker-seed\[cluster\]"), connect_dask("processes", 1):
+    with pytest.raises(ConfigError, match=r"\.\[cluster\]"), connect_dask("processes", 1):
         pass
 
 

@@ -146,7 +146,7 @@ def test_the_picture_is_a_png_and_the_same_bytes_each_time(tmp_path: Path) -> No
 def test_without_the_library_a_picture_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     _, spread = measure_store(stored(tmp_path, vectors()), LIMITS, 0)
-    with pytest.raises(ConfigError, match=r"speaker-seed\[plots\]"):
+    with pytest.raises(ConfigError, match=r"\.\[plots\]"):
         draw_quality(spread, "s.zarr", tmp_path / "a.png")
 
 

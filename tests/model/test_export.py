@@ -283,6 +283,6 @@ def test_the_command_says_in_one_line_what_is_wrong(capsys: pytest.CaptureFixtur
 
 def test_onnx_is_an_extra(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"needs onnxscript; pip install 'speaker-seed\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"needs onnxscript; pip install '\.\[onnx\]'"):
         export_model(place / "m.safetensors", place / "m.onnx")
     export_model(place / "m.safetensors", place / "m.pt")

@@ -198,7 +198,7 @@ def test_without_the_library_there_are_tables_and_a_line_on_how_to_get_the_page(
     monkeypatch.setattr(plots_module, "NEEDED", ("no_such_library",))
     code, out, err = run(capsys, *command(tmp_path))
     assert code == 0
-    assert err == "seed report: plots and page need Altair: pip install 'speaker-seed[plots]'\n"
+    assert err == "seed report: plots and page need Altair: pip install '.[plots]' (docs/install.md)\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["eer.csv", "metrics.json", "report.md"]
     assert "mean noisy" in out
 

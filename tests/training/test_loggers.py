@@ -108,6 +108,6 @@ def test_a_logger_that_is_not_installed_is_one_line(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SystemExit):
         main(command(folder, "--log", name))
-    line = f"train.log: {name} is not installed: pip install 'speaker-seed[{name}]', or log without it."
+    line = f"train.log: {name} is not installed: pip install '.[{name}]' (docs/install.md), or log without it."
     assert capsys.readouterr().err == f"seed: error: {line}\n"
     assert sorted(path.name for path in folder.iterdir()) == ["p.yaml", "s.zarr"]

@@ -91,7 +91,8 @@ def make_demo(
     missing = [name for name in ("espeakng_loader", "pyroomacoustics") if find_spec(name) is None]
     if missing:
         raise CorpusError(
-            f"the demo corpus needs {' and '.join(missing)}, which is not installed: pip install 'speaker-seed[demo]'"
+            f"the demo corpus needs {' and '.join(missing)}, which is not installed: pip install '.[demo]'"
+            " (docs/install.md)"
         )
     jobs = [
         *_speech_jobs(folder / "speech" / "train", voices.TRAIN[:train_voices], utterances),
@@ -135,7 +136,7 @@ def synthesise_speakers(folder: Path, speakers: tuple[voices.Voice, ...], uttera
         CorpusError: espeak-ng is not installed.
     """
     if find_spec("espeakng_loader") is None:
-        raise CorpusError("synthetic voices need espeakng_loader: pip install 'speaker-seed[demo]'")
+        raise CorpusError("synthetic voices need espeakng_loader: pip install '.[demo]' (docs/install.md)")
     jobs = _speech_jobs(folder, speakers, utterances)
     espeak.synthesise(jobs)
     files = [Path(job.out) for job in jobs]

@@ -123,7 +123,7 @@ class _Espeak:
             import espeakng_loader
         except ImportError as error:
             raise CorpusError(
-                "the demo's voices need espeak-ng, which is not installed: pip install 'speaker-seed[demo]'"
+                "the demo's voices need espeak-ng, which is not installed: pip install '.[demo]' (docs/install.md)"
             ) from error
         library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
         self.variants = {path.name for path in (Path(data) / "voices" / "!v").iterdir()}

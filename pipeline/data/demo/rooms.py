@@ -100,7 +100,7 @@ def _image_sources(room: Room, absorption: float) -> NDArray[np.float64]:
     try:
         import pyroomacoustics
     except ImportError as error:
-        need = "simulated rooms need pyroomacoustics, which is not installed: pip install 'speaker-seed[rooms]'"
+        need = "simulated rooms need pyroomacoustics, which is not installed: pip install '.[rooms]' (docs/install.md)"
         raise CorpusError(need) from error
     constants = pyroomacoustics.constants
     threads = constants.get("num_threads")

@@ -163,7 +163,7 @@ def _from_transformers(name: str) -> Any:
         raise_shortage(error, "transformers")
         raise ConfigError(
             f"WavLM encoders need transformers, which cannot be imported ({' '.join(str(error).split())}): "
-            "pip install 'speaker-seed[wavlm]'"
+            "pip install '.[wavlm]' (docs/install.md)"
         ) from error
 
 

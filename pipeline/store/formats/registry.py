@@ -133,4 +133,4 @@ def _import_module(path: Path, form: Format) -> ModuleType:
     except ModuleNotFoundError as error:
         if not form.package or (error.name or "").partition(".")[0] != form.package:
             raise
-        raise ExchangeError(f"{path}: {form.name} files need pip install 'speaker-seed[exchange]'.") from None
+        raise ExchangeError(f"{path}: {form.name} files need pip install '.[exchange]' (docs/install.md).") from None

@@ -48,7 +48,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CorpusError, match=rf"{package}.*pip install 'speaker-seed\[demo\]'"):
+    with pytest.raises(CorpusError, match=rf"{package}.*pip install '\.\[demo\]'"):
         make_demo(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -59,5 +59,5 @@ def test_without_espeak_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.
     (hidden / "espeakng_loader.py").write_text("raise ImportError('absent')\n")
     monkeypatch.setenv("PYTHONPATH", str(hidden))
     job = espeak.SpeechJob("en-us", 160, 50, 50, "Good morning.", str(tmp_path / "x.flac"))
-    with pytest.raises(CorpusError, match=r"pip install 'speaker-seed\[demo\]'"):
+    with pytest.raises(CorpusError, match=r"pip install '\.\[demo\]'"):
         espeak.synthesise([job])

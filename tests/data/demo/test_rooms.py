@@ -61,5 +61,5 @@ def test_a_room_is_deterministic_whatever_the_random_state(tmp_path: Path) -> No
 
 def test_without_pyroomacoustics_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
-    with pytest.raises(CorpusError, match=r"pip install 'speaker-seed\[rooms\]'"):
+    with pytest.raises(CorpusError, match=r"pip install '\.\[rooms\]'"):
         rooms.simulate_room(0, 1)

@@ -328,6 +328,6 @@ class TestBoth:
     ) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
         with pytest.raises(
-            ConfigError, match=r"need transformers, which cannot .* pip install 'speaker-seed\[wavlm\]'$"
+            ConfigError, match=r"need transformers, which cannot .* pip install '\.\[wavlm\]' \(docs/install\.md\)$"
         ):
             build(None)

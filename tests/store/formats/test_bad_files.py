@@ -368,7 +368,7 @@ def test_a_package_that_is_not_there_is_named_by_its_extra(
 
     monkeypatch.setattr(formats, "import_module", absent)
     (tmp_path / f"x.{form}").write_text("")
-    with pytest.raises(ExchangeError, match=rf"x.{form}: {form} files need pip install 'speaker-seed\[exchange\]'"):
+    with pytest.raises(ExchangeError, match=rf"x.{form}: {form} files need pip install '\.\[exchange\]'"):
         open_sources(str(tmp_path / f"x.{form}"))
 
 
