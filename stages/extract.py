@@ -99,9 +99,10 @@ def extract(
     settings = load_params(params, {"seed": seed} | {f"extract.{key}": value for key, value in changes.items()})
     content = settings.model_dump_json()
     lists = manifest.resolve(), augment and augment.resolve(), root.resolve()
-    spec = RemoteJob(*lists, set_name, encoder, weights, content, denoise)
+    hashes = hash_list(manifest), hash_list(augment)
+    spec = RemoteJob(*lists, set_name, encoder, weights, content, denoise, hashes)
     job = spec.load()
-    attributes = store_attributes(job, hash_list(manifest), hash_list(augment))
+    attributes = store_attributes(job, *hashes)
     remove_cached_journals(out.parent)
     options = settings.extract
     limits = options.shard, options.max_failures

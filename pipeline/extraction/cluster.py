@@ -24,9 +24,9 @@ from pipeline.audio.augment.sources import SourcePool
 from pipeline.audio.denoise import Denoise, load_denoiser
 from pipeline.config.params import Params
 from pipeline.config.recipes import recipe_for
-from pipeline.data.manifest import read_augment, read_manifest
+from pipeline.data.manifest import hash_list, read_augment, read_manifest
 from pipeline.encoders.registry import load_encoder
-from pipeline.errors import ConfigError, ExtractionError, PlaceError
+from pipeline.errors import ConfigError, ExtractionError, ManifestError, PlaceError
 from pipeline.extraction.extract import Report, Runner
 from pipeline.extraction.reuse import EarlierStores
 from pipeline.extraction.shard import ExtractionJob, ShardResult, encode_shard
@@ -63,14 +63,23 @@ class RemoteJob:
     """The parameters as JSON."""
     denoise: Denoise | None = None
     """The denoiser in place of the one in the encoder's entry."""
+    lists_sha256: tuple[str | None, str | None] | None = None
+    """SHA-256 of the manifest and of the augmentation list, which must not change until a worker has read them."""
 
     def load(self) -> ExtractionJob:
-        """Read the lists and load the encoder; raise SeedError if a list, the encoder or its weights are wrong."""
+        """Read the lists and load the encoder.
+
+        Raise SeedError if a list, the encoder or its weights are wrong, or a list has changed.
+        """
         params = Params.model_validate_json(self.params)
         extract = params.extract
         torch.set_num_threads(1)  # the workers are the threads; sums in another order would change the last bits
         utterances = read_manifest(self.manifest)
         pool = SourcePool(read_augment(self.augment, self.root) if self.augment else {})
+        lists = self.manifest, self.augment
+        for path, expected, found in zip(lists, self.lists_sha256 or (), map(hash_list, lists), strict=False):
+            if expected != found:
+                raise ManifestError(f"{path}: has changed since the extraction began. Run the command again.")
         definition = params.definition(self.encoder, self.weights, self.denoise)
         denoiser = load_denoiser(definition.denoise)
         encoder = load_encoder(self.encoder, definition, choose_device(extract.device), extract.precision)

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from pipeline.audio.augment.sources import Source
 from pipeline.config.params import Params
-from pipeline.data.manifest import Utterance, write_augment, write_manifest
-from pipeline.errors import ConfigError, CorpusError, ExtractionError
+from pipeline.data.manifest import Utterance, hash_list, write_augment, write_manifest
+from pipeline.errors import ConfigError, CorpusError, ExtractionError, ManifestError
 from pipeline.extraction.cluster import RemoteJob, connect_dask, distributed_runner
 from pipeline.extraction.extract import ExtractionSummary, extract, store_attributes, threaded_runner
 from pipeline.store.embedding_store import EmbeddingStore
@@ -55,6 +56,14 @@ def test_two_worker_processes_write_the_store_of_one(spec: RemoteJob, client: ob
     assert (together.progress.encoded, alone.progress.encoded) == (11, 11)
     assert together.progress.seconds == pytest.approx(alone.progress.seconds)
     assert_same_stores(tree_bytes(tmp_path / "together"), tree_bytes(tmp_path / "alone"))
+
+
+def test_a_list_that_changes_meanwhile_is_an_error(spec: RemoteJob) -> None:
+    hashes = hash_list(spec.manifest), hash_list(spec.augment)
+    replace(spec, lists_sha256=hashes).load()
+    spec.manifest.write_text(spec.manifest.read_text().replace("s3", "s4"))
+    with pytest.raises(ManifestError, match=r"m\.csv: has changed since the extraction began"):
+        replace(spec, lists_sha256=hashes).load()
 
 
 def test_only_small_things_travel(spec: RemoteJob) -> None:
