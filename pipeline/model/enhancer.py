@@ -96,6 +96,13 @@ class Enhancer:
             made.check(encoder)
         return made
 
+    def __repr__(self) -> str:
+        """Return the model's name, encoder, dimension, timestep, strength and adaptation, on one line."""
+        encoder = self.encoder.get("encoder") or "an unnamed encoder"
+        adapted = f", adapted to {self.adaptation.vectors} vectors" if self.adaptation else ""
+        facts = f"D = {self.dim}, timestep {self._timestep}, strength {self._strength:g}{adapted}"
+        return f"<Enhancer {self.name}: vectors of {encoder}, {facts}>"
+
     @property
     def dim(self) -> int:
         """The dimension of vectors, D."""

@@ -37,6 +37,8 @@ def test_they_are_loaded_by_name(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     enhancer = Enhancer.load(name)
     assert enhancer.sha256 == SHA256[name]
+    strength = f"strength {enhancer.strength:g}"
+    assert repr(enhancer) == f"<Enhancer {name}: vectors of {name}, D = {enhancer.dim}, timestep 50, {strength}>"
     vectors = np.abs(np.random.default_rng(0).standard_normal((20, enhancer.dim))).astype(np.float32)
     assert enhancer.enhance(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 0.5).shape == vectors.shape
     main(["export-model", name, "--out", "m.pt"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -293,3 +294,9 @@ def test_encoders_are_checked_with_synthetic_voices(capsys: pytest.CaptureFixtur
     code, out, _ = run(capsys, "encoder", "check", "campplus")
     assert code == 0
     assert "6,848,544" in out
+
+
+def test_the_package_is_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["stages", "--version"])
+    runpy.run_module("stages", run_name="__main__")
+    assert "seed, version" in capsys.readouterr().out
