@@ -18,7 +18,7 @@ PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadsco
 test: $(VENV)/.installed-dev  ## Run the tests: 5 to 8 minutes on two cores. The slowest ten are listed.
 	$(PYTEST) --durations=10
 
-endurance: $(VENV)/.installed-dev  ## Run the tests that kill processes or export models, in full: half an hour.
+endurance: $(VENV)/.installed-dev  ## Run the attacks (kills, damage, hostile files) and the exports, in full: half an hour.
 	SEED_ENDURANCE=1 $(PYTEST) -m endurance
 
 lint: $(VENV)/.installed-dev  ## Check style, formatting and types.

@@ -12,6 +12,8 @@ from pipeline.report.series import read_series
 from tests.report.test_page import write_results
 from tests.stages.test_cli import run
 
+pytestmark = pytest.mark.endurance
+
 COMMAND = ("report", "--results", "scores", "--models", "models", "--quality", "q", "--out", "out", "--encoder", "toy")
 NAMES = {
     "scores/toy/det.csv": ("condition", "system"),

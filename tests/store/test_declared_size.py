@@ -11,6 +11,8 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 
+pytestmark = pytest.mark.endurance
+
 VALUES = np.random.default_rng(0).standard_normal((10, 1, 2, 8)).astype(np.float32)
 
 

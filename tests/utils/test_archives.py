@@ -10,6 +10,8 @@ from pipeline.errors import FetchError
 from pipeline.utils.archives import unpack
 from tests.utils.test_download import BODY, one_line
 
+pytestmark = pytest.mark.endurance
+
 
 def tar_of(path: Path, members: list[tuple[str, bytes | tuple[bytes, str]]], mode: str = "w:") -> Path:
     """Write a tar of files (name, content) and of special members (name, (type, link))."""

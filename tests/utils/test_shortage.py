@@ -24,6 +24,8 @@ from pipeline.utils.checkpoint import read_checkpoint
 from pipeline.utils.shortage import find_shortage, raise_shortage
 from stages.cli import main
 
+pytestmark = pytest.mark.endurance
+
 DIM = 8
 VALUES = np.random.default_rng(0).standard_normal((6, 1, 1, DIM)).astype(np.float32)
 READERS = {

@@ -21,6 +21,8 @@ from pipeline.store.formats.registry import open_sources
 from pipeline.store.schema import OK
 from pipeline.store.writer import write_store
 
+pytestmark = pytest.mark.endurance
+
 VALUES = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 IDS = ["a", "b", "c", "d"]
 

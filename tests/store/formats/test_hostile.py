@@ -19,6 +19,8 @@ from pipeline.errors import AudioError, ExchangeError, StoreError
 from pipeline.store.formats.import_store import import_store
 from pipeline.store.formats.registry import open_sources
 
+pytestmark = pytest.mark.endurance
+
 SECRET = np.linspace(0.5, 1.5, 12, dtype=np.float32).reshape(4, 3)
 HUGE = 10**9
 
