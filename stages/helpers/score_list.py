@@ -51,7 +51,7 @@ def score_list(
         if left_out.trials:
             click.echo(f"  {left_out.describe(counts.trials)}", err=True)
         if lost:
-            click.echo(f"  {enrolment}: models do without: {describe_failed(lost)}", err=True)
+            click.echo(f"  {enrolment}: {describe_failed(lost)}; models are made without them", err=True)
         failed = tuple(dict.fromkeys([*left_out.utterances, *lost]))
         protocol = describe_protocol(
             {"enrol": left, "test": right},

@@ -73,7 +73,7 @@ def score_systems(
             warnings.append(f"trial list {name}: {lost.describe(counts.trials)}")
         trials[name] = listed.trials.keep(whole[listed.trials.enrol] & whole[listed.trials.test])
     if others and others.failed:
-        warnings.append(f"{others.path}: the cohort does without: {describe_failed(others.failed)}")
+        warnings.append(f"{others.path}: {describe_failed(others.failed)}; the cohort is made without them")
     if not trials:
         trials = {"": pair_utterances(utterances, whole, score.max_trials, settings.seed, manifest)}
     with progress_bar("scoring", len(trials) * len(conditions)) as advance:

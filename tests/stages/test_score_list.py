@@ -135,7 +135,7 @@ def test_models_that_lose_an_utterance_say_so(capsys: pytest.CaptureFixture[str]
     code, out, err = run(capsys, *STORES, "--trials", "t.txt", "--enrolment", "m.txt")
     assert code == 0
     assert "1 of 3 trials left out: 1 utterance failed (carl)" in err
-    assert "m.txt: models do without: 2 utterances failed (a/1.wav, c/2.wav)" in err
+    assert "m.txt: 2 utterances failed (a/1.wav, c/2.wav); models are made without them" in err
     assert "2 trials" in out
     protocol = json.loads((failing / "r/metrics.json").read_text())["protocol"]
     assert protocol["left_out"]["ids"] == ["carl", "a/1.wav", "c/2.wav"]

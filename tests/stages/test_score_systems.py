@@ -111,8 +111,8 @@ def test_failed_utterances_are_counted_and_named(capsys: pytest.CaptureFixture[s
     arguments = [*COMMAND, *COHORT, "--model", "m.safetensors", "--params", "p.yaml"]
     code, _, err = run(capsys, *arguments)
     assert code == 0
-    assert "1 utterance failed (a/2) in a store: no trial of any system or condition has them" in err
-    assert "train.zarr: the cohort does without: 1 utterance failed (h/1)" in err
+    assert "1 utterance failed (a/2) in a store; no trial of any system or condition uses them" in err
+    assert "train.zarr: 1 utterance failed (h/1); the cohort is made without them" in err
     protocol = json.loads((place / "r/metrics.json").read_text())["protocol"]
     assert protocol["left_out"] == {"utterances": 1, "ids": ["a/2"], "file": "left_out.txt"}
     assert len(protocol["warnings"]) == 2

@@ -86,7 +86,7 @@ def describe_failed(ids: Sequence[str]) -> str:
 
 def note_failed(ids: Sequence[str]) -> str:
     """Return a warning about utterances that failed in a store, and are therefore in no trial of any condition."""
-    return f"{describe_failed(ids)} in a store: no trial of any system or condition has them"
+    return f"{describe_failed(ids)} in a store; no trial of any system or condition uses them"
 
 
 def failed_as_json(ids: Sequence[str]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_it_is_described_in_words_and_in_json() -> None:
     assert LeftOut(1, 0, ("empty.wav",)).describe(3) == "1 of 3 trials left out: 1 utterance failed (empty.wav)"
     assert describe_failed(IDS) == "20 utterances failed (u0, u1, u2, u3, u4 and 15 more)"
     assert (
-        note_failed(IDS[:2]) == "2 utterances failed (u0, u1) in a store: no trial of any system or condition has them"
+        note_failed(IDS[:2]) == "2 utterances failed (u0, u1) in a store; no trial of any system or condition uses them"
     )
     assert failed_as_json(IDS) == {"utterances": 20, "ids": IDS[:10], "file": "left_out.txt"}
 
