@@ -17,9 +17,11 @@ AUGMENT_COLUMNS = ("kind", "path", "speaker", "index", "sha256")
 class Utterance:
     """One row of a manifest.
 
-    `path` is below the audio root. `seconds` and `sha256` describe the file, where known. The speaker's gender and age
-    in years allow error rates by group. `corpus` is given where a list joins several corpora. `warning` is
-    that of `pipeline.audio.reading.inspect_audio`.
+    `path` is below the audio root. `start` and `end` (seconds) and `channel` (from 0) name a part of the file; without
+    them, it is the whole file. `seconds` is the length of the utterance and `sha256` is that of the file, where known.
+    The speaker's gender and age in years allow error rates by group. `corpus` is given where a list joins several
+    corpora. `warning` is that of `pipeline.audio.reading.inspect_audio`. `labels` are the columns that have no meaning
+    here, as pairs of name and text.
     """
 
     utterance: str
@@ -31,10 +33,14 @@ class Utterance:
     age: float | None = None
     corpus: str | None = None
     warning: str | None = None
+    start: float | None = None
+    end: float | None = None
+    channel: int | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
-COLUMNS = tuple(field.name for field in fields(Utterance))
-_OPTIONAL = ("gender", "age", "corpus", "warning")
+COLUMNS = tuple(field.name for field in fields(Utterance) if field.name != "labels")
+_OPTIONAL = ("gender", "age", "corpus", "warning", "start", "end", "channel")
 """Columns that are left out if no row has them."""
 
 
@@ -66,13 +72,16 @@ def read_manifest(path: Path) -> list[Utterance]:
             Utterance(
                 name,
                 row["path"],
-                row.get("speaker") or None,
-                _number(row, "seconds", path, line),
-                row.get("sha256") or None,
-                row.get("gender") or None,
-                _number(row, "age", path, line),
-                row.get("corpus") or None,
-                row.get("warning") or None,
+                speaker=row.get("speaker") or None,
+                seconds=_number(row, "seconds", path, line),
+                sha256=row.get("sha256") or None,
+                gender=row.get("gender") or None,
+                age=_number(row, "age", path, line),
+                corpus=row.get("corpus") or None,
+                warning=row.get("warning") or None,
+                start=_number(row, "start", path, line),
+                end=_number(row, "end", path, line),
+                channel=_channel(row, path, line),
             )
         )
     if not manifest:
@@ -146,6 +155,13 @@ def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float
         return float(text) if text else None
     except ValueError:
         raise ManifestError(f"{path}:{line}: {column} is {text!r}, not a number.") from None
+
+
+def _channel(row: Mapping[str, str], path: Path, line: int) -> int | None:
+    text = row.get("channel") or None
+    if text is not None and not text.isdecimal():
+        raise ManifestError(f"{path}:{line}: channel is {text!r}, not a number from 0.")
+    return None if text is None else int(text)
 
 
 def _read_csv(path: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
