@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages.cli import main
-from tests.project import CONDITIONS, PROJECT, FirstRun, Project
+from tests.project import CONDITIONS, ENDURANCE, PROJECT, FirstRun, Project
 
 FIGURES = {"eer", "eer_ci", "eer_rocch", "min_dcf_0.01", "min_dcf_0.05", "min_cllr", "targets", "nontargets"}
 
@@ -56,6 +56,8 @@ def test_dvc_repro_reruns_what_changed_and_nothing_else(first_run: FirstRun, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
+@pytest.mark.skipif(not ENDURANCE, reason="tests what DVC does: make endurance")
 def test_experiments_are_queued(tmp_path: Path) -> None:
     """As docs/training.md has it; that an experiment runs, tests/docs/test_documented.py looks at."""
     project = Project(tmp_path / "project")

@@ -10,7 +10,7 @@ from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.journal import STORE, journal_of
 from pipeline.store.schema import DENOISE, MISSING, OK
 from pipeline.utils.atomic import lock_folder
-from pipeline.utils.paths import ENTRY
+from pipeline.utils.paths import ENTRY, remove_folder
 
 _JOURNAL = ".journal"
 
@@ -58,6 +58,7 @@ def remove_leftover(leftover: Leftover) -> None:
         shutil.rmtree(leftover.folder)
         return
     with lock_folder(journal):
+        remove_folder(leftover.folder / STORE)
         shutil.rmtree(leftover.folder)
         if not list(_subfolders(journal)):
             shutil.rmtree(journal)
@@ -75,6 +76,7 @@ def discard_copy(target: Path, entry: bytes) -> None:
         for folder in list(_subfolders(journal)):
             kept = folder / STORE / ENTRY
             if kept.is_file() and kept.read_bytes() == entry:
+                remove_folder(kept.parent)  # a kill on the way leaves no damaged store
                 shutil.rmtree(folder)
         if not list(_subfolders(journal)):
             shutil.rmtree(journal)

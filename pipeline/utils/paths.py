@@ -182,6 +182,9 @@ def remove_file(file: Place) -> None:
 def remove_folder(folder: Place) -> None:
     """Remove everything below a folder, which need not exist, its ENTRY first."""
     if isinstance(folder, Path):
+        if not folder.is_symlink():  # of which nothing is removed
+            with suppress(OSError):
+                (folder / ENTRY).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         return
     with remote_errors(folder):
