@@ -109,6 +109,11 @@ def align_stores(stores: Sequence[EmbeddingStore], corpora: Sequence[Mapping[str
     return AlignedStores(first.path, attributes, ids, status, tuple(stores), domains, shifts)
 
 
+def read_domains(store: EmbeddingStore) -> IntArray:
+    """Return the number of the domain of each row [N]; 0 for a store of a single domain."""
+    return store.domains if isinstance(store, AlignedStores) else np.zeros(store.shape[0], np.int64)
+
+
 def join_speakers(speakers: Sequence[Mapping[str, str | None]]) -> dict[str, str | None]:
     """Return the speaker of each utterance of several stores, both named as in `align_stores`."""
     if len(speakers) == 1:

@@ -18,6 +18,7 @@ from pipeline.model.seed_model import Pairs, SeedModel, prepare_pairs
 from pipeline.store.embedding_store import EmbeddingStore
 from pipeline.store.schema import OK
 from pipeline.store.zeros import require_directions
+from pipeline.training.aligned_stores import read_domains
 from pipeline.training.memory import AHEAD, fits_in_memory, plan_memory
 from pipeline.training.pairs import build_pairs, count_vectors
 from pipeline.training.preconditioner import Moments, fit_preconditioner
@@ -96,8 +97,9 @@ class MemoryBatches:
         pairs, validation = (build_pairs(values[store.ok[chosen]], store, model.settings) for chosen in (~held, held))
         del values
         if fit:
-            kind = model.settings.network.precondition
-            _set_preconditioner(model, *fit_preconditioner(kind, pairs[:, 0], pairs[:, 1:]))
+            kind, domains = model.settings.network.precondition, read_domains(store)[store.ok[~held]]
+            each = np.repeat(domains, store.shape[1])
+            _set_preconditioner(model, *fit_preconditioner(kind, pairs[:, 0], pairs[:, 1:], each))
         prepared, validated = prepare_pairs(model, pairs, True), prepare_pairs(model, validation)
         return cls(prepared, validated, model.settings, store.shape[1])
 
@@ -170,14 +172,17 @@ class StreamedBatches:
         validation = np.empty((count, *self._shape), dtype=np.float32)
         moments, filled = Moments(self._store.shape[3], kind), 0
         shards = self._list_shards(*((FIT, VALIDATE) if needs_moments else (VALIDATE,)))
+        domains = read_domains(self._store)
         with closing(prefetch(self._read, shards, AHEAD)) as parts:
             used = sum(int(np.count_nonzero(self._role[rows.start : rows.stop])) for rows in shards)
             total = used * self._store.shape[1]
-            for pairs, held in report_progress(parts, lambda part: len(part[0]) + len(part[1]), total, 0, on_batch):
+            read = report_progress(parts, lambda part: len(part[0]) + len(part[1]), total, 0, on_batch)
+            for rows, (pairs, held) in zip(shards, read, strict=True):
                 validation[filled : filled + len(held)] = held
                 filled += len(held)
                 if needs_moments:
-                    moments.add(pairs[:, 0], pairs[:, 1:])
+                    own = domains[rows.start : rows.stop][self._role[rows.start : rows.stop] == FIT]
+                    moments.add(pairs[:, 0], pairs[:, 1:], np.repeat(own, self._store.shape[1]))
         if fit:
             _set_preconditioner(model, *moments.solve())
         if model.mean.device.type != "cpu":

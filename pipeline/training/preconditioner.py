@@ -20,7 +20,8 @@ RIDGE = 0.1
 class Moments:
     """Running sums, in float64, from which one pass over the pairs gives a map x -> matrix (x - mean).
 
-    With x the clean embedding, y a noisy one, d = y - x the displacement, and moments taken about the clean mean:
+    With x the clean embedding, y a noisy one, d = y - x the displacement, and moments taken about the clean mean. Each
+    domain counts the same in C, whatever its size and the length of its displacements:
 
         none      the identity
         center    subtract the clean mean
@@ -39,16 +40,29 @@ class Moments:
         """Args: kind: none, center, whiten, project, ridge or wiener."""
         self.kind = kind
         self.pairs = self.shifts = 0
-        self.clean, self.square = np.zeros(dim), np.zeros((dim, dim))
+        self.clean = np.zeros(dim)
+        self.squares: dict[int, Matrix] = {}
+        """Sums of d d^T [D, D] by domain."""
+        self.counts: dict[int, int] = {}
+        """Numbers of displacements by domain."""
         self.shift, self.second, self.cross = np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim))
 
-    def add(self, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
-        """Add clean embeddings [N, D] and noisy ones [N, K, D] of the same crops."""
+    def add(
+        self, clean: NDArray[np.float32], noisy: NDArray[np.float32], domains: NDArray[np.int64] | None = None
+    ) -> None:
+        """Add clean embeddings [N, D] and noisy ones [N, K, D] of the same crops, with the number of each domain [N].
+
+        Without numbers, they are all of one domain.
+        """
         dim = clean.shape[1]
         shift = np.subtract(noisy, clean[:, None], dtype=np.float64).reshape(-1, dim)
         self.pairs, self.shifts = self.pairs + len(clean), self.shifts + len(shift)
         self.clean += clean.sum(axis=0, dtype=np.float64)
-        self.square += shift.T @ shift
+        own = np.zeros(len(clean), np.int64) if domains is None else domains
+        for domain in np.unique(own).tolist():
+            part = shift if (own == domain).all() else shift[np.repeat(own == domain, noisy.shape[1])]
+            self.squares[domain] = self.squares.get(domain, 0.0) + part.T @ part
+            self.counts[domain] = self.counts.get(domain, 0) + len(part)
         if self.kind in ("ridge", "wiener"):
             exact, moved = clean.astype(np.float64), shift.reshape(noisy.shape).sum(axis=1)
             self.second += exact.T @ exact
@@ -66,7 +80,7 @@ class Moments:
         mean = self.clean / self.pairs
         if self.kind == "center":
             return mean, np.eye(dim)
-        displacement = self.square / self.shifts
+        displacement = self._average_displacement()
         if self.kind in ("whiten", "project") and not displacement.any():
             raise TrainingError(
                 f"precondition {self.kind}: all noisy embeddings are equal to the clean ones. Check the store with"
@@ -85,15 +99,29 @@ class Moments:
         # Means over noisy and clean inputs: of x y^T, and of y y^T = x x^T + x d^T + d x^T + d d^T.
         cross = (self.cross - np.outer(mean, self.shift)) / (self.pairs + self.shifts)
         joint = spread + cross
-        inputs = joint + cross.T + self.square / (self.pairs + self.shifts)
+        inputs = joint + cross.T + sum(self.squares.values()) / (self.pairs + self.shifts)
         inputs += RIDGE * np.trace(inputs) / dim * np.eye(dim)
         return mean, np.asarray(np.linalg.solve(inputs.T, joint.T).T, dtype=np.float64)
 
+    def _average_displacement(self) -> Matrix:
+        """Return C [D, D]: the average over domains of those scaled to the same trace."""
+        parts = [square / self.counts[domain] for domain, square in sorted(self.squares.items())]
+        displaced = [(part, np.trace(part)) for part in parts if part.any()]
+        if len(displaced) < 2:
+            return displaced[0][0] if displaced else parts[0]
+        power = np.mean([trace for _, trace in displaced])
+        return np.asarray(power * np.mean([part / trace for part, trace in displaced], axis=0))
 
-def fit_preconditioner(kind: str, clean: NDArray[np.float32], noisy: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
+
+def fit_preconditioner(
+    kind: str,
+    clean: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    domains: NDArray[np.int64] | None = None,
+) -> tuple[Matrix, Matrix]:
     """Return (mean [D], matrix [D, D]) for clean [N, D] and noisy embeddings [N, K, D], see `Moments`."""
     moments = Moments(clean.shape[1], kind)
-    moments.add(clean, noisy)
+    moments.add(clean, noisy, domains)
     return moments.solve()
 
 

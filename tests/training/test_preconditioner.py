@@ -109,3 +109,20 @@ def test_a_dimension_that_is_always_zero_does_no_harm(kind: str) -> None:
     if kind == "wiener":  # has no share of the mean variance to add, which would be another with 7 dimensions
         np.testing.assert_allclose(matrix[np.ix_(kept, kept)], fit_preconditioner(kind, CLEAN, NOISY)[1], atol=1e-6)
         np.testing.assert_allclose(matrix[2], 0, atol=1e-9)
+
+
+def test_domains_count_the_same_whatever_their_size_and_the_length_of_displacements() -> None:
+    rng = np.random.default_rng(8)
+    clean = rng.standard_normal((90, 4)).astype(np.float32)
+    shift = rng.standard_normal((90, 2, 4)) * np.where(np.arange(90) < 60, 1.0, 3.0)[:, None, None]
+    noisy, domains = (clean[:, None] + shift).astype(np.float32), np.repeat([7, 3], [60, 30])
+    parts = [np.subtract(noisy, clean[:, None], dtype=np.float64)[domains == number].reshape(-1, 4) for number in (7, 3)]
+    covariances = [part.T @ part / len(part) for part in parts]
+    average = sum(each / np.trace(each) for each in covariances) / 2
+    _, matrix = fit_preconditioner("whiten", clean, noisy, domains)
+    ratio = np.linalg.inv(matrix @ matrix) / (average + np.trace(average) / 4 * np.eye(4))
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
+    moments = Moments(4, "whiten")
+    for rows in np.array_split(rng.permutation(90), 4):
+        moments.add(clean[rows], noisy[rows], domains[rows])
+    np.testing.assert_allclose(moments.solve()[1], matrix, rtol=1e-6)
