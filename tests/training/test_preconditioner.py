@@ -116,7 +116,9 @@ def test_domains_count_the_same_whatever_their_size_and_the_length_of_displaceme
     clean = rng.standard_normal((90, 4)).astype(np.float32)
     shift = rng.standard_normal((90, 2, 4)) * np.where(np.arange(90) < 60, 1.0, 3.0)[:, None, None]
     noisy, domains = (clean[:, None] + shift).astype(np.float32), np.repeat([7, 3], [60, 30])
-    parts = [np.subtract(noisy, clean[:, None], dtype=np.float64)[domains == number].reshape(-1, 4) for number in (7, 3)]
+    parts = [
+        np.subtract(noisy, clean[:, None], dtype=np.float64)[domains == number].reshape(-1, 4) for number in (7, 3)
+    ]
     covariances = [part.T @ part / len(part) for part in parts]
     average = sum(each / np.trace(each) for each in covariances) / 2
     _, matrix = fit_preconditioner("whiten", clean, noisy, domains)
